@@ -1,1 +1,13 @@
-//! Placeholder.
+//! The catalog: what is true about every key of a site, with a gate that lets in commits of one epoch only.
+//!
+//! [`Catalog`] is the contract; `redb` is the engine for one process, etcd the one for clusters. Both pass `conformance`.
+
+mod batch;
+mod engine;
+mod feed;
+mod view;
+
+pub use batch::{Batch, Change, Committed, Expect, Guard, Outcome, Write};
+pub use engine::{Catalog, CatalogError};
+pub use feed::{Feed, FeedEntry, FeedStart};
+pub use view::{Page, View};

@@ -1,1 +1,8 @@
-//! Placeholder.
+//! What Diptych decides: identifiers, formats, coding, placement, the lease, merge and the order of repair.
+//!
+//! Pure: no task runtime, file, socket, clock or random source of its own; time and randomness come in as arguments.
+//! The same functions run in production, under property tests and in the model checker.
+
+pub mod ids;
+pub mod keys;
+pub mod records;

@@ -1,0 +1,81 @@
+//! The contract that every engine keeps.
+
+use async_trait::async_trait;
+use diptych_core::ids::{Epoch, SiteName};
+use diptych_core::records::{Gate, Position};
+use thiserror::Error;
+
+use crate::{Batch, Committed, FeedStart, View};
+
+/// The catalog of one site.
+///
+/// All of it is linearizable: a view shows every commit that was answered before the view was asked for, by whichever
+/// process of the site.
+#[async_trait]
+pub trait Catalog: Send + Sync + 'static {
+    /// The site whose catalog this is.
+    fn site(&self) -> &SiteName;
+
+    /// The newest position, confirmed after the call came.
+    async fn position(&self) -> Result<Position, CatalogError>;
+
+    /// A view at a position that was confirmed after the call came.
+    async fn view(&self) -> Result<Box<dyn View>, CatalogError>;
+
+    /// Commits a batch: durable when it answers.
+    ///
+    /// # Errors
+    /// `GateClosed` and `TooLarge`: nothing was done. `Unclear`: it may have been done; read to know.
+    async fn commit(&self, batch: Batch) -> Result<Committed, CatalogError>;
+
+    /// Every commit after `after`.
+    async fn feed(&self, after: Position) -> Result<FeedStart, CatalogError>;
+
+    /// Forgets feed entries below `keep`; a follower that is further behind needs a snapshot.
+    async fn compact_feed(&self, keep: Position) -> Result<(), CatalogError>;
+}
+
+/// Why the catalog did not do as it was asked.
+#[derive(Debug, Clone, Error)]
+pub enum CatalogError {
+    /// This site may not commit under that epoch; nothing was done.
+    #[error("the gate is {found:?}, the commit is of epoch {epoch}: this site is no longer active under it")]
+    GateClosed {
+        /// Epoch of the batch.
+        epoch: Epoch,
+        /// What the gate says.
+        found: Gate,
+    },
+    /// The batch is over a limit; nothing was done.
+    #[error("the batch has {changes} changes and {bytes} bytes; 64 and 1 MiB are allowed")]
+    TooLarge {
+        /// Changes in it.
+        changes: usize,
+        /// Bytes of keys and values in it.
+        bytes: usize,
+    },
+    /// One key stands in two changes of a batch; nothing was done.
+    #[error("a batch changes {key} twice")]
+    KeyTwice {
+        /// The key, escaped.
+        key: String,
+    },
+    /// The answer did not come: it may have been done.
+    #[error("the catalog did not answer, the outcome is unknown: {reason}")]
+    Unclear {
+        /// What the engine said.
+        reason: String,
+    },
+    /// The engine can't be used at all.
+    #[error("the catalog is not available: {reason}")]
+    Unavailable {
+        /// What the engine said.
+        reason: String,
+    },
+    /// A value that can't be read.
+    #[error("the catalog holds a value that can't be read: {reason}")]
+    Corrupt {
+        /// Key and cause.
+        reason: String,
+    },
+}

@@ -1,0 +1,499 @@
+//! Values of the catalog (docs/design.md, Tables): a format byte, then the record in postcard.
+//!
+//! A field is only ever added behind a new format byte; a reader refuses a byte that it does not know.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::ids::{
+    BlobId, BucketId, ClusterId, DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, KeeperNumber, NodeName,
+    RingKeyNumber, Row, SiteName, UploadId, VersionId,
+};
+
+/// Format byte of every record here.
+const FORMAT: u8 = 1;
+
+/// A value that does not read as the record that its key promises.
+#[derive(Debug, Error)]
+pub enum RecordError {
+    /// Written by another version of Diptych.
+    #[error("{record} has format {found}, this version reads {FORMAT}: upgrade this site before the other writes")]
+    UnknownFormat {
+        /// Name of the record's type.
+        record: &'static str,
+        /// Its format byte.
+        found: u8,
+    },
+    /// Empty, cut or damaged.
+    #[error("{record} can't be read: {reason}")]
+    Malformed {
+        /// Name of the record's type.
+        record: &'static str,
+        /// What the decoder said.
+        reason: String,
+    },
+}
+
+/// A value of the catalog.
+pub trait Record: Serialize + DeserializeOwned {
+    /// What errors call it.
+    const NAME: &'static str;
+
+    /// The bytes that are stored.
+    fn encode(&self) -> Vec<u8> {
+        let start = vec![FORMAT];
+        postcard::to_extend(self, start).unwrap_or_default()
+    }
+
+    /// Reads what `encode` made.
+    fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let malformed = |reason: String| RecordError::Malformed { record: Self::NAME, reason };
+        match bytes.split_first() {
+            None => Err(malformed("it is empty".to_owned())),
+            Some((&FORMAT, rest)) => postcard::from_bytes(rest).map_err(|error| malformed(error.to_string())),
+            Some((&found, _)) => Err(RecordError::UnknownFormat { record: Self::NAME, found }),
+        }
+    }
+}
+
+macro_rules! record {
+    ($($name:ident),*) => {
+        $(impl Record for $name {
+            const NAME: &'static str = stringify!($name);
+        })*
+    };
+}
+
+record!(
+    AccessKey, Bucket, Cluster, CodingPlan, Cursor, DeadMark, Device, Extent, Gate, Head, KeeperLease, LedgerEntry,
+    Part, Placement, ReferencePage, Term, Upload, Vote, Wanted
+);
+
+// ---- a site and its terms ----
+
+/// `s/site/<site>/vote`: the newest epoch that this site knows, and for whom it voted in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vote {
+    /// Never falls.
+    pub epoch: Epoch,
+    /// None before the first term.
+    pub backs: Option<SiteName>,
+}
+
+/// `s/site/<site>/gate`: whether commits of the active site are let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Gate {
+    /// No commits.
+    Closed,
+    /// Commits of this epoch.
+    Open(Epoch),
+    /// A planned handover is under way: no commits, and the epoch has not been given up yet.
+    Sealed(Epoch),
+}
+
+/// `s/site/<site>/keeper`: the one process that speaks for a site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeeperLease {
+    /// Grows with each election.
+    pub number: KeeperNumber,
+    /// Name of the process (a pod's name, or the pid of `diptych dev`).
+    pub holder: String,
+    /// Counted up by the holder while it lives; who waits sees it stand still.
+    pub beat: u64,
+}
+
+/// Place in a catalog's feed. A restored catalog is a new incarnation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Position {
+    /// Random, made with the catalog.
+    pub incarnation: u64,
+    /// Number of the last commit that is contained.
+    pub revision: u64,
+}
+
+/// `s/term/<epoch>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Term {
+    /// The active site.
+    pub holder: SiteName,
+    /// P: position of the other site's feed up to which it was followed.
+    pub taken_over_at: Option<Position>,
+    /// Q: position of its own feed at which the term begins.
+    pub begun_at: Position,
+    /// Milliseconds since 1970 by the holder's clock.
+    pub begun_ms: u64,
+}
+
+/// `s/cursor/<site>`: how far a site has followed the other's feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Cursor {
+    /// All up to it is in this catalog.
+    pub applied: Position,
+    /// All up to it is in this catalog, and every extent of it whole here (or listed as unrecoverable).
+    pub confirmed: Position,
+}
+
+/// `s/cluster`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// Made by the preferred site, handed over at the join.
+    pub id: ClusterId,
+    /// Certificate of the cluster's own authority, PEM.
+    pub authority: String,
+    /// Its private key, sealed by a ring key.
+    pub sealed_authority_key: Vec<u8>,
+}
+
+/// `s/plan/<n>`: the coding in force, by site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodingPlan {
+    /// Rows that are needed to decode.
+    pub needed: u8,
+    /// Rows that each site holds; the preferred site comes first.
+    pub rows: Vec<(SiteName, u8)>,
+}
+
+/// `s/dev/<site>/<device>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// The node it is in.
+    pub node: NodeName,
+    /// Where the node has it.
+    pub path: String,
+    /// Grows when the device comes back empty.
+    pub generation: Generation,
+    /// As its operator sees it.
+    pub state: DeviceState,
+    /// Bytes it can hold.
+    pub capacity: u64,
+    /// Bytes it holds.
+    pub used: u64,
+}
+
+/// Whether rows may lie on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceState {
+    /// Reads and writes.
+    Live,
+    /// Reads; its rows are moved away.
+    Draining,
+    /// Gone; its rows are rebuilt elsewhere.
+    Dead,
+}
+
+// ---- who may ----
+
+/// `a/<access key>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessKey {
+    /// Namespace whose buckets it reaches.
+    pub namespace: String,
+    /// The secret, sealed by `ring_key`.
+    pub sealed_secret: Vec<u8>,
+    /// Key that sealed it.
+    pub ring_key: RingKeyNumber,
+    /// Only reads are allowed.
+    pub read_only: bool,
+}
+
+/// `b/<name>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bucket {
+    /// Fresh for each creation: a deleted bucket's keys are never seen again.
+    pub id: BucketId,
+    /// Namespace that created it.
+    pub namespace: String,
+    /// Milliseconds since 1970.
+    pub created_ms: u64,
+    /// Whether a replaced version is kept for readers.
+    pub versioning: bool,
+}
+
+// ---- objects ----
+
+/// Orders the versions of a key, and names one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct VersionRef {
+    /// Term in which it was committed.
+    pub epoch: Epoch,
+    /// Greater than that of the version it replaced.
+    pub hlc: Hlc,
+    /// Made before its first byte was written.
+    pub version: VersionId,
+}
+
+/// `h/`, `v/`, `c/`: a version of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// Its name and order.
+    pub at: VersionRef,
+    /// The version that was head before; None where there was none.
+    pub replaces: Option<VersionRef>,
+    /// What it says.
+    pub body: HeadBody,
+}
+
+/// What a version is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum HeadBody {
+    /// An object.
+    Object(Box<Object>),
+    /// A delete in a bucket with versioning: readers see nothing, older versions stay.
+    Marker,
+    /// A delete: kept until both sites and the journal have it.
+    Tombstone,
+}
+
+/// An object's description.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    /// Bytes of plaintext.
+    pub size: u64,
+    /// MD5 of the bytes, or of the parts' MD5s.
+    pub etag: Etag,
+    /// Milliseconds since 1970.
+    pub modified_ms: u64,
+    /// Content-Type and the like, and `x-amz-meta-*`, in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Tags of the object.
+    pub tags: Vec<(String, String)>,
+    /// Where its bytes are.
+    pub content: Content,
+}
+
+/// The entity tag of S3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Etag {
+    /// MD5.
+    pub md5: [u8; 16],
+    /// Parts of the upload; 0: one PUT.
+    pub parts: u16,
+}
+
+/// Where an object's bytes are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Content {
+    /// In the head: at most 8 extent references.
+    Inline(Vec<Blob>),
+    /// In `p/` pages of at most 1,000 extent references each, written before the head.
+    Paged {
+        /// Number of pages.
+        pages: u32,
+    },
+}
+
+/// The bytes of one request, in order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blob {
+    /// Its key is derived from this.
+    pub id: BlobId,
+    /// The key it is derived with.
+    pub ring_key: RingKeyNumber,
+    /// Its pieces, in order.
+    pub pieces: Vec<Piece>,
+}
+
+/// A run of whole chunks of a blob in one extent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// The extent.
+    pub extent: ExtentId,
+    /// Index in the blob of the first chunk.
+    pub first_chunk: u32,
+    /// Where in the extent the first chunk begins.
+    pub offset: u32,
+    /// Sealed bytes.
+    pub sealed: u32,
+    /// Bytes of plaintext.
+    pub plain: u32,
+    /// Whether the blob ends here.
+    pub last: bool,
+    /// How to find a chunk.
+    pub layout: Layout,
+}
+
+/// How the chunks of a piece are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Layout {
+    /// No chunk is compressed: each is 1 MiB and its tag, but the last.
+    Plain,
+    /// One chunk, compressed.
+    OneCompressed,
+    /// Lengths stand in the extent's tail.
+    InTail,
+}
+
+/// `p/B<version><page>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReferencePage {
+    /// In order; a blob that spans pages stands in each with its own pieces.
+    pub blobs: Vec<Blob>,
+}
+
+/// `u/B<key><upload>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upload {
+    /// Version that its completion makes.
+    pub version: VersionId,
+    /// Milliseconds since 1970.
+    pub started_ms: u64,
+    /// As for the object.
+    pub headers: Vec<(String, String)>,
+    /// As for the object.
+    pub tags: Vec<(String, String)>,
+    /// A completion is under way: no part is taken any more.
+    pub completing: bool,
+}
+
+/// `u/B<key><upload><part>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Bytes of plaintext.
+    pub size: u64,
+    /// Of the part.
+    pub md5: [u8; 16],
+    /// Milliseconds since 1970.
+    pub modified_ms: u64,
+    /// Its bytes.
+    pub blob: Blob,
+}
+
+// ---- extents ----
+
+/// `x/<extent>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Extent {
+    /// Whether its rows may be freed.
+    pub state: ExtentState,
+    /// What lies in it.
+    pub kind: ExtentKind,
+    /// Bytes, the tail with them.
+    pub length: u32,
+    /// BLAKE3 of them.
+    pub hash: [u8; 32],
+    /// Rows that are needed to decode.
+    pub needed: u8,
+    /// By site: its first row, and how many rows were made for it.
+    pub rows: Vec<(SiteName, Row, u8)>,
+    /// Term in which it was written; it refuses nothing.
+    pub epoch: Epoch,
+    /// When it was written.
+    pub hlc: Hlc,
+}
+
+/// Life of an extent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExtentState {
+    /// A version names it.
+    Live,
+    /// An upload in progress names it.
+    Open(UploadId),
+    /// Nothing names it; its rows are freed when both sites know.
+    Condemned,
+}
+
+/// What an extent holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExtentKind {
+    /// Bytes of objects.
+    Data,
+    /// Changes of the catalog, sealed.
+    Journal,
+    /// A whole catalog, sealed.
+    Checkpoint,
+}
+
+/// `l/<site>/<extent>`: where a site's rows are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Placement {
+    /// Rows, in order of their numbers.
+    pub rows: Vec<PlacedRow>,
+    /// Days since 1970 when all rows were last read and found right; 0: not since they were written.
+    pub verified_day: u32,
+}
+
+/// A row on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlacedRow {
+    /// Its number.
+    pub row: Row,
+    /// Where it is.
+    pub device: DeviceId,
+    /// Which record there.
+    pub instance: InstanceId,
+}
+
+/// `n/<site>/<extent>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Bytes of ciphertext.
+    pub bytes: u32,
+    /// Milliseconds since 1970 when the site was told of it.
+    pub since_ms: u64,
+    /// Revision of the active site's feed that told of it.
+    pub revision: u64,
+}
+
+/// `g/<extent><blob>`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadMark {
+    /// Sealed bytes that nothing names any more.
+    pub sealed: u64,
+}
+
+/// `y/<epoch><n>`: something that a person should know was lost, kept aside or not done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerEntry {
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    /// Bucket and key it is about.
+    pub bucket: BucketId,
+    /// Key in the bucket.
+    pub key: Vec<u8>,
+    /// The version.
+    pub version: Option<VersionRef>,
+    /// What happened, as a sentence.
+    pub what: String,
+    /// Settled by the merge or by a person.
+    pub settled: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_of_a_newer_format_is_refused_by_name() {
+        let mut bytes = DeadMark { sealed: 7 }.encode();
+        bytes[0] = 9;
+        let error = DeadMark::decode(&bytes).expect_err("format 9 is unknown");
+        assert!(error.to_string().starts_with("DeadMark has format 9, this version reads 1"), "{error}");
+    }
+
+    #[test]
+    fn a_head_of_a_small_object_stays_near_its_budget() {
+        let piece = Piece {
+            extent: ExtentId([1; 16]),
+            first_chunk: 0,
+            offset: 40_000,
+            sealed: 4112,
+            plain: 4096,
+            last: true,
+            layout: Layout::Plain,
+        };
+        let at = VersionRef { epoch: Epoch(3), hlc: Hlc(1 << 62), version: VersionId([2; 16]) };
+        let object = Object {
+            size: 4096,
+            etag: Etag { md5: [3; 16], parts: 0 },
+            modified_ms: 1_790_000_000_000,
+            headers: vec![("content-type".into(), "application/octet-stream".into())],
+            tags: vec![],
+            content: Content::Inline(vec![Blob { id: BlobId([4; 16]), ring_key: RingKeyNumber(1), pieces: vec![piece] }]),
+        };
+        let head = Head { at, replaces: None, body: HeadBody::Object(Box::new(object)) };
+        let bytes = head.encode();
+        assert!(bytes.len() <= 220, "{} bytes", bytes.len());
+        assert_eq!(Head::decode(&bytes).expect("it reads back"), head);
+    }
+}
