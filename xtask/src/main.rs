@@ -1,1 +1,39 @@
-fn main() {}
+//! `cargo xtask`: what a developer and CI run. Each command ends with a line `N passed, N failed`.
+
+mod check;
+mod core_rule;
+mod demo;
+mod run;
+mod tally;
+mod test;
+mod tools;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Build, test, check and show Diptych")]
+struct Menu {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Stores real files, breaks things, and verifies every byte by SHA-256.
+    Demo(demo::Options),
+    /// Runs every test of the workspace.
+    Test(test::Options),
+    /// Formatting, lints, licences, the rule on what `core` may depend on.
+    Check,
+}
+
+fn main() -> Result<()> {
+    let tally = match Menu::parse().command {
+        Command::Demo(options) => demo::run(&options)?,
+        Command::Test(options) => test::run(&options)?,
+        Command::Check => check::run()?,
+    };
+    println!("{tally}");
+    std::process::exit(i32::from(tally.failed > 0));
+}

@@ -1,0 +1,50 @@
+//! What the commands need and this machine may lack: installed by name, or named in one line.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::run::{cache, must, on_path};
+
+/// Makes a program available that a Debian package has.
+pub fn debian(program: &str, package: &str) -> Result<()> {
+    if on_path(program) {
+        return Ok(());
+    }
+    if !on_path("apt-get") {
+        bail!("{program} is missing: install it (Debian's package is {package})");
+    }
+    eprintln!("installing {package} for {program}");
+    let refresh = Command::new("apt-get").args(["update", "-qq"]).status();
+    if !refresh.is_ok_and(|status| status.success()) {
+        bail!("{program} is missing and `apt-get update` failed: install {package}, or run this as root");
+    }
+    must(Command::new("apt-get").args(["install", "-y", "-qq", "--no-install-recommends", package]))
+}
+
+/// What every build of the workspace needs besides Rust and a C compiler.
+pub fn for_building() -> Result<()> {
+    debian("protoc", "protobuf-compiler")
+}
+
+/// What the tests call: namespaces and system calls are looked at from outside.
+pub fn for_tests() -> Result<()> {
+    debian("strace", "strace")?;
+    debian("ip", "iproute2")?;
+    debian("python3", "python3")
+}
+
+/// cargo-deny at the version that deny.toml is written for.
+pub fn cargo_deny() -> Result<PathBuf> {
+    const VERSION: &str = "0.20.2";
+    let root = cache()?.join("tools").join(format!("cargo-deny-{VERSION}"));
+    let program = root.join("bin").join("cargo-deny");
+    if !program.is_file() {
+        eprintln!("building cargo-deny {VERSION}");
+        let mut install = Command::new("cargo");
+        install.args(["install", "--quiet", "--locked", "--debug", "cargo-deny", "--version", VERSION, "--root"]);
+        must(install.arg(&root).env("CARGO_TARGET_DIR", cache()?.join("tools").join("target")))?;
+    }
+    Ok(program)
+}
