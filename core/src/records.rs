@@ -73,7 +73,7 @@ record!(
 // ---- a site and its terms ----
 
 /// `s/site/<site>/vote`: the newest epoch that this site knows, and for whom it voted in it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Vote {
     /// Never falls.
     pub epoch: Epoch,
@@ -82,7 +82,7 @@ pub struct Vote {
 }
 
 /// `s/site/<site>/gate`: whether commits of the active site are let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Gate {
     /// No commits.
     Closed,
