@@ -5,4 +5,5 @@
 
 pub mod ids;
 pub mod keys;
+pub mod planner;
 pub mod records;
