@@ -370,7 +370,9 @@ pub struct Extent {
     pub kind: ExtentKind,
     /// Bytes, the tail with them.
     pub length: u32,
-    /// BLAKE3 of them.
+    /// Sealed bytes of blobs in it: when the dead marks sum up to them, nothing names it any more.
+    pub payload: u32,
+    /// BLAKE3 of all its bytes.
     pub hash: [u8; 32],
     /// Rows that are needed to decode.
     pub needed: u8,
