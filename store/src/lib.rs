@@ -1,1 +1,22 @@
-//! Placeholder.
+//! A device of a node-agent: one folder that holds rows of extents as records in an append-only log.
+//!
+//! [`Device`] is blocking and made for threads: async callers use it through `spawn_blocking`, and await only the
+//! [`Pending`] answers of its group commit. Nothing that it answered is lost by a crash, and nothing that it gives back
+//! went unchecked. [`inspect`] reads a device's folder by itself, whether or not an agent has it open.
+
+mod device;
+mod error;
+pub mod inspect;
+mod pending;
+mod types;
+mod writer;
+
+pub use device::Device;
+pub use error::StoreError;
+pub use pending::Pending;
+pub use types::{
+    ByteRange, Deleted, DeviceIdentity, ExpectedIdentity, Finding, InventoryEntry, InventoryKey, Keyring,
+    NewRow, OpenOptions, OpenReport, Purpose, Room, RowDescription, RowEnd, ScrubProgress, ScrubState,
+    Sealed, Verified,
+};
+pub use writer::Writer;
