@@ -3,7 +3,14 @@
 //! Pure: no task runtime, file, socket, clock or random source of its own; time and randomness come in as arguments.
 //! The same functions run in production, under property tests and in the model checker.
 
+pub mod chunk;
+pub mod cipher;
+pub mod clock;
+pub mod erasure;
 pub mod ids;
 pub mod keys;
+pub mod lease;
+pub mod layout;
+pub mod placement;
 pub mod planner;
 pub mod records;
