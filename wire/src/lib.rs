@@ -1,1 +1,11 @@
-//! Placeholder.
+//! How Diptych's processes talk: length-prefixed frames, the messages that node-agents answer, the client of one agent
+//! and the server's accept loop, and the mTLS identities that all internal links between machines rest on.
+
+pub mod agent;
+pub mod authority;
+pub mod client;
+pub mod frame;
+pub mod identity;
+mod send;
+pub mod server;
+pub mod tls;

@@ -1,0 +1,142 @@
+//! The calls of an agent, one typed method each.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use diptych_core::ids::{DeviceId, ExtentId, Generation, InstanceId, Row, Stamp};
+
+use super::{AgentClient, CallError, RowStream};
+use crate::agent::{
+    AgentError, AgentStatus, Begin, Cross, CrossedRow, Delete, Describe, Format, GetKeyring, Inventory, InventoryPage,
+    Metrics, Ping, PlaceRows, PutKeyring, Raise, Read, ReadItem, Rebuild, RowAt, RowFacts, RowHead, Scrub,
+    SealedKeyring, Status,
+};
+
+/// Bulk bytes that a list of rows, a status or a text may have.
+const LISTING: usize = 1 << 20;
+
+impl AgentClient {
+    /// Whether the agent is there.
+    pub async fn ping(&self) -> Result<(), CallError> {
+        Ok(self.call(&Ping {}, vec![], 0, self.inner.options.call).await?.0)
+    }
+
+    /// Tells the agent its site's epoch. From now on lower stamps are refused.
+    pub async fn raise(&self, stamp: Stamp) -> Result<(), CallError> {
+        Ok(self.call(&Raise { stamp }, vec![], 0, self.inner.options.bulk).await?.0)
+    }
+
+    /// Writes whole rows; by row, its instance once it is durable. All of them must fit one frame.
+    pub async fn place_rows(
+        &self,
+        stamp: Stamp,
+        map_generation: Generation,
+        rows: Vec<(RowHead, Bytes)>,
+    ) -> Result<Vec<Result<InstanceId, AgentError>>, CallError> {
+        let (rows, payload): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
+        let count = rows.len();
+        let request = PlaceRows { stamp, map_generation, rows };
+        let placed = self.call(&request, payload, 0, self.inner.options.bulk).await?.0;
+        self.counted(placed, count)
+    }
+
+    /// Begins to write rows of one extent in pieces; by row, whether it was begun.
+    pub async fn begin(&self, begin: &Begin) -> Result<(RowStream, Vec<Result<(), AgentError>>), CallError> {
+        RowStream::begin(self, begin).await
+    }
+
+    /// Reads a range of a row: exactly so many bytes, or an error.
+    pub async fn read(&self, item: ReadItem) -> Result<Bytes, CallError> {
+        let mut read = self.read_many(vec![item]).await?;
+        read.pop().map_or_else(|| Err(self.wrong("no answer to a range")), |bytes| bytes.map_err(CallError::Agent))
+    }
+
+    /// Reads ranges of rows in one frame: at most `frame::MAX_PAYLOAD` bytes together.
+    pub async fn read_many(&self, items: Vec<ReadItem>) -> Result<Vec<Result<Bytes, AgentError>>, CallError> {
+        let wanted: usize = items.iter().map(|item| item.len as usize).sum();
+        let request = Read { items };
+        let (lengths, mut payload) = self.call(&request, vec![], wanted, self.inner.options.bulk).await?;
+        let lengths = self.counted(lengths, request.items.len())?;
+        let mut read = Vec::with_capacity(lengths.len());
+        for (length, item) in lengths.into_iter().zip(&request.items) {
+            read.push(match length {
+                Ok(length) if length == item.len && length as usize <= payload.len() => {
+                    Ok(payload.split_to(length as usize))
+                }
+                Ok(_) => return Err(self.wrong("a range has another length than was asked for")),
+                Err(error) => Err(error),
+            });
+        }
+        Ok(read)
+    }
+
+    /// What a row is.
+    pub async fn describe(&self, at: RowAt) -> Result<RowFacts, CallError> {
+        Ok(self.call(&Describe { at }, vec![], 0, self.inner.options.call).await?.0)
+    }
+
+    /// Deletes rows; `NotFound` is as good as done.
+    pub async fn delete(&self, stamp: Stamp, items: Vec<RowAt>) -> Result<Vec<Result<(), AgentError>>, CallError> {
+        let count = items.len();
+        let deleted = self.call(&Delete { stamp, items }, vec![], 0, self.inner.options.bulk).await?.0;
+        self.counted(deleted, count)
+    }
+
+    /// A page of a device's rows, in order of extent and row.
+    pub async fn inventory(
+        &self,
+        device: DeviceId,
+        after: Option<(ExtentId, Row)>,
+        limit: u32,
+    ) -> Result<InventoryPage, CallError> {
+        Ok(self.call(&Inventory { device, after, limit }, vec![], LISTING, self.inner.options.bulk).await?.0)
+    }
+
+    /// State of the agent and its devices.
+    pub async fn status(&self) -> Result<AgentStatus, CallError> {
+        Ok(self.call(&Status {}, vec![], 0, self.inner.options.call).await?.0)
+    }
+
+    /// Scrubs one device or all. With `now` it waits for the end, `limit` at most.
+    pub async fn scrub(&self, device: Option<DeviceId>, now: bool, limit: Duration) -> Result<(), CallError> {
+        Ok(self.call(&Scrub { device, now }, vec![], 0, limit).await?.0)
+    }
+
+    /// Has a lost row made from others; its new instance, after it was read back from the device.
+    pub async fn rebuild(&self, rebuild: &Rebuild, limit: Duration) -> Result<InstanceId, CallError> {
+        Ok(self.call(rebuild, vec![], 0, limit).await?.0)
+    }
+
+    /// Has an extent fetched from the other site and this site's rows made; where they are.
+    pub async fn cross(&self, cross: &Cross, limit: Duration) -> Result<Vec<CrossedRow>, CallError> {
+        Ok(self.call(cross, vec![], 0, limit).await?.0)
+    }
+
+    /// Keeps a keyring on every device.
+    pub async fn put_keyring(&self, stamp: Stamp, keyring: SealedKeyring) -> Result<(), CallError> {
+        Ok(self.call(&PutKeyring { stamp, keyring }, vec![], 0, self.inner.options.bulk).await?.0)
+    }
+
+    /// The keyring of the highest generation on any device.
+    pub async fn get_keyring(&self) -> Result<Option<SealedKeyring>, CallError> {
+        Ok(self.call(&GetKeyring {}, vec![], 0, self.inner.options.call).await?.0)
+    }
+
+    /// Makes an empty folder a device.
+    pub async fn format(&self, format: &Format) -> Result<(), CallError> {
+        Ok(self.call(format, vec![], 0, self.inner.options.bulk).await?.0)
+    }
+
+    /// Counters and gauges, as Prometheus text.
+    pub async fn metrics(&self) -> Result<String, CallError> {
+        Ok(self.call(&Metrics {}, vec![], LISTING, self.inner.options.call).await?.0)
+    }
+
+    pub(super) fn counted<T>(&self, answers: Vec<T>, asked: usize) -> Result<Vec<T>, CallError> {
+        if answers.len() == asked { Ok(answers) } else { Err(self.wrong("not one answer for each item")) }
+    }
+
+    pub(super) fn wrong(&self, reason: &str) -> CallError {
+        CallError::Protocol { node: self.inner.endpoint.node.to_string(), reason: reason.to_owned() }
+    }
+}
