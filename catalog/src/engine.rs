@@ -5,7 +5,7 @@ use diptych_core::ids::{Epoch, SiteName};
 use diptych_core::records::{Gate, Position};
 use thiserror::Error;
 
-use crate::{Batch, Committed, FeedStart, View};
+use crate::{Batch, Committed, FeedStart, Limits, View};
 
 /// The catalog of one site.
 ///
@@ -15,6 +15,11 @@ use crate::{Batch, Committed, FeedStart, View};
 pub trait Catalog: Send + Sync + 'static {
     /// The site whose catalog this is.
     fn site(&self) -> &SiteName;
+
+    /// How much a batch without an epoch may hold; under an epoch it is `Limits::ACTIVE`.
+    fn limits(&self) -> Limits {
+        Limits::ACTIVE
+    }
 
     /// The newest position, confirmed after the call came.
     async fn position(&self) -> Result<Position, CatalogError>;
@@ -46,16 +51,20 @@ pub enum CatalogError {
         /// What the gate says.
         found: Gate,
     },
-    /// The batch is over a limit; nothing was done.
-    #[error("the batch has {changes} changes and {bytes} bytes; 64 and 1 MiB are allowed")]
+    /// The batch is over a limit (`Limits`); nothing was done.
+    #[error(
+        "the batch has {changes} changes and {bytes} bytes: more than is taken at once (under an epoch 64 and 1 MiB)"
+    )]
     TooLarge {
         /// Changes in it.
         changes: usize,
         /// Bytes of keys and values in it.
         bytes: usize,
     },
-    /// One key stands in two changes of a batch; nothing was done.
-    #[error("a batch changes {key} twice")]
+    /// A key that one change of a batch writes stands in another one too (`Footprint`); nothing was done.
+    #[error(
+        "a batch changes {key} twice, or one change guards what another writes: commit them one after the other"
+    )]
     KeyTwice {
         /// The key, escaped.
         key: String,

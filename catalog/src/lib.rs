@@ -3,11 +3,16 @@
 //! [`Catalog`] is the contract; `redb` is the engine for one process, etcd the one for clusters. Both pass `conformance`.
 
 mod batch;
+mod disk;
 mod engine;
 mod feed;
+mod limits;
+mod redb;
 mod view;
 
 pub use batch::{Batch, Change, Committed, Expect, Guard, Outcome, Write};
 pub use engine::{Catalog, CatalogError};
 pub use feed::{Feed, FeedEntry, FeedStart};
+pub use limits::{Footprint, Limits};
+pub use redb::{RedbCatalog, RedbOptions};
 pub use view::{Page, View};
