@@ -1,0 +1,309 @@
+//! Where the rows of an extent lie in a site: level over nodes, then devices, by weighted rendezvous hashing.
+//!
+//! The operator keeps a `PlacementMap` in the catalog; each writer places by it without asking anybody, and what was
+//! placed is recorded with the extent. So `place` needs to be no more than fair and repeatable: a row that is written
+//! stays where its record says, and moves only when `replace` or `rebalance` says so.
+//!
+//! What moves is the least there is. Nodes are ranked for each extent by a hash of both, so a node that comes or goes
+//! leaves the order of the others alone, and only rows to or from it change device. *Which* row lies on which of the chosen
+//! devices is not a function of the map: no such function keeps all the other rows in place when one device of a set is
+//! exchanged. That is why the functions that follow a change take the existing placement.
+
+mod hash;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::ids::{DeviceId, ExtentId, Generation, NodeName, Row};
+use crate::records::Record;
+
+use hash::{Cost, device_cost, node_cost};
+
+/// `s/map/<site>`: the nodes and devices of a site that rows are placed on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PlacementMap {
+    /// Grows with each change; agents refuse a command that was placed by an older one.
+    pub generation: Generation,
+    /// In any order: placement does not depend on it.
+    pub nodes: Vec<MapNode>,
+}
+
+impl Record for PlacementMap {
+    const NAME: &'static str = "PlacementMap";
+}
+
+/// A node of a map.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapNode {
+    /// Unique in its site.
+    pub name: NodeName,
+    /// `host:port` of its agent.
+    pub address: String,
+    /// Path of its agent's unix socket, for processes on the same node.
+    pub socket: Option<String>,
+    /// Whether rows may be placed on it.
+    pub state: NodeState,
+    /// Its devices.
+    pub devices: Vec<MapDevice>,
+}
+
+/// A device of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MapDevice {
+    /// Unique in its site.
+    pub id: DeviceId,
+    /// Its share of the rows among the devices of its node, and of the extra rows among nodes. 0: takes none.
+    pub weight: u32,
+    /// Whether rows may be placed on it.
+    pub state: MapDeviceState,
+}
+
+/// Whether rows may be placed on a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum NodeState {
+    /// Reads and writes.
+    Live,
+    /// Reads; its rows are moved away.
+    Draining,
+    /// Gone; its rows are rebuilt elsewhere.
+    Dead,
+}
+
+/// Whether rows may be placed on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum MapDeviceState {
+    /// Reads and writes.
+    Live,
+    /// Reads; its rows are moved away.
+    Draining,
+    /// Gone; its rows are rebuilt elsewhere.
+    Dead,
+    /// Reads; its rows stay, and it takes no others.
+    Full,
+}
+
+impl PlacementMap {
+    /// A device and its node; the number of the node is its index in `nodes`.
+    pub fn find(&self, device: DeviceId) -> Option<(usize, &MapNode, &MapDevice)> {
+        self.devices().find(|(_, _, found)| found.id == device)
+    }
+
+    /// All devices, with their nodes and the nodes' indices in `nodes`.
+    pub fn devices(&self) -> impl Iterator<Item = (usize, &MapNode, &MapDevice)> {
+        let numbered = self.nodes.iter().enumerate();
+        numbered.flat_map(|(index, node)| node.devices.iter().map(move |device| (index, node, device)))
+    }
+}
+
+impl MapNode {
+    /// Whether what lies on a device of this node can be read.
+    pub fn readable(&self, device: &MapDevice) -> bool {
+        self.state != NodeState::Dead && device.state != MapDeviceState::Dead
+    }
+
+    /// Whether a device of this node takes rows that it does not hold.
+    pub fn takes_rows(&self, device: &MapDevice) -> bool {
+        self.state == NodeState::Live && device.state == MapDeviceState::Live && device.weight > 0
+    }
+
+    /// Whether rows on a device of this node may stay.
+    fn keeps_rows(&self, device: &MapDevice) -> bool {
+        let device_keeps = matches!(device.state, MapDeviceState::Live | MapDeviceState::Full);
+        self.state == NodeState::Live && device_keeps && device.weight > 0
+    }
+}
+
+/// Where rows go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// In the order in which the rows were given.
+    pub rows: Vec<(Row, DeviceId)>,
+    /// A device holds more than one row: there are too few live devices, and the margin is less than planned.
+    pub crowded: bool,
+}
+
+/// A row that lies on one device and belongs on another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Move {
+    /// The row.
+    pub row: Row,
+    /// Where it is.
+    pub from: DeviceId,
+    /// Where it belongs.
+    pub to: DeviceId,
+}
+
+/// Why rows can't be placed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum PlaceError {
+    /// Nothing is live.
+    #[error(
+        "{extent} can't be placed: none of {devices} devices on {nodes} nodes in placement map {generation} takes rows. \
+         Nothing was written; bring a node back, or free room on a device"
+    )]
+    NoDevice {
+        /// The extent.
+        extent: ExtentId,
+        /// Generation of the map.
+        generation: Generation,
+        /// Nodes in the map.
+        nodes: usize,
+        /// Devices in the map.
+        devices: usize,
+    },
+    /// A row of one extent is asked for twice, or is there already.
+    #[error("row {row} of {extent} is to be placed twice")]
+    RowTwice {
+        /// The extent.
+        extent: ExtentId,
+        /// The row.
+        row: Row,
+    },
+}
+
+/// Places all rows of a new extent.
+///
+/// Live nodes get as many rows each, give or take one, as far as they have devices; a device gets one row, and more only
+/// where there are fewer live devices than rows (`crowded`).
+///
+/// # Errors
+/// Where no device takes rows, or a row is named twice.
+pub fn place(map: &PlacementMap, extent: ExtentId, rows: &[Row]) -> Result<Placed, PlaceError> {
+    replace(map, extent, &[], rows)
+}
+
+/// Chooses devices for `missing` rows, given those that stay where they are.
+///
+/// What stays counts for the level wherever it lies, also on full or draining devices. `crowded` tells of the extent as it
+/// will be, with what stays.
+///
+/// # Errors
+/// Where no device takes rows, or a row is named twice.
+pub fn replace(
+    map: &PlacementMap,
+    extent: ExtentId,
+    staying: &[(Row, DeviceId)],
+    missing: &[Row],
+) -> Result<Placed, PlaceError> {
+    refuse_row_twice(extent, staying.iter().map(|&(row, _)| row).chain(missing.iter().copied()))?;
+    let mut fill = Fill::new(map, extent, staying, MapNode::takes_rows);
+    let rows = missing.iter().map(|&row| fill.take().map(|device| (row, device))).collect::<Option<Vec<_>>>();
+    let no_device = PlaceError::NoDevice {
+        extent,
+        generation: map.generation,
+        nodes: map.nodes.len(),
+        devices: map.devices().count(),
+    };
+    let rows = rows.ok_or(no_device)?;
+    let mut used = BTreeSet::new();
+    let crowded = !staying.iter().chain(&rows).all(|&(_, device)| used.insert(device));
+    Ok(Placed { rows, crowded })
+}
+
+/// Rows that can be read and should lie elsewhere, for they drain or because the map has changed since, each with where
+/// to: as few moves as make the placement what `place` would choose.
+///
+/// Rows on dead or unknown devices are not moved but made anew (`replace`). Rows on full devices may stay.
+pub fn rebalance(map: &PlacementMap, extent: ExtentId, existing: &[(Row, DeviceId)]) -> Vec<Move> {
+    let readable: Vec<(Row, DeviceId)> = existing
+        .iter()
+        .copied()
+        .filter(|&(_, device)| map.find(device).is_some_and(|(_, node, device)| node.readable(device)))
+        .collect();
+    let held: BTreeSet<DeviceId> = readable.iter().map(|&(_, device)| device).collect();
+    let takes = |node: &MapNode, device: &MapDevice| {
+        node.takes_rows(device) || (held.contains(&device.id) && node.keeps_rows(device))
+    };
+    let mut fill = Fill::new(map, extent, &[], takes);
+    let mut wanted: BTreeMap<DeviceId, usize> = BTreeMap::new();
+    let Some(target) = readable.iter().map(|_| fill.take()).collect::<Option<Vec<_>>>() else {
+        return Vec::new();
+    };
+    for device in target {
+        *wanted.entry(device).or_default() += 1;
+    }
+    let mut surplus = Vec::new();
+    for (row, device) in readable {
+        match wanted.get_mut(&device) {
+            Some(count) if *count > 0 => *count -= 1,
+            _ => surplus.push((row, device)),
+        }
+    }
+    let room = wanted.into_iter().flat_map(|(device, count)| std::iter::repeat_n(device, count));
+    surplus.into_iter().zip(room).map(|((row, from), to)| Move { row, from, to }).collect()
+}
+
+fn refuse_row_twice(extent: ExtentId, rows: impl Iterator<Item = Row>) -> Result<(), PlaceError> {
+    let mut seen = BTreeSet::new();
+    for row in rows {
+        if !seen.insert(row) {
+            return Err(PlaceError::RowTwice { extent, row });
+        }
+    }
+    Ok(())
+}
+
+/// Fills nodes level by level: row after row to the node that has the fewest, among those with a device that has the
+/// fewest. Ties go by the extent's ranking.
+struct Fill<'a> {
+    extent: ExtentId,
+    nodes: Vec<FillNode<'a>>,
+}
+
+struct FillNode<'a> {
+    map: &'a MapNode,
+    cost: Cost,
+    /// Rows on all its devices, also those that take no more: they fall with the node.
+    rows: usize,
+    /// Devices that take rows.
+    devices: Vec<FillDevice>,
+    /// Fewest rows on a device that takes rows.
+    emptiest: usize,
+}
+
+struct FillDevice {
+    id: DeviceId,
+    weight: u32,
+    rows: usize,
+}
+
+impl<'a> Fill<'a> {
+    fn new(
+        map: &'a PlacementMap,
+        extent: ExtentId,
+        staying: &[(Row, DeviceId)],
+        takes: impl Fn(&MapNode, &MapDevice) -> bool,
+    ) -> Self {
+        let rows_on = |id: DeviceId| staying.iter().filter(|&&(_, device)| device == id).count();
+        let node = |node: &'a MapNode| {
+            let taking = node.devices.iter().filter(|device| takes(node, device));
+            let devices: Vec<FillDevice> = taking
+                .map(|device| FillDevice { id: device.id, weight: device.weight, rows: rows_on(device.id) })
+                .collect();
+            let weight = devices.iter().map(|device| u64::from(device.weight)).sum();
+            let emptiest = devices.iter().map(|device| device.rows).min()?;
+            let rows = node.devices.iter().map(|device| rows_on(device.id)).sum();
+            Some(FillNode { map: node, cost: node_cost(extent, &node.name, weight), rows, devices, emptiest })
+        };
+        Self { extent, nodes: map.nodes.iter().filter_map(node).collect() }
+    }
+
+    /// The device of the next row; none where no device takes rows.
+    fn take(&mut self) -> Option<DeviceId> {
+        // A device's second row waits until every device of every node has one.
+        let emptiest = self.nodes.iter().map(|node| node.emptiest).min()?;
+        let open = self.nodes.iter_mut().filter(|node| node.emptiest == emptiest);
+        let node = open.min_by_key(|node| (node.rows, node.cost, &node.map.name))?;
+        let cost = |device: &FillDevice| (device.rows, device_cost(self.extent, device.id, device.weight), device.id);
+        let device = node.devices.iter_mut().min_by_key(|device| cost(device))?;
+        let id = device.id;
+        device.rows += 1;
+        node.rows += 1;
+        node.emptiest = node.devices.iter().map(|device| device.rows).min()?;
+        Some(id)
+    }
+}
