@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use diptych_core::ids::ClusterId;
 use rcgen::string::Ia5String;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -85,11 +85,15 @@ impl Issued {
 
     /// Reads what `chain_pem` and `key_pem` wrote, or cert-manager.
     pub fn from_pem(chain: &str, key: &str) -> Result<Self, AuthorityError> {
-        let pem = |what, reason: rustls_pki_types::pem::Error| AuthorityError::Pem { what, reason: reason.to_string() };
+        let pem = |what, reason: rustls_pki_types::pem::Error| AuthorityError::Pem {
+            what,
+            reason: reason.to_string(),
+        };
         let chain = CertificateDer::pem_slice_iter(chain.as_bytes())
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| pem("the certificate chain", error))?;
-        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| pem("the private key", error))?;
+        let key =
+            PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| pem("the private key", error))?;
         Ok(Self { chain, key })
     }
 }
@@ -142,8 +146,9 @@ impl Authority {
 
     /// Reads what `certificate_pem` and `key_pem` wrote.
     pub fn from_pem(certificate: &str, key: &str) -> Result<Self, AuthorityError> {
-        let der = CertificateDer::from_pem_slice(certificate.as_bytes())
-            .map_err(|error| AuthorityError::Pem { what: "the authority's certificate", reason: error.to_string() })?;
+        let der = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|error| {
+            AuthorityError::Pem { what: "the authority's certificate", reason: error.to_string() }
+        })?;
         let key = KeyPair::from_pem(key)?;
         Ok(Self { issuer: Issuer::from_ca_cert_der(&der, key)?, certificate: der.into_owned() })
     }
@@ -199,7 +204,8 @@ fn params_for(request: &Request) -> Result<CertificateParams, AuthorityError> {
     let mut params = dated(request.validity);
     params.distinguished_name = common_name(&format!("{} {}", request.identity.role, request.identity.name));
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     params.subject_alt_names.push(SanType::URI(Ia5String::try_from(request.identity.to_string())?));
     for name in &request.dns_names {

@@ -94,7 +94,13 @@ impl Outgoing {
     }
 
     /// A frame of a meta that is encoded already.
-    pub(crate) fn of_encoded(op: u16, answer: bool, id: u64, meta: &[u8], payload: Vec<Bytes>) -> Option<Self> {
+    pub(crate) fn of_encoded(
+        op: u16,
+        answer: bool,
+        id: u64,
+        meta: &[u8],
+        payload: Vec<Bytes>,
+    ) -> Option<Self> {
         let mut head = Vec::with_capacity(HEADER + 4 + meta.len());
         head.resize(HEADER + 4, 0);
         head.extend_from_slice(meta);
@@ -159,7 +165,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let mut body = self.buffer.split_to(body).freeze();
         let meta_len = body.get_u32_le() as usize;
         if meta_len > MAX_META || meta_len > body.len() {
-            return Err(FrameError::Garbage(format!("a message of {meta_len} bytes in a body of {}", body.len())));
+            return Err(FrameError::Garbage(format!(
+                "a message of {meta_len} bytes in a body of {}",
+                body.len()
+            )));
         }
         let meta = body.split_to(meta_len);
         Ok(Some(Frame { op, answer: flags & ANSWER != 0, id, meta, payload: body }))
@@ -180,7 +189,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
 fn check_header(body: usize, flags: u16) -> Result<(), FrameError> {
     if flags >> 8 != VERSION || flags & 0xff & !ANSWER != 0 {
-        return Err(FrameError::Garbage(format!("version and flags are {flags:#06x}, known is version {VERSION}")));
+        return Err(FrameError::Garbage(format!(
+            "version and flags are {flags:#06x}, known is version {VERSION}"
+        )));
     }
     if !(4..=MAX_BODY).contains(&body) {
         return Err(FrameError::Garbage(format!("a body of {body} bytes, allowed are 4 to {MAX_BODY}")));
@@ -264,4 +275,3 @@ mod tests {
         }
     }
 }
-

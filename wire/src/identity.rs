@@ -85,7 +85,8 @@ impl FromStr for Identity {
 
     fn from_str(text: &str) -> Result<Self, ParseIdentityError> {
         let wrong = |reason: String| ParseIdentityError { text: text.to_owned(), reason };
-        let rest = text.strip_prefix(SCHEME).ok_or_else(|| wrong(format!("it does not begin with {SCHEME}")))?;
+        let rest =
+            text.strip_prefix(SCHEME).ok_or_else(|| wrong(format!("it does not begin with {SCHEME}")))?;
         let parts: Vec<&str> = rest.split('/').collect();
         let [cluster, site, role, name] = parts[..] else {
             return Err(wrong(format!("it has {} parts, not 4", parts.len())));
@@ -185,7 +186,12 @@ mod tests {
     #[test]
     fn an_identity_with_another_number_of_parts_or_an_unknown_role_is_refused() {
         let whole = identity().to_string();
-        for text in [format!("{whole}/x"), whole.replace("agent", "root"), "https://x".into(), whole.replace("n1", "n 1")] {
+        for text in [
+            format!("{whole}/x"),
+            whole.replace("agent", "root"),
+            "https://x".into(),
+            whole.replace("n1", "n 1"),
+        ] {
             assert!(text.parse::<Identity>().is_err(), "{text}");
         }
     }

@@ -1,7 +1,8 @@
 //! The sending half of a connection: what waits in the queue goes out in as few writes as it can.
 
-use bytes::Bytes;
-use bytes::BytesMut;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
@@ -11,6 +12,9 @@ use crate::frame::Outgoing;
 const BATCH: usize = 64;
 /// Pieces below this are gathered into one write, greater ones are written as they are.
 const GATHER: usize = 16 << 10;
+
+/// A batch that is not taken in this time never will be: the other end has gone or stands still.
+const STALL: Duration = Duration::from_secs(30);
 
 /// A frame to send, and what is let go once it was written.
 pub(crate) struct Queued<P> {
@@ -26,28 +30,43 @@ impl<P> Queued<P> {
 }
 
 /// Sends until the queue is closed and empty, or the connection breaks.
-pub(crate) async fn send_all<P: Send, W: AsyncWrite + Unpin>(
+pub(crate) async fn send_all<P, W: AsyncWrite + Unpin>(
     mut queue: mpsc::Receiver<Queued<P>>,
     mut stream: W,
 ) -> std::io::Result<()> {
     let mut batch = Vec::with_capacity(BATCH);
     let mut gathered = BytesMut::with_capacity(2 * GATHER);
     while queue.recv_many(&mut batch, BATCH).await > 0 {
-        for queued in &batch {
-            put(&mut stream, &mut gathered, &queued.frame.head).await?;
-            for piece in &queued.frame.payload {
-                put(&mut stream, &mut gathered, piece).await?;
-            }
-        }
-        stream.write_all(&gathered).await?;
-        gathered.clear();
-        stream.flush().await?;
+        let sent = tokio::time::timeout(STALL, send_batch(&mut stream, &mut gathered, &batch)).await;
+        sent.map_err(|_| {
+            std::io::Error::new(std::io::ErrorKind::TimedOut, "the other end takes nothing any more")
+        })??;
         batch.clear();
     }
     stream.shutdown().await
 }
 
-async fn put<W: AsyncWrite + Unpin>(stream: &mut W, gathered: &mut BytesMut, piece: &Bytes) -> std::io::Result<()> {
+async fn send_batch<P, W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    gathered: &mut BytesMut,
+    batch: &[Queued<P>],
+) -> std::io::Result<()> {
+    for queued in batch {
+        put(stream, gathered, &queued.frame.head).await?;
+        for piece in &queued.frame.payload {
+            put(stream, gathered, piece).await?;
+        }
+    }
+    stream.write_all(gathered).await?;
+    gathered.clear();
+    stream.flush().await
+}
+
+async fn put<W: AsyncWrite + Unpin>(
+    stream: &mut W,
+    gathered: &mut BytesMut,
+    piece: &Bytes,
+) -> std::io::Result<()> {
     if gathered.len() + piece.len() > 4 * GATHER || piece.len() >= GATHER {
         stream.write_all(gathered).await?;
         gathered.clear();

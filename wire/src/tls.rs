@@ -8,13 +8,15 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, verify_server_cert_signed_by_trust_anchor};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs, verify_tls12_signature, verify_tls13_signature,
+};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    CertificateError, ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore,
-    ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName, OtherError,
+    RootCertStore, ServerConfig, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use thiserror::Error;
@@ -66,7 +68,8 @@ pub fn provider() -> Arc<CryptoProvider> {
 /// The identity in a certificate: its one URI that begins with `diptych://`.
 pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<Identity, TlsError> {
     let none = |reason: &str| TlsError::NoIdentity(reason.to_owned());
-    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|error| TlsError::NoIdentity(error.to_string()))?;
+    let (_, parsed) =
+        X509Certificate::from_der(certificate).map_err(|error| TlsError::NoIdentity(error.to_string()))?;
     let names = parsed.subject_alternative_name().map_err(|error| TlsError::NoIdentity(error.to_string()))?;
     let mut uris = names.iter().flat_map(|names| &names.value.general_names).filter_map(|name| match name {
         GeneralName::URI(uri) if uri.starts_with("diptych://") => Some(*uri),
@@ -100,7 +103,9 @@ impl Material {
     fn new(issued: &Issued) -> Result<Self, TlsError> {
         let unusable = |error: rustls::Error| TlsError::Unusable(error.to_string());
         let [own, .., authority] = &issued.chain[..] else {
-            return Err(TlsError::Unusable("the chain must hold the certificate and its authority's".to_owned()));
+            return Err(TlsError::Unusable(
+                "the chain must hold the certificate and its authority's".to_owned(),
+            ));
         };
         let mut roots = RootCertStore::empty();
         roots.add(authority.clone()).map_err(unusable)?;
@@ -108,7 +113,8 @@ impl Material {
         let client_chain = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider())
             .build()
             .map_err(|error| TlsError::Unusable(error.to_string()))?;
-        let key = CertifiedKey::from_der(issued.chain.clone(), issued.key.clone_key(), &provider()).map_err(unusable)?;
+        let key = CertifiedKey::from_der(issued.chain.clone(), issued.key.clone_key(), &provider())
+            .map_err(unusable)?;
         Ok(Self {
             identity: identity_of(own)?,
             key: Arc::new(key),
@@ -118,10 +124,17 @@ impl Material {
         })
     }
 
-    fn explain(&self, error: rustls::Error, chain: &[CertificateDer<'_>], own: &CertificateDer<'_>) -> rustls::Error {
+    fn explain(
+        &self,
+        error: rustls::Error,
+        chain: &[CertificateDer<'_>],
+        own: &CertificateDer<'_>,
+    ) -> rustls::Error {
         let foreign = matches!(
             error,
-            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)
+            rustls::Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature
+            )
         );
         if foreign {
             let found = fingerprint(chain.last().unwrap_or(own));
@@ -141,7 +154,10 @@ pub struct Credentials {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Credentials").field("identity", &self.identity().to_string()).finish_non_exhaustive()
+        formatter
+            .debug_struct("Credentials")
+            .field("identity", &self.identity().to_string())
+            .finish_non_exhaustive()
     }
 }
 
@@ -250,8 +266,14 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<ServerCertVerified, rustls::Error> {
         let material = self.credentials.material.load();
         let parsed = ParsedCertificate::try_from(own)?;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &material.roots, intermediates, now, self.algorithms.all)
-            .map_err(|error| material.explain(error, intermediates, own))?;
+        verify_server_cert_signed_by_trust_anchor(
+            &parsed,
+            &material.roots,
+            intermediates,
+            now,
+            self.algorithms.all,
+        )
+        .map_err(|error| material.explain(error, intermediates, own))?;
         self.check_identity(own)?;
         Ok(ServerCertVerified::assertion())
     }

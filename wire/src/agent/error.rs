@@ -1,6 +1,6 @@
 //! Why an agent refuses or fails: typed, because callers choose by it what to do next.
 
-use diptych_core::ids::{ClusterId, DeviceId, Generation, NodeName, Row, Stamp};
+use diptych_core::ids::{ClusterId, DeviceId, Generation, Stamp};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -8,13 +8,17 @@ use thiserror::Error;
 #[derive(Debug, Clone, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum AgentError {
     /// The command is of a term or keeper that is over: the sender must stop and look at the catalog.
-    #[error("the command's stamp is older than {have}, which this agent has heard: nothing was changed; read the site's epoch again")]
+    #[error(
+        "the command's stamp is older than {have}, which this agent has heard: nothing was changed; read the site's epoch again"
+    )]
     StaleStamp {
         /// Highest stamp heard.
         have: Stamp,
     },
     /// The command was planned on an older placement map.
-    #[error("the command's placement map is older than generation {have}: nothing was changed; read the map and place again")]
+    #[error(
+        "the command's placement map is older than generation {have}: nothing was changed; read the map and place again"
+    )]
     StaleMap {
         /// Highest generation heard.
         have: Generation,
@@ -74,16 +78,10 @@ pub enum AgentError {
     /// The stream was sealed, given up, or timed out.
     #[error("the stream is not open: it was sealed, given up, or idle for too long; begin again")]
     NoSuchStream,
-    /// A row is forged or wrong although its checksums are right: with it the extent's hash does not come out.
-    #[error("row {row} on {node} is wrong although its checksums are right: the extent's hash does not come out with it; rebuild it")]
-    HashMismatch {
-        /// The liar.
-        row: Row,
-        /// Where it is.
-        node: NodeName,
-    },
     /// Bytes from elsewhere do not have the extent's hash, and no single row can be blamed.
-    #[error("the extent's bytes do not have its hash, from any set of rows tried: nothing was written")]
+    #[error(
+        "the extent's bytes do not have its hash, whichever rows are taken: nothing was written; more rows would tell which one is wrong"
+    )]
     WrongExtent,
     /// Fewer than k rows could be read.
     #[error("{present} rows could be read and {needed} are needed: {reason}")]
@@ -142,7 +140,6 @@ impl AgentError {
             Self::WrongCluster { .. } => "wrong_cluster",
             Self::Denied { .. } => "denied",
             Self::NoSuchStream => "no_such_stream",
-            Self::HashMismatch { .. } => "hash_mismatch",
             Self::WrongExtent => "wrong_extent",
             Self::InsufficientRows { .. } => "insufficient_rows",
             Self::Gone => "gone",

@@ -1,6 +1,8 @@
 //! Work on whole extents that an agent does by itself: rebuild a row, fetch an extent from the other site.
 
-use diptych_core::ids::{DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, NodeName, Row, SiteName, Stamp};
+use diptych_core::ids::{
+    DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, NodeName, Row, SiteName, Stamp,
+};
 use diptych_core::records::ExtentKind;
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +42,7 @@ pub struct Source {
     pub instance: InstanceId,
 }
 
-/// Make a row from k others, check the extent's hash, write, sync and read it back. Answer: the new instance.
+/// Make a row from k others, check the extent's hash, write, sync and read it back. Answer: [`Rebuilt`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rebuild {
     /// Term and keeper that the sender knows.
@@ -57,6 +59,15 @@ pub struct Rebuild {
     pub sources: Vec<Source>,
     /// Bytes a second at most to read from other agents; None: no limit but the agent's own.
     pub budget: Option<u64>,
+}
+
+/// A row that was made anew.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rebuilt {
+    /// Its record, read back from the device.
+    pub instance: InstanceId,
+    /// Sources whose bytes are wrong although their checksums are right: rebuild these too.
+    pub liars: Vec<Source>,
 }
 
 /// A listener of the other site that gives extents.

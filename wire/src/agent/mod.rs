@@ -7,18 +7,19 @@ mod extents;
 mod rows;
 mod session;
 
+use diptych_core::ids::InstanceId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use error::AgentError;
-pub use extents::{Cross, CrossTarget, CrossedRow, Door, ExtentFacts, Rebuild, Source};
+pub use extents::{Cross, CrossTarget, CrossedRow, Door, ExtentFacts, Rebuild, Rebuilt, Source};
 pub use rows::{
-    Abandon, Append, Begin, BeginReply, BeginRow, Delete, Describe, Inventory, InventoryPage, PlaceRows, Read, ReadItem,
-    RowAt, RowFacts, RowHead, Seal, StreamId,
+    Abandon, Append, Begin, BeginReply, BeginRow, Delete, Describe, Inventory, InventoryPage,
+    InventoryRecord, PlaceRows, Read, ReadItem, RowAt, RowFacts, RowHead, Seal, StreamId,
 };
 pub use session::{
-    AgentStatus, DeviceFacts, DeviceState, Finding, Format, GetKeyring, Hello, HelloReply, Metrics, Ping, PutKeyring,
-    Raise, Scrub, ScrubProgress, SealedKeyring, Status,
+    AgentStatus, DeviceFacts, DeviceState, Finding, Format, GetKeyring, Hello, HelloReply, Metrics, Ping,
+    PutKeyring, Raise, Scrub, ScrubProgress, SealedKeyring, Status,
 };
 
 /// What a request asks for; stands in the frame's header.
@@ -145,10 +146,10 @@ calls! {
     Hello => HelloReply,
     Ping => (),
     Raise => (),
-    PlaceRows => Vec<Result<diptych_core::ids::InstanceId, AgentError>>,
+    PlaceRows => Vec<Result<InstanceId, AgentError>>,
     Begin => BeginReply,
     Append => Vec<(u16, AgentError)>,
-    Seal => Vec<Result<diptych_core::ids::InstanceId, AgentError>>,
+    Seal => Vec<Result<InstanceId, AgentError>>,
     Abandon => (),
     Read => Vec<Result<u32, AgentError>>,
     Describe => RowFacts,
@@ -156,7 +157,7 @@ calls! {
     Inventory => InventoryPage,
     Status => AgentStatus,
     Scrub => (),
-    Rebuild => diptych_core::ids::InstanceId,
+    Rebuild => Rebuilt,
     Cross => Vec<CrossedRow>,
     PutKeyring => (),
     GetKeyring => Option<SealedKeyring>,

@@ -163,6 +163,8 @@ pub struct RowFacts {
     pub instance: InstanceId,
     /// What it is.
     pub head: RowHead,
+    /// A check of it failed: it is not served any more.
+    pub quarantined: bool,
 }
 
 /// Delete rows. Answer: by item; `NotFound` is as good as done.
@@ -174,14 +176,14 @@ pub struct Delete {
     pub items: Vec<RowAt>,
 }
 
-/// List a device's rows in order of extent and row.
+/// List a device's records in order of extent, row and instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Inventory {
     /// Which device.
     pub device: DeviceId,
-    /// Last row of the page before.
-    pub after: Option<(ExtentId, Row)>,
-    /// Rows at most; the agent may give fewer.
+    /// Last record of the page before.
+    pub after: Option<(ExtentId, Row, InstanceId)>,
+    /// Records at most; the agent may give fewer.
     pub limit: u32,
 }
 
@@ -189,7 +191,24 @@ pub struct Inventory {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InventoryPage {
     /// In order.
-    pub rows: Vec<RowFacts>,
+    pub records: Vec<InventoryRecord>,
     /// Nothing comes after.
     pub last: bool,
+}
+
+/// A record that a device holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InventoryRecord {
+    /// Extent it is of.
+    pub extent: ExtentId,
+    /// Its number.
+    pub row: Row,
+    /// Which record.
+    pub instance: InstanceId,
+    /// What its extent holds.
+    pub kind: ExtentKind,
+    /// Bytes of the row.
+    pub len: u32,
+    /// A check of it failed: it is not served any more.
+    pub quarantined: bool,
 }

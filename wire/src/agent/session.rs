@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use diptych_core::ids::{ClusterId, DeviceId, ExtentId, Generation, InstanceId, NodeName, Row, SiteName, Stamp};
+use diptych_core::ids::{
+    ClusterId, DeviceId, ExtentId, Generation, InstanceId, NodeName, Row, SiteName, Stamp,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::Identity;

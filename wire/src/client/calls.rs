@@ -7,9 +7,9 @@ use diptych_core::ids::{DeviceId, ExtentId, Generation, InstanceId, Row, Stamp};
 
 use super::{AgentClient, CallError, RowStream};
 use crate::agent::{
-    AgentError, AgentStatus, Begin, Cross, CrossedRow, Delete, Describe, Format, GetKeyring, Inventory, InventoryPage,
-    Metrics, Ping, PlaceRows, PutKeyring, Raise, Read, ReadItem, Rebuild, RowAt, RowFacts, RowHead, Scrub,
-    SealedKeyring, Status,
+    AgentError, AgentStatus, Begin, Cross, CrossedRow, Delete, Describe, Format, GetKeyring, Inventory,
+    InventoryPage, Metrics, Ping, PlaceRows, PutKeyring, Raise, Read, ReadItem, Rebuild, Rebuilt, RowAt,
+    RowFacts, RowHead, Scrub, SealedKeyring, Status,
 };
 
 /// Bulk bytes that a list of rows, a status or a text may have.
@@ -48,7 +48,8 @@ impl AgentClient {
     /// Reads a range of a row: exactly so many bytes, or an error.
     pub async fn read(&self, item: ReadItem) -> Result<Bytes, CallError> {
         let mut read = self.read_many(vec![item]).await?;
-        read.pop().map_or_else(|| Err(self.wrong("no answer to a range")), |bytes| bytes.map_err(CallError::Agent))
+        read.pop()
+            .map_or_else(|| Err(self.wrong("no answer to a range")), |bytes| bytes.map_err(CallError::Agent))
     }
 
     /// Reads ranges of rows in one frame: at most `frame::MAX_PAYLOAD` bytes together.
@@ -76,17 +77,21 @@ impl AgentClient {
     }
 
     /// Deletes rows; `NotFound` is as good as done.
-    pub async fn delete(&self, stamp: Stamp, items: Vec<RowAt>) -> Result<Vec<Result<(), AgentError>>, CallError> {
+    pub async fn delete(
+        &self,
+        stamp: Stamp,
+        items: Vec<RowAt>,
+    ) -> Result<Vec<Result<(), AgentError>>, CallError> {
         let count = items.len();
         let deleted = self.call(&Delete { stamp, items }, vec![], 0, self.inner.options.bulk).await?.0;
         self.counted(deleted, count)
     }
 
-    /// A page of a device's rows, in order of extent and row.
+    /// A page of a device's records, in order of extent, row and instance.
     pub async fn inventory(
         &self,
         device: DeviceId,
-        after: Option<(ExtentId, Row)>,
+        after: Option<(ExtentId, Row, InstanceId)>,
         limit: u32,
     ) -> Result<InventoryPage, CallError> {
         Ok(self.call(&Inventory { device, after, limit }, vec![], LISTING, self.inner.options.bulk).await?.0)
@@ -102,8 +107,8 @@ impl AgentClient {
         Ok(self.call(&Scrub { device, now }, vec![], 0, limit).await?.0)
     }
 
-    /// Has a lost row made from others; its new instance, after it was read back from the device.
-    pub async fn rebuild(&self, rebuild: &Rebuild, limit: Duration) -> Result<InstanceId, CallError> {
+    /// Has a lost row made from others and read back from the device; names sources that were wrong.
+    pub async fn rebuild(&self, rebuild: &Rebuild, limit: Duration) -> Result<Rebuilt, CallError> {
         Ok(self.call(rebuild, vec![], 0, limit).await?.0)
     }
 

@@ -46,8 +46,10 @@ impl Connection {
         write: impl AsyncWrite + Send + Unpin + 'static,
     ) -> Self {
         let (queue, queued) = mpsc::channel(QUEUE);
-        let waiting =
-            Arc::new(Mutex::new(Waiting { answers: Some(HashMap::new()), reason: "it was given up".to_owned() }));
+        let waiting = Arc::new(Mutex::new(Waiting {
+            answers: Some(HashMap::new()),
+            reason: "it was given up".to_owned(),
+        }));
         let stop = CancellationToken::new();
         let (reader, closing, stopped) = (waiting.clone(), waiting.clone(), stop.clone());
         tokio::spawn(async move {
@@ -90,11 +92,19 @@ impl Connection {
         let started = Instant::now();
         match tokio::time::timeout(limit, self.exchange(request, payload)).await {
             Ok(result) => result,
-            Err(_) => Err(CallError::TimedOut { node: self.node.clone(), op: C::OP.name(), after: started.elapsed() }),
+            Err(_) => Err(CallError::TimedOut {
+                node: self.node.clone(),
+                op: C::OP.name(),
+                after: started.elapsed(),
+            }),
         }
     }
 
-    async fn exchange<C: Call>(&self, request: &C, payload: Vec<Bytes>) -> Result<(C::Reply, Bytes), CallError> {
+    async fn exchange<C: Call>(
+        &self,
+        request: &C,
+        payload: Vec<Bytes>,
+    ) -> Result<(C::Reply, Bytes), CallError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let frame = Outgoing::new(C::OP as u16, false, id, request, payload)
             .ok_or(CallError::TooLarge { node: self.node.clone(), op: C::OP.name() })?;

@@ -29,7 +29,11 @@ pub(super) struct Dial {
 }
 
 impl Dial {
-    pub(super) fn new(endpoint: Endpoint, credentials: &Credentials, options: &ClientOptions) -> Result<Self, TlsError> {
+    pub(super) fn new(
+        endpoint: Endpoint,
+        credentials: &Credentials,
+        options: &ClientOptions,
+    ) -> Result<Self, TlsError> {
         let cluster = credentials.identity().cluster;
         let expected = Expected::agent(cluster, endpoint.site.clone(), endpoint.node.as_str());
         Ok(Self {
@@ -116,8 +120,10 @@ impl Lane {
                 Ok(connection)
             }
             Err(error) => {
-                let pause =
-                    slot.failure.as_ref().map_or(FIRST_PAUSE, |(_, _, pause)| (*pause * 2).min(LONGEST_PAUSE));
+                let pause = slot
+                    .failure
+                    .as_ref()
+                    .map_or(FIRST_PAUSE, |(_, _, pause)| (*pause * 2).min(LONGEST_PAUSE));
                 slot.failure = Some((error.clone(), Instant::now() + pause, pause));
                 Err(error)
             }

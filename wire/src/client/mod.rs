@@ -50,7 +50,9 @@ pub enum CallError {
         after: Duration,
     },
     /// The connection broke: whether it was done is unknown.
-    #[error("the connection to the agent of node {node} broke during {op}, whether it was done is unknown: {reason}")]
+    #[error(
+        "the connection to the agent of node {node} broke during {op}, whether it was done is unknown: {reason}"
+    )]
     Disconnected {
         /// Node.
         node: String,
@@ -151,7 +153,11 @@ pub struct AgentClient {
 
 impl AgentClient {
     /// A client that speaks as `credentials` say. Must be used inside a tokio runtime.
-    pub fn new(endpoint: Endpoint, credentials: &Credentials, options: ClientOptions) -> Result<Self, TlsError> {
+    pub fn new(
+        endpoint: Endpoint,
+        credentials: &Credentials,
+        options: ClientOptions,
+    ) -> Result<Self, TlsError> {
         let round_trip = Arc::new(AtomicU64::new(0));
         let dial = Arc::new(lane::Dial::new(endpoint.clone(), credentials, &options)?);
         let lane = || Lane::new(dial.clone(), round_trip.clone());
