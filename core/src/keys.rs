@@ -121,6 +121,11 @@ pub fn site_old_token(site: &SiteName) -> Key {
     joined(&[b"s/site/", site.as_str().as_bytes(), b"/old"])
 }
 
+/// `s/site/<site>/status`: what the keeper last saw of its site, as JSON for people and programs.
+pub fn site_status(site: &SiteName) -> Key {
+    joined(&[b"s/site/", site.as_str().as_bytes(), b"/status"])
+}
+
 /// `s/term/<epoch>`: `records::Term`.
 pub fn term(epoch: Epoch) -> Key {
     joined(&[b"s/term/", &epoch.0.to_be_bytes()])

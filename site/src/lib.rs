@@ -1,1 +1,14 @@
-//! Placeholder.
+//! The loops of a site, without Kubernetes: they watch its nodes, keep the placement map, repair what is lost, free what
+//! nothing names any more, and say how things are.
+//!
+//! Only the keeper of a site runs them. What they decide is decided in `diptych-core`; here it is carried out.
+
+pub mod agents;
+pub mod collector;
+pub mod context;
+pub mod error;
+pub mod loops;
+pub mod nodes;
+pub mod repair;
+pub mod status;
+pub mod survey;

@@ -1,0 +1,94 @@
+//! What all loops of a site share.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use diptych_catalog::Catalog;
+use diptych_core::ids::{Epoch, KeeperNumber, SiteName, Stamp};
+use diptych_core::placement::PlacementMap;
+use tokio::sync::watch;
+
+use crate::agents::Agents;
+
+/// What this keeper knows of its right to command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Whether this site takes writes.
+    pub active: bool,
+    /// Newest epoch known; stands on commands to agents.
+    pub epoch: Epoch,
+    /// This keeper.
+    pub keeper: KeeperNumber,
+}
+
+impl Standing {
+    /// For commands to agents.
+    pub fn stamp(&self) -> Stamp {
+        Stamp { epoch: self.epoch, keeper: self.keeper }
+    }
+}
+
+/// Times and limits of the loops.
+#[derive(Debug, Clone)]
+pub struct LoopOptions {
+    /// Without a sign of life for so long, a node's rows are rebuilt elsewhere.
+    pub node_dead_after: Duration,
+    /// Between two looks at the nodes.
+    pub look_every: Duration,
+    /// Repairs under way at once.
+    pub repairs_at_once: usize,
+    /// Rows of what is condemned are freed so long after.
+    pub free_after: Duration,
+}
+
+impl Default for LoopOptions {
+    fn default() -> Self {
+        Self {
+            node_dead_after: Duration::from_secs(60),
+            look_every: Duration::from_millis(500),
+            repairs_at_once: 4,
+            free_after: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// A site's keeper, as its loops see it.
+pub struct SiteContext {
+    /// The site.
+    pub site: SiteName,
+    /// The other one.
+    pub peer: Option<SiteName>,
+    /// Its catalog.
+    pub catalog: Arc<dyn Catalog>,
+    /// Its node-agents.
+    pub agents: Arc<Agents>,
+    /// Changes with each term.
+    pub standing: watch::Receiver<Standing>,
+    /// Changes with each node that comes, goes or dies.
+    pub map: watch::Receiver<Arc<PlacementMap>>,
+    /// Times and limits.
+    pub options: LoopOptions,
+}
+
+impl SiteContext {
+    /// For commands to agents.
+    pub fn stamp(&self) -> Stamp {
+        self.standing.borrow().stamp()
+    }
+
+    /// The epoch under which this site may commit role-owned keys; None while it is not active.
+    pub fn active_epoch(&self) -> Option<Epoch> {
+        let standing = *self.standing.borrow();
+        standing.active.then_some(standing.epoch)
+    }
+
+    /// The map as it is now.
+    pub fn map(&self) -> Arc<PlacementMap> {
+        self.map.borrow().clone()
+    }
+}
+
+/// Milliseconds since 1970 by this machine's clock: for people and for ages, never for leases.
+pub fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

@@ -1,0 +1,76 @@
+//! How a site is: what status pages, metrics and the command line show.
+
+use diptych_core::ids::{Epoch, Generation, SiteName};
+use serde::{Deserialize, Serialize};
+
+use crate::survey::Health;
+
+/// What the keeper last saw; JSON under `s/site/<site>/status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteStatus {
+    /// The site.
+    pub site: SiteName,
+    /// `active`, `passive`, `fenced`.
+    pub role: String,
+    /// Newest epoch known.
+    pub epoch: Epoch,
+    /// The placement map in force.
+    pub map_generation: Generation,
+    /// Its nodes.
+    pub nodes: Vec<NodeStatus>,
+    /// Its extents.
+    pub health: Health,
+    /// Extents that wait for repair.
+    pub repair_queue: u64,
+    /// Rows that were made anew since this keeper began.
+    pub rows_repaired: u64,
+    /// What the other site has not confirmed; None without one.
+    pub exposure: Option<Exposure>,
+    /// Milliseconds since 1970 when this was seen.
+    pub seen_ms: u64,
+}
+
+/// What would be lost if this site vanished now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exposure {
+    /// Extents that the other site lacks.
+    pub extents: u64,
+    /// Their bytes of ciphertext.
+    pub bytes: u64,
+    /// Commits that the other site has not applied.
+    pub commits: u64,
+    /// Milliseconds since all was confirmed; 0: it is.
+    pub age_ms: u64,
+}
+
+/// A node as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its name.
+    pub name: String,
+    /// `live`, `silent`, `draining`, `dead`.
+    pub state: String,
+    /// Its devices.
+    pub devices: Vec<DeviceStatus>,
+}
+
+/// A device as it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    /// Its number.
+    pub id: u32,
+    /// Its folder.
+    pub path: String,
+    /// `ok`, `full`, `missing`, or why it failed.
+    pub state: String,
+    /// Bytes that it can hold.
+    pub capacity: u64,
+    /// Bytes that it holds.
+    pub used: u64,
+    /// Rows on it.
+    pub rows: u64,
+    /// Rows that were found rotten and wait for repair.
+    pub rotten: u64,
+    /// Milliseconds since 1970 when all of it was last read and found right; 0: never.
+    pub scrubbed_ms: u64,
+}
