@@ -14,6 +14,7 @@ pub mod keys;
 pub mod layout;
 pub mod lease;
 pub mod margin;
+pub mod merge;
 pub mod placement;
 pub mod planner;
 pub mod records;
