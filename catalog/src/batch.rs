@@ -11,7 +11,8 @@ pub struct Batch {
     /// FENCING: the site's gate must be open at this epoch, or nothing is done. None: for keys that the site owns in
     /// either role, and for what mirrors the other site.
     pub epoch: Option<Epoch>,
-    /// At most 64 where `epoch` is set; a key is written by one of them only.
+    /// Within `Limits`. A key that one of them writes stands in no other, not as a guard either (`Footprint`), so their
+    /// order means nothing.
     pub changes: Vec<Change>,
 }
 

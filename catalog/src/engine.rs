@@ -5,7 +5,7 @@ use diptych_core::ids::{Epoch, SiteName};
 use diptych_core::records::{Gate, Position};
 use thiserror::Error;
 
-use crate::{Batch, Committed, FeedStart, Limits, View};
+use crate::{Batch, Committed, FeedStart, View};
 
 /// The catalog of one site.
 ///
@@ -15,11 +15,6 @@ use crate::{Batch, Committed, FeedStart, Limits, View};
 pub trait Catalog: Send + Sync + 'static {
     /// The site whose catalog this is.
     fn site(&self) -> &SiteName;
-
-    /// How much a batch without an epoch may hold; under an epoch it is `Limits::ACTIVE`.
-    fn limits(&self) -> Limits {
-        Limits::ACTIVE
-    }
 
     /// The newest position, confirmed after the call came.
     async fn position(&self) -> Result<Position, CatalogError>;

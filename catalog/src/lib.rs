@@ -3,10 +3,13 @@
 //! [`Catalog`] is the contract; `redb` is the engine for one process, etcd the one for clusters. Both pass `conformance`.
 
 mod batch;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod disk;
 mod engine;
 mod feed;
 mod limits;
+mod mirror;
 mod redb;
 mod view;
 
@@ -14,5 +17,6 @@ pub use batch::{Batch, Change, Committed, Expect, Guard, Outcome, Write};
 pub use engine::{Catalog, CatalogError};
 pub use feed::{Feed, FeedEntry, FeedStart};
 pub use limits::{Footprint, Limits};
+pub use mirror::{Mirror, Mirrored, is_mirrored};
 pub use redb::{RedbCatalog, RedbOptions};
 pub use view::{Page, View};

@@ -6,34 +6,47 @@ use diptych_core::keys::Key;
 
 use crate::{Batch, CatalogError, Change, Expect, Write};
 
-/// How much one commit takes.
+/// How much one commit takes, with every engine: what one site commits, a site with another engine can mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Changes in a batch.
     pub changes: usize,
-    /// Writes in one change.
+    /// Guards of one change.
+    pub guards: usize,
+    /// Writes of one change.
     pub writes: usize,
     /// Bytes of keys, values and guards in a batch.
     pub bytes: usize,
 }
 
 impl Limits {
-    /// Batches under an epoch, with every engine.
-    pub const ACTIVE: Self = Self { changes: 64, writes: 512, bytes: 1 << 20 };
+    /// Batches under an epoch.
+    pub const ACTIVE: Self = Self { changes: 64, guards: 32, writes: 512, bytes: 1 << 20 };
 
+    /// Batches without one. Only a mirror goes above 1 MiB: what it mirrors, its cursor and its guards.
+    pub const UNFENCED: Self = Self { changes: 64, guards: 32, writes: 3_500, bytes: (1 << 20) + (64 << 10) };
+
+    /// Those of a batch.
+    pub fn of(batch: &Batch) -> Self {
+        if batch.epoch.is_some() { Self::ACTIVE } else { Self::UNFENCED }
+    }
+}
+
+impl Batch {
     /// Refuses what is over a limit, or has a key in two changes.
     ///
     /// # Errors
     /// `TooLarge`, `KeyTwice`.
-    pub fn check(&self, batch: &Batch) -> Result<(), CatalogError> {
-        let bytes = batch.bytes();
-        let writes = batch.changes.iter().map(|change| change.writes.len()).max().unwrap_or(0);
-        let guards = batch.changes.iter().map(|change| change.guards.len()).max().unwrap_or(0);
-        if batch.changes.len() > self.changes || writes.max(guards) > self.writes || bytes > self.bytes {
-            return Err(CatalogError::TooLarge { changes: batch.changes.len(), bytes });
+    pub fn check(&self) -> Result<(), CatalogError> {
+        let limits = Limits::of(self);
+        let bytes = self.bytes();
+        let over =
+            |change: &Change| change.writes.len() > limits.writes || change.guards.len() > limits.guards;
+        if self.changes.len() > limits.changes || bytes > limits.bytes || self.changes.iter().any(over) {
+            return Err(CatalogError::TooLarge { changes: self.changes.len(), bytes });
         }
         let mut footprint = Footprint::default();
-        batch.changes.iter().try_for_each(|change| footprint.add(change))
+        self.changes.iter().try_for_each(|change| footprint.add(change))
     }
 }
 

@@ -13,14 +13,12 @@ use redb::StorageBackend;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::disk::{Disk, Meta, Persist, Tables, corrupt, unavailable};
-use crate::{Batch, Catalog, CatalogError, Committed, FeedStart, Limits, View};
+use crate::{Batch, Catalog, CatalogError, Committed, FeedStart, View};
 
 /// Batches that wait for the thread before a commit has to wait for room.
 const QUEUE: usize = 1024;
 /// Bytes of batches that share one sync.
 const GROUP_BYTES: usize = 4 << 20;
-/// Batches without an epoch: mirrors and merges.
-const UNFENCED: Limits = Limits { changes: 4096, writes: 65_536, bytes: 16 << 20 };
 
 /// What can be chosen about the file.
 #[derive(Debug, Clone)]
@@ -115,10 +113,6 @@ impl Catalog for RedbCatalog {
         &self.site
     }
 
-    fn limits(&self) -> Limits {
-        UNFENCED
-    }
-
     async fn position(&self) -> Result<Position, CatalogError> {
         self.disk.tip()
     }
@@ -128,8 +122,7 @@ impl Catalog for RedbCatalog {
     }
 
     async fn commit(&self, batch: Batch) -> Result<Committed, CatalogError> {
-        let limits = if batch.epoch.is_some() { Limits::ACTIVE } else { UNFENCED };
-        limits.check(&batch)?;
+        batch.check()?;
         self.disk.tip()?;
         let (answer, answered) = oneshot::channel();
         let queue = self.queue.as_ref().ok_or_else(closed)?;
