@@ -83,7 +83,9 @@ const ID_DIGITS: usize = 52;
 
 /// Text that is not a version id.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{text:?} is not a version id: {ID_DIGITS} digits of 0-9 and a-v are needed, as a listing shows them")]
+#[error(
+    "{text:?} is not a version id: {ID_DIGITS} digits of 0-9 and a-v are needed, as a listing shows them"
+)]
 pub struct ParseVersionError {
     text: String,
 }
@@ -103,7 +105,8 @@ impl FromStr for VersionRef {
     type Err = ParseVersionError;
 
     fn from_str(text: &str) -> Result<Self, ParseVersionError> {
-        let bytes = decode(text).ok_or_else(|| ParseVersionError { text: text.chars().take(64).collect() })?;
+        let bytes =
+            decode(text).ok_or_else(|| ParseVersionError { text: text.chars().take(64).collect() })?;
         let (epoch, rest) = bytes.split_at(8);
         let (hlc, version) = rest.split_at(8);
         let number = |bytes: &[u8]| bytes.iter().fold(0, |number, &byte| (number << 8) | u64::from(byte));

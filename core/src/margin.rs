@@ -291,10 +291,12 @@ mod tests {
     fn tried<K: Ord + Clone>(rows: &[K], needed: usize) -> Option<u32> {
         let groups: Vec<K> = rows.iter().cloned().collect::<BTreeSet<_>>().into_iter().collect();
         let left = |set: u32| {
-            rows.iter().filter(|&group| {
-                let index = groups.iter().position(|other| other == group).expect("it is one of them");
-                set & (1 << index) == 0
-            }).count()
+            rows.iter()
+                .filter(|&group| {
+                    let index = groups.iter().position(|other| other == group).expect("it is one of them");
+                    set & (1 << index) == 0
+                })
+                .count()
         };
         let fatal = (0..1_u32 << groups.len()).filter(|&set| left(set) < needed).map(u32::count_ones).min();
         fatal?.checked_sub(1)

@@ -158,9 +158,13 @@ pub struct Settled {
 pub fn merge(unseen: &[Change], current: &History, epoch: Epoch, now_ms: u64) -> Vec<Settled> {
     let (compactions, changes): (Vec<Change>, Vec<Change>) =
         unseen.iter().partition(|change| change.kind == ChangeKind::Compaction);
-    let changes: BTreeMap<VersionRef, Change> = changes.into_iter().map(|change| (change.at, change)).collect();
-    let deletes: BTreeSet<VersionId> =
-        changes.values().filter(|change| change.kind == ChangeKind::Delete).map(|change| change.at.version).collect();
+    let changes: BTreeMap<VersionRef, Change> =
+        changes.into_iter().map(|change| (change.at, change)).collect();
+    let deletes: BTreeSet<VersionId> = changes
+        .values()
+        .filter(|change| change.kind == ChangeKind::Delete)
+        .map(|change| change.at.version)
+        .collect();
     let succession = succession(&changes, current);
     let mut history = current.clone();
     let mut settled = Vec::with_capacity(unseen.len());
@@ -244,7 +248,8 @@ impl History {
 
     /// Whether the version stands here, or did: some version names it as the one that it replaced.
     fn knows(&self, version: VersionId) -> bool {
-        self.has(version) || self.entries().any(|entry| entry.replaces.is_some_and(|at| at.version == version))
+        self.has(version)
+            || self.entries().any(|entry| entry.replaces.is_some_and(|at| at.version == version))
     }
 
     fn entries(&self) -> impl Iterator<Item = &Entry> {
@@ -285,8 +290,7 @@ fn decide(
     // A newer epoch's delete never buries a version that it had not seen: where nothing was and nothing is, the version
     // is head again, and where something was, it is a conflict for a person.
     let stands = match change.replaces {
-        Replaced::Nothing => history.nothing_there(),
-        Replaced::Delete(_) => history.nothing_there(),
+        Replaced::Nothing | Replaced::Delete(_) => history.nothing_there(),
         Replaced::Version(at) if deletes.contains(&at.version) => history.nothing_there(),
         Replaced::Version(at) => is_head(at),
     };

@@ -298,7 +298,9 @@ impl<'a> Fill<'a> {
         let emptiest = self.nodes.iter().map(|node| node.emptiest).min()?;
         let open = self.nodes.iter_mut().filter(|node| node.emptiest == emptiest);
         let node = open.min_by_key(|node| (node.rows, node.cost, &node.map.name))?;
-        let cost = |device: &FillDevice| (device.rows, device_cost(self.extent, device.id, device.weight), device.id);
+        let cost = |device: &FillDevice| {
+            (device.rows, device_cost(self.extent, device.id, device.weight), device.id)
+        };
         let device = node.devices.iter_mut().min_by_key(|device| cost(device))?;
         let id = device.id;
         device.rows += 1;

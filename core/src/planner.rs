@@ -136,7 +136,10 @@ pub fn plan(survive: Survive, sites: &[SiteTopology]) -> Result<Plan, Refusal> {
     check_sites(survive, sites)?;
     let options: Vec<SiteOptions> = sites.iter().map(|site| SiteOptions::new(survive, &site.nodes)).collect();
     let candidates = (1..=MAX_NEEDED).filter_map(|needed| {
-        let rows = sites.iter().zip(&options).map(|(site, options)| Some((site.site.clone(), options.least(needed)?)));
+        let rows = sites
+            .iter()
+            .zip(&options)
+            .map(|(site, options)| Some((site.site.clone(), options.least(needed)?)));
         Some(Plan { needed, rows: rows.collect::<Option<_>>()? })
     });
     candidates.min_by(Plan::compare).ok_or_else(|| Refusal::cannot_survive(survive, sites, &options))
@@ -214,7 +217,12 @@ fn lay(survive: Survive, capacities: &[u32]) -> Vec<Laid> {
         let mut per_node = filled.clone();
         per_node.sort_unstable_by(|a, b| b.cmp(a));
         let taken_by_nodes = per_node.iter().take(survive.nodes as usize).sum();
-        laid.push(Laid { rows, per_node, taken_by_nodes, taken_by_devices: survive.devices.min(u32::from(rows)) });
+        laid.push(Laid {
+            rows,
+            per_node,
+            taken_by_nodes,
+            taken_by_devices: survive.devices.min(u32::from(rows)),
+        });
     }
     laid
 }

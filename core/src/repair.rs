@@ -151,7 +151,8 @@ impl RepairQueue {
             Some((head, lane, queue.budget.ready_at(now)))
         });
         let heads = || heads.iter().flatten();
-        let ready = heads().filter(|(_, _, at)| at.is_some_and(|at| at <= now)).min_by_key(|(head, ..)| *head);
+        let ready =
+            heads().filter(|(_, _, at)| at.is_some_and(|at| at <= now)).min_by_key(|(head, ..)| *head);
         if let Some(&(head, lane, _)) = ready
             && let Some(repair) = self.waiting.remove(&head.1)
         {

@@ -37,7 +37,9 @@ impl Site {
     }
 
     fn acts(&mut self, epoch: Epoch, kinds: &[ChangeKind]) {
-        kinds.iter().for_each(|&kind| self.act(epoch, kind));
+        for &kind in kinds {
+            self.act(epoch, kind);
+        }
     }
 }
 
@@ -57,7 +59,13 @@ fn collect(history: &mut History) {
     }
 }
 
-fn split(keeps_versions: bool, both: &[ChangeKind], old: &[ChangeKind], new: &[ChangeKind], collected: bool) -> Split {
+fn split(
+    keeps_versions: bool,
+    both: &[ChangeKind],
+    old: &[ChangeKind],
+    new: &[ChangeKind],
+    collected: bool,
+) -> Split {
     let mut shared = Site::default();
     shared.history.keeps_versions = keeps_versions;
     shared.acts(OLD, both);
@@ -71,7 +79,12 @@ fn split(keeps_versions: bool, both: &[ChangeKind], old: &[ChangeKind], new: &[C
     if collected {
         collect(&mut west.history);
     }
-    Split { unseen: east.changes, returning: east.history, current: west.history, meanwhile: west.changes.len() }
+    Split {
+        unseen: east.changes,
+        returning: east.history,
+        current: west.history,
+        meanwhile: west.changes.len(),
+    }
 }
 
 fn merged(split: &Split) -> History {
@@ -130,7 +143,10 @@ fn a_version_over_a_delete_that_is_forgotten_becomes_head() {
 #[test]
 fn a_delete_or_metadata_of_what_is_still_head_is_done_and_of_anything_else_noted() {
     assert!(matches!(actions(&split(false, &[Put], &[Delete], &[], true))[..], [MergeAction::DeleteDone(_)]));
-    assert!(matches!(actions(&split(false, &[Put], &[Metadata], &[], true))[..], [MergeAction::BecomesHead(_)]));
+    assert!(matches!(
+        actions(&split(false, &[Put], &[Metadata], &[], true))[..],
+        [MergeAction::BecomesHead(_)]
+    ));
     assert_eq!(actions(&split(false, &[Put], &[Delete], &[Put], true)), [MergeAction::DeleteNotDone]);
     assert_eq!(actions(&split(false, &[Put], &[Metadata], &[Put], true)), [MergeAction::MetadataNotDone]);
     assert_eq!(actions(&split(false, &[Put], &[Delete], &[Metadata], true)), [MergeAction::DeleteNotDone]);

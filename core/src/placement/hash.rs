@@ -61,7 +61,9 @@ mod tests {
     #[test]
     fn the_logarithm_in_whole_numbers_is_the_logarithm() {
         let exact = |uniform: u64| 64.0 - (uniform as f64).log2();
-        let samples = (0..64).flat_map(|bit| [1_u64 << bit, (1_u64 << bit) | (u64::MAX >> (63 - bit) >> 1), u64::MAX / 3 >> bit]);
+        let samples = (0..64).flat_map(|bit| {
+            [1_u64 << bit, (1_u64 << bit) | (u64::MAX >> (63 - bit) >> 1), (u64::MAX / 3) >> bit]
+        });
         for uniform in samples.filter(|&uniform| uniform > 0) {
             let fixed = negative_log2(uniform) as f64 / (1_u64 << FRACTION_BITS) as f64;
             assert!((fixed - exact(uniform)).abs() < 1e-9, "{uniform}: {fixed} against {}", exact(uniform));

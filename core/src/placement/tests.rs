@@ -58,7 +58,8 @@ fn per_device(rows: &[(Row, DeviceId)]) -> BTreeMap<DeviceId, usize> {
 /// Rows that lie on another device than before, where each row keeps its device if it can.
 fn moved(before: &[(Row, DeviceId)], after: &[(Row, DeviceId)]) -> usize {
     let before = per_device(before);
-    let surplus = |(device, &rows): (&DeviceId, &usize)| rows.saturating_sub(before.get(device).copied().unwrap_or(0));
+    let surplus =
+        |(device, &rows): (&DeviceId, &usize)| rows.saturating_sub(before.get(device).copied().unwrap_or(0));
     per_device(after).iter().map(surplus).sum()
 }
 
@@ -84,7 +85,8 @@ fn oracle(map: &PlacementMap, extent: ExtentId, rows: &[Row]) -> Vec<(Row, Devic
     nodes.sort_by(|a, b| a.0.total_cmp(&b.0));
 
     let mut chosen: Vec<DeviceId> = Vec::new();
-    let held = |chosen: &[DeviceId], device: DeviceId| chosen.iter().filter(|&&other| other == device).count();
+    let held =
+        |chosen: &[DeviceId], device: DeviceId| chosen.iter().filter(|&&other| other == device).count();
     for limit in 1..=rows.len() {
         for level in 1..=rows.len() {
             for (_, devices) in &nodes {
@@ -257,7 +259,10 @@ fn without_a_live_device_the_error_counts_what_there_is() {
         device.state = MapDeviceState::Full;
     }
     let error = place(&dead, extent(7), &rows(2)).expect_err("nothing takes rows");
-    assert!(error.to_string().contains("none of 4 devices on 2 nodes in placement map 1 takes rows"), "{error}");
+    assert!(
+        error.to_string().contains("none of 4 devices on 2 nodes in placement map 1 takes rows"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -306,7 +311,10 @@ fn a_new_node_takes_its_fair_share_and_no_more_moves_than_that() {
         };
         let moved = (0..samples).map(moves).sum::<usize>() as f64 / f64::from(samples);
         let least = f64::from(count) / f64::from(nodes + 1);
-        assert!((moved / least - 1.0).abs() < 0.1, "{nodes} nodes: {moved} rows an extent, {least} is the least");
+        assert!(
+            (moved / least - 1.0).abs() < 0.1,
+            "{nodes} nodes: {moved} rows an extent, {least} is the least"
+        );
     }
 }
 
@@ -314,7 +322,11 @@ fn a_new_node_takes_its_fair_share_and_no_more_moves_than_that() {
 /// where a node is spare.
 #[test]
 fn what_was_planned_for_survives_as_placed() {
-    for weights in [&[&[1, 1][..], &[1, 1], &[1, 1]][..], &[&[1, 2], &[3, 1]], &[&[1, 1, 1], &[5], &[1, 1], &[1, 1], &[9, 9]]] {
+    for weights in [
+        &[&[1, 1][..], &[1, 1], &[1, 1]][..],
+        &[&[1, 2], &[3, 1]],
+        &[&[1, 1, 1], &[5], &[1, 1], &[1, 1], &[9, 9]],
+    ] {
         let map = map(weights);
         let nodes: Vec<u32> = weights.iter().map(|devices| devices.len() as u32).collect();
         let site: SiteName = "east".parse().expect("a name");

@@ -32,7 +32,7 @@ pub enum Refusal {
         site: SiteName,
     },
     /// The arithmetic does not come out.
-    #[error("survive {survive} can't be met{}", sentences(.shortfalls))]
+    #[error("survive {survive} can't be met; {}", sentences(.shortfalls))]
     CannotSurvive {
         /// What was declared.
         survive: Survive,
@@ -42,7 +42,8 @@ pub enum Refusal {
 }
 
 fn sentences(shortfalls: &[Shortfall]) -> String {
-    shortfalls.iter().map(|shortfall| format!("; {shortfall}")).collect()
+    let sentences: Vec<String> = shortfalls.iter().map(ToString::to_string).collect();
+    sentences.join("; ")
 }
 
 /// The sum of a site that can't survive what is declared, for the best f that was tried.
@@ -103,7 +104,10 @@ impl fmt::Display for Shortfall {
             write!(formatter, "{site} declares no node with a device")?;
         } else {
             let level = self.rows_per_node.iter().map(ToString::to_string).collect::<Vec<_>>().join("+");
-            write!(formatter, "{site}: of {nodes} nodes {spare} are kept spare; at best {rows} rows lie {level}, ")?;
+            write!(
+                formatter,
+                "{site}: of {nodes} nodes {spare} are kept spare; at best {rows} rows lie {level}, "
+            )?;
             write!(formatter, "{} nodes take {taken_by_nodes} of them, ", survive.nodes)?;
             write!(formatter, "{} devices take {taken_by_devices}, ", survive.devices)?;
             write!(formatter, "{left} are left and 1 is needed at least")?;
@@ -129,9 +133,8 @@ fn remedies(survive: Survive, nodes: &[u32]) -> Vec<String> {
     let fewer_devices =
         (0..survive.devices.min(limit)).rev().find(|&lost| fits(Survive { devices: lost, ..survive }, nodes));
     let plural = |number: u32| if number == 1 { "" } else { "s" };
-    let added = added.map(|added| {
-        format!("{added} more node{} with {devices} device{}", plural(added), plural(devices))
-    });
+    let added = added
+        .map(|added| format!("{added} more node{} with {devices} device{}", plural(added), plural(devices)));
     let fewer_nodes = fewer_nodes.map(|lost| format!("survive.nodes: {lost}"));
     let fewer_devices = fewer_devices.map(|lost| format!("survive.devices: {lost}"));
     [added, fewer_nodes, fewer_devices].into_iter().flatten().collect()

@@ -35,7 +35,8 @@ fn the_worked_examples_of_the_design_come_out() {
 fn both_sites_get_one_k_and_their_own_rows() {
     let plan = plan(Survive::default(), &[site("east", &[2; 3]), site("west", &[2; 5])]).expect("it fits");
     assert_eq!(plan.to_string(), "4 of 6 in east, 4 of 6 in west, 3.00 times the bytes");
-    let uneven = super::plan(Survive::default(), &[site("east", &[2; 2]), site("west", &[1; 6])]).expect("it fits");
+    let uneven =
+        super::plan(Survive::default(), &[site("east", &[2; 2]), site("west", &[1; 6])]).expect("it fits");
     assert_eq!(uneven.to_string(), "2 of 4 in east, 2 of 3 in west, 3.50 times the bytes");
 }
 
@@ -54,7 +55,10 @@ fn a_refusal_shows_the_sum_and_what_would_do() {
 fn a_spare_that_is_missing_for_three_lost_of_four_is_named() {
     let survive = Survive { sites: 0, nodes: 3, devices: 1 };
     let refusal = refused(survive, &[site("east", &[2; 4])]);
-    assert!(refusal.contains("of 4 nodes 1 are kept spare; at best 6 rows lie 2+2+2, 3 nodes take 6"), "{refusal}");
+    assert!(
+        refusal.contains("of 4 nodes 1 are kept spare; at best 6 rows lie 2+2+2, 3 nodes take 6"),
+        "{refusal}"
+    );
     assert!(refusal.contains("1 more node with 2 devices, or survive.nodes: 2"), "{refusal}");
 }
 
@@ -65,7 +69,10 @@ fn one_site_cannot_survive_itself_and_two_can_lose_only_one() {
     assert!(refusal.contains("east is the only site"), "{refusal}");
     let both = Survive { sites: 2, ..Survive::default() };
     assert!(refused(both, &[east.clone(), site("west", &[2, 2])]).contains("survive.sites is 2"));
-    assert!(refused(Survive::default(), &[east, site("west", &[0, 0])]).contains("west declares no node with a device"));
+    assert!(
+        refused(Survive::default(), &[east, site("west", &[0, 0])])
+            .contains("west declares no node with a device")
+    );
     assert_eq!(plan(Survive::default(), &[]), Err(Refusal::NoSite));
 }
 
@@ -114,14 +121,18 @@ fn layouts(capacities: &[u32], rows: u32) -> Vec<Vec<u32>> {
 }
 
 fn is_level(layout: &[u32], capacities: &[u32]) -> bool {
-    layout.iter().all(|&full| (0..layout.len()).all(|node| full <= layout[node] + 1 || layout[node] == capacities[node]))
+    layout.iter().all(|&full| {
+        (0..layout.len()).all(|node| full <= layout[node] + 1 || layout[node] == capacities[node])
+    })
 }
 
 /// Rows left after the worst set of `lost` of these groups, by trying every set.
 fn left_at_worst(groups: &[u32], lost: u32) -> u32 {
     (0..1_u32 << groups.len())
         .filter(|set| set.count_ones() == lost.min(groups.len() as u32))
-        .map(|set| (0..groups.len()).filter(|&group| set & (1 << group) == 0).map(|group| groups[group]).sum())
+        .map(|set| {
+            (0..groups.len()).filter(|&group| set & (1 << group) == 0).map(|group| groups[group]).sum()
+        })
         .min()
         .unwrap_or(0)
 }
@@ -138,7 +149,14 @@ fn sums(capacities: &[u32], survive: Survive) -> Vec<Vec<u32>> {
         return vec![capacities.to_vec()];
     }
     (0..capacities.len())
-        .map(|dead| capacities.iter().enumerate().filter(|(node, _)| *node != dead).map(|(_, &devices)| devices).collect())
+        .map(|dead| {
+            capacities
+                .iter()
+                .enumerate()
+                .filter(|(node, _)| *node != dead)
+                .map(|(_, &devices)| devices)
+                .collect()
+        })
         .collect()
 }
 

@@ -57,7 +57,10 @@ impl TokenBucket {
     /// A clock that falls back adds nothing.
     fn fill(&mut self, now: Duration) {
         let passed = i128::try_from(now.saturating_sub(self.at).as_nanos()).unwrap_or(i128::MAX);
-        self.level = passed.saturating_mul(i128::from(self.rate)).saturating_add(self.level).min(Self::full(self.rate));
+        self.level = passed
+            .saturating_mul(i128::from(self.rate))
+            .saturating_add(self.level)
+            .min(Self::full(self.rate));
         self.at = self.at.max(now);
     }
 

@@ -79,7 +79,7 @@ fn an_empty_wan_budget_holds_up_no_repair_on_the_lan() {
     assert_eq!(started(queue.pop(Duration::ZERO)), 3);
     let Next::WaitUntil(at) = queue.pop(Duration::ZERO) else { panic!("the budget is spent") };
     assert!(at > Duration::from_millis(1_500) && at < Duration::from_millis(1_501), "{at:?}");
-    assert_eq!(queue.pop(at - Duration::from_nanos(1)), Next::WaitUntil(at));
+    assert_eq!(queue.pop(at.saturating_sub(Duration::from_nanos(1))), Next::WaitUntil(at));
     assert_eq!(started(queue.pop(at)), 2);
 }
 
@@ -125,18 +125,19 @@ proptest! {
             match act {
                 0 => {
                     queue.push(view);
-                    match place {
-                        Some(place) => running[place].1 = Some(view),
-                        None => {
+                    if let Some(place) = place {
+                        running[place].1 = Some(view);
+                    } else {
                             waiting.retain(|other| other.extent != view.extent);
                             waiting.push(view);
-                        }
                     }
                 }
                 1 => {
                     queue.remove(view.extent);
                     waiting.retain(|other| other.extent != view.extent);
-                    place.into_iter().for_each(|place| running[place].1 = None);
+                    if let Some(place) = place {
+                        running[place].1 = None;
+                    }
                 }
                 2 => {
                     queue.finish(view.extent);
