@@ -5,6 +5,7 @@ pub mod agent;
 pub mod authority;
 pub mod client;
 pub mod frame;
+pub mod http;
 pub mod identity;
 mod send;
 pub mod server;
