@@ -1,1 +1,92 @@
-fn main() {}
+//! `diptych`: see `diptych --help`.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use diptych::command::{self, Target};
+use diptych::dev::options::DevOptions;
+use diptych::{dev, process};
+
+#[derive(Parser)]
+#[command(name = "diptych", version, about = "Files that survive a datacenter")]
+struct Program {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a whole installation on this machine
+    Dev(DevCommand),
+    /// Store a file
+    Put(command::put::Put),
+    /// Fetch a file
+    Get(command::get::Get),
+    /// List files
+    Ls(command::ls::Ls),
+    /// Delete files
+    Rm(command::rm::Rm),
+    /// Say how safe everything is
+    Status(command::status::Status),
+    /// Read a file's fragments from the devices themselves and compute every hash anew
+    Inspect(command::inspect::Inspect),
+    /// Run a site: gateway, loops and catalog in one process
+    Site(process::ConfigFile),
+    /// Keep fragments on the devices of a node
+    NodeAgent(process::ConfigFile),
+}
+
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+struct DevCommand {
+    #[command(subcommand)]
+    action: Option<DevAction>,
+    #[command(flatten)]
+    options: DevOptions,
+}
+
+#[derive(Subcommand)]
+enum DevAction {
+    /// Start a process again that was killed
+    Revive {
+        /// Its name: `east`, `west-n2`, `cloudflare`, `witness`
+        name: String,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+/// Other names of the program stand for its subcommands: a link `node-agent` is `diptych node-agent`.
+fn words() -> Vec<OsString> {
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    let called = words.first().map(Path::new).and_then(Path::file_name).unwrap_or_default().to_owned();
+    if called != "diptych" && !called.is_empty() {
+        let name = called.to_string_lossy();
+        let name = name.strip_prefix("diptych-").unwrap_or(&name).to_owned();
+        words.insert(1, name.into());
+    }
+    words
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    match Program::parse_from(words()).command {
+        Command::Dev(DevCommand { action: Some(DevAction::Revive { name, target }), .. }) => {
+            command::revive::run(&target, &name).await
+        }
+        Command::Dev(DevCommand { action: None, options }) => {
+            process::log_for_people();
+            dev::run(&options).await
+        }
+        Command::Put(put) => put.run().await,
+        Command::Get(get) => get.run().await,
+        Command::Ls(ls) => ls.run().await,
+        Command::Rm(rm) => rm.run().await,
+        Command::Status(status) => status.run().await,
+        Command::Inspect(inspect) => inspect.run().await,
+        Command::Site(file) => process::site::run(&file).await,
+        Command::NodeAgent(file) => process::node_agent::run(&file).await,
+    }
+}

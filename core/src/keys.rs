@@ -116,6 +116,11 @@ pub fn site_keeper(site: &SiteName) -> Key {
     joined(&[b"s/site/", site.as_str().as_bytes(), b"/keeper"])
 }
 
+/// `s/site/<site>/beat`: `records::KeeperBeat`.
+pub fn site_beat(site: &SiteName) -> Key {
+    joined(&[b"s/site/", site.as_str().as_bytes(), b"/beat"])
+}
+
 /// `s/site/<site>/old`: the witness token that is known to be old.
 pub fn site_old_token(site: &SiteName) -> Key {
     joined(&[b"s/site/", site.as_str().as_bytes(), b"/old"])

@@ -66,7 +66,7 @@ macro_rules! record {
 }
 
 record!(
-    AccessKey, Bucket, Cluster, CodingPlan, Cursor, DeadMark, Device, Extent, Gate, Head, KeeperLease, LedgerEntry,
+    AccessKey, Bucket, Cluster, CodingPlan, Cursor, DeadMark, Device, Extent, Gate, Head, KeeperBeat, KeeperLease, LedgerEntry,
     Part, Placement, ReferencePage, Term, Upload, Vote, Wanted
 );
 
@@ -97,9 +97,16 @@ pub enum Gate {
 pub struct KeeperLease {
     /// Grows with each election.
     pub number: KeeperNumber,
-    /// Name of the process (a pod's name, or the pid of `diptych dev`).
+    /// Where the process is reached: `host:port` of its door, or a name where gateway and keeper are one process.
     pub holder: String,
-    /// Counted up by the holder while it lives; who waits sees it stand still.
+}
+
+/// `s/site/<site>/beat`: apart from the keeper's record, so that a beat never disturbs a transaction that compares that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeeperBeat {
+    /// Of the keeper that beats.
+    pub number: KeeperNumber,
+    /// Counted up while it lives; who waits sees it stand still.
     pub beat: u64,
 }
 

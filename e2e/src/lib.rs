@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Tests of the whole: the demo, and what looks at the running product from outside.
+
+pub mod demo;

@@ -7,6 +7,7 @@ pub mod agents;
 pub mod collector;
 pub mod context;
 pub mod error;
+pub mod keeper;
 pub mod loops;
 pub mod nodes;
 pub mod repair;

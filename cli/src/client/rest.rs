@@ -1,0 +1,44 @@
+//! A small client of the REST interface: what S3 has no word for.
+
+use anyhow::{Result, bail};
+use reqwest::{Method, Url};
+use serde::de::DeserializeOwned;
+
+/// One gateway, or the public name.
+pub struct RestClient {
+    http: reqwest::Client,
+    base: Url,
+    token: String,
+}
+
+impl RestClient {
+    /// `base` is `http://host:port`.
+    pub fn new(http: reqwest::Client, base: &str, token: &str) -> Result<Self> {
+        Ok(Self { http, base: base.parse()?, token: token.to_owned() })
+    }
+
+    /// A JSON document; segments of its path are percent-encoded here.
+    pub async fn document<T: DeserializeOwned>(&self, segments: &[&str], query: &[(&str, &str)]) -> Result<T> {
+        self.answer(Method::GET, segments, query).await
+    }
+
+    /// Asks for something to be done.
+    pub async fn post<T: DeserializeOwned>(&self, segments: &[&str]) -> Result<T> {
+        self.answer(Method::POST, segments, &[]).await
+    }
+
+    async fn answer<T: DeserializeOwned>(&self, method: Method, segments: &[&str], query: &[(&str, &str)]) -> Result<T> {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.extend(segments);
+        }
+        url.query_pairs_mut().extend_pairs(query);
+        let answer = self.http.request(method, url).bearer_auth(&self.token).send().await?;
+        let status = answer.status();
+        let body = answer.bytes().await?;
+        if !status.is_success() {
+            bail!("{status}: {}", String::from_utf8_lossy(&body));
+        }
+        Ok(serde_json::from_slice(&body)?)
+    }
+}

@@ -1,0 +1,86 @@
+//! `diptych status`.
+
+use anyhow::{Result, bail};
+use comfy_table::{Table, presets};
+use diptych_site::status::{NodeStatus, SiteStatus};
+
+use super::{Target, human, say};
+
+/// Say how safe everything is.
+#[derive(Debug, clap::Args)]
+pub struct Status {
+    /// As JSON: an object by site
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Status {
+    /// Runs it. Fails when no site answers.
+    pub async fn run(self) -> Result<()> {
+        let endpoints = self.target.endpoints()?;
+        let mut answers = std::collections::BTreeMap::new();
+        for (name, site) in &endpoints.sites {
+            let rest = self.target.rest(&site.rest, &endpoints.token)?;
+            answers.insert(name.clone(), rest.document::<SiteStatus>(&["api", "v1", "status"], &[]).await);
+        }
+        if answers.values().all(Result::is_err) {
+            bail!("no site answers: {}", answers.values().find_map(|answer| answer.as_ref().err()).map_or_else(String::new, ToString::to_string));
+        }
+        if self.json {
+            let good: std::collections::BTreeMap<_, _> = answers.iter().filter_map(|(name, answer)| Some((name, answer.as_ref().ok()?))).collect();
+            say(serde_json::to_string_pretty(&good)?);
+            return Ok(());
+        }
+        for (name, answer) in &answers {
+            match answer {
+                Ok(status) => show(status),
+                Err(error) => say(format_args!("{name}: does not answer ({error:#})\n")),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn show(status: &SiteStatus) {
+    let health = &status.health;
+    say(format_args!("{}: {}, epoch {}", status.site, status.role, status.epoch));
+    say(format_args!(
+        "  extents {} ({}): whole {}, degraded {}, unreadable here {}; wanted {} ({})",
+        health.extents,
+        human(health.bytes),
+        health.whole,
+        health.degraded,
+        health.unreadable_here,
+        health.wanted,
+        human(health.wanted_bytes),
+    ));
+    say(format_args!("  repair: {} waiting, {} rows made anew", status.repair_queue, status.rows_repaired));
+    if let Some(exposure) = &status.exposure {
+        say(format_args!(
+            "  exposed: {} commits, {} extents ({}), for {} ms",
+            exposure.commits,
+            exposure.extents,
+            human(exposure.bytes),
+            exposure.age_ms
+        ));
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(["NODE", "STATE", "DEVICE", "DEVICE STATE", "USED", "OF", "ROWS", "ROTTEN"]);
+    for NodeStatus { name, state, devices } in &status.nodes {
+        for device in devices {
+            table.add_row([
+                name.clone(),
+                state.clone(),
+                device.id.to_string(),
+                device.state.clone(),
+                human(device.used),
+                human(device.capacity),
+                device.rows.to_string(),
+                device.rotten.to_string(),
+            ]);
+        }
+    }
+    say(format_args!("{table}\n"));
+}

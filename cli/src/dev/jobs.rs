@@ -1,0 +1,219 @@
+//! The processes of an installation: their identities, their configuration files and their command lines.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use base64::Engine;
+use diptych_core::ids::SiteName;
+use diptych_wire::authority::{Authority, Request};
+use diptych_wire::identity::{Identity, Role};
+use rand::RngCore;
+
+use super::plan::{DevPlan, NodePlan, OutsidePlan, SitePlan};
+use super::supervise::Job;
+use crate::config::{self, AgentConfig, IdentityFiles, NodeConfig, PeerConfig, SiteConfig, SurviveConfig};
+
+/// Certificates of `dev` are made anew at each start.
+const VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Where a process's output goes.
+pub fn log_of(data_dir: &Path, name: &str) -> PathBuf {
+    data_dir.join("logs").join(format!("{name}.log"))
+}
+
+/// Writes what the processes need and returns how to start them, those first that others wait for.
+pub fn make(plan: &DevPlan, data_dir: &Path) -> Result<Vec<Job>> {
+    std::fs::create_dir_all(data_dir.join("logs"))?;
+    let authority = authority(plan, data_dir)?;
+    let cluster_key = cluster_key(data_dir)?;
+    let make = Maker { plan, data_dir, authority: &authority, cluster_key };
+    let mut jobs = Vec::new();
+    if let Some(outside) = &plan.outside {
+        jobs.push(make.cloudflare(outside)?);
+        jobs.push(make.witness(outside)?);
+    }
+    for (name, site) in &plan.sites {
+        for node in &site.nodes {
+            jobs.push(make.agent(name, node)?);
+        }
+    }
+    for (name, site) in &plan.sites {
+        jobs.push(make.site(name, site)?);
+    }
+    Ok(jobs)
+}
+
+struct Maker<'a> {
+    plan: &'a DevPlan,
+    data_dir: &'a Path,
+    authority: &'a Authority,
+    cluster_key: PathBuf,
+}
+
+impl Maker<'_> {
+    fn job(&self, name: &str, words: Vec<String>) -> Job {
+        Job { name: name.to_owned(), words, log: log_of(self.data_dir, name) }
+    }
+
+    fn identity(&self, site: &SiteName, role: Role, name: &str, addresses: Vec<std::net::IpAddr>) -> Result<IdentityFiles> {
+        let identity = Identity { cluster: self.plan.cluster, site: site.clone(), role, name: name.to_owned() };
+        let mut request = Request::new(identity, VALIDITY);
+        request.addresses = addresses;
+        request.dns_names = self.plan.outside.iter().map(|outside| outside.hostname.clone()).collect();
+        let issued = self.authority.issue(&request)?;
+        let folder = self.data_dir.join("identities");
+        std::fs::create_dir_all(&folder)?;
+        let files = IdentityFiles {
+            authority: self.data_dir.join("authority").join("ca.pem"),
+            certificate: folder.join(format!("{name}.pem")),
+            key: folder.join(format!("{name}.key")),
+        };
+        config::write_private(&files.certificate, issued.chain_pem().as_bytes())?;
+        config::write_private(&files.key, issued.key_pem().as_bytes())?;
+        Ok(files)
+    }
+
+    fn configured(&self, name: &str, command: &str, config: &impl serde::Serialize) -> Result<Job> {
+        let folder = self.data_dir.join("config");
+        std::fs::create_dir_all(&folder)?;
+        let path = folder.join(format!("{name}.json"));
+        config::write_private(&path, &serde_json::to_vec_pretty(config)?)?;
+        Ok(self.job(name, vec![command.to_owned(), "--config".to_owned(), path.display().to_string()]))
+    }
+
+    fn agent(&self, site: &str, node: &NodePlan) -> Result<Job> {
+        let site: SiteName = site.parse()?;
+        let name = node.name.to_string();
+        let folder = node.socket.parent().context("a socket without a folder")?;
+        std::fs::create_dir_all(folder)?;
+        let config = AgentConfig {
+            cluster: self.plan.cluster,
+            identity: self.identity(&site, Role::Agent, &name, vec![])?,
+            site,
+            node: node.name.clone(),
+            listen: node.address,
+            socket: node.socket.clone(),
+            devices: node.devices.clone(),
+        };
+        self.configured(&name, "node-agent", &config)
+    }
+
+    fn site(&self, name: &str, site: &SitePlan) -> Result<Job> {
+        let site_name: SiteName = name.parse()?;
+        let identity = self.identity(&site_name, Role::Gateway, name, vec![site.address])?;
+        let other = self.plan.sites.iter().find(|(other, _)| *other != name);
+        let two = other.is_some();
+        let nodes_survived = u8::from(site.nodes.len() > 1);
+        let config = SiteConfig {
+            cluster: self.plan.cluster,
+            preferred: self.plan.preferred()?,
+            catalog: self.data_dir.join(name).join("catalog.redb"),
+            public_tls: self.plan.tls.then(|| identity.clone()),
+            identity,
+            cluster_key: self.cluster_key.clone(),
+            s3: site.s3,
+            rest: site.rest,
+            token: self.plan.token.clone(),
+            access_key: self.plan.access_key.clone(),
+            secret_key: self.plan.secret_key.clone(),
+            survive: SurviveConfig { sites: u8::from(two), nodes: nodes_survived, devices: 1 },
+            acknowledge: self.plan.acknowledge,
+            nodes: site.nodes.iter().map(node_config).collect(),
+            peer_nodes: other.map(|(_, other)| devices_by_node(other)).unwrap_or_default(),
+            node_dead_after_s: self.plan.node_dead_after,
+            peer: other.map(|(other, plan)| self.peer(other, plan, site)).transpose()?,
+            site: site_name,
+        };
+        self.configured(name, "site", &config)
+    }
+
+    fn peer(&self, name: &str, peer: &SitePlan, own: &SitePlan) -> Result<PeerConfig> {
+        let outside = self.plan.outside.as_ref().context("two sites without what stands outside")?;
+        Ok(PeerConfig {
+            site: name.parse()?,
+            door: peer.door,
+            listen: own.door,
+            witness: self.plan.witness,
+            witness_address: Some(outside.witness),
+            cloudflare_api: Some(format!("http://{}/client/v4", outside.api)),
+            cloudflare_token: outside.api_token.clone(),
+            zone: outside.zone.clone(),
+            hostname: outside.hostname.clone(),
+            public_addresses: vec![own.address],
+        })
+    }
+
+    fn witness(&self, outside: &OutsidePlan) -> Result<Job> {
+        let identity = self.identity(&SiteName::outside(), Role::Witness, "witness", vec![outside.witness.ip()])?;
+        let words = [
+            "witness".to_owned(),
+            format!("--cluster={}", self.plan.cluster),
+            format!("--listen={}", outside.witness),
+            format!("--state={}", self.data_dir.join("witness").join("record").display()),
+            format!("--authority={}", identity.authority.display()),
+            format!("--certificate={}", identity.certificate.display()),
+            format!("--key={}", identity.key.display()),
+        ];
+        std::fs::create_dir_all(self.data_dir.join("witness"))?;
+        Ok(self.job("witness", words.into()))
+    }
+
+    fn cloudflare(&self, outside: &OutsidePlan) -> Result<Job> {
+        let (s3, rest) = self.plan.sites.values().next().map(|site| (site.s3.port(), site.rest.port())).unwrap_or_default();
+        std::fs::create_dir_all(self.data_dir.join("cloudflare"))?;
+        let words = [
+            "cloudflare-emulator".to_owned(),
+            format!("--listen={}", outside.api),
+            format!("--control={}", outside.control),
+            format!("--dns={}", outside.dns),
+            format!("--edge={}={s3}", outside.edge_s3),
+            format!("--edge={}={rest}", outside.edge_rest),
+            format!("--zone={}", outside.zone),
+            format!("--token={}", outside.api_token),
+            format!("--default-host={}", outside.hostname),
+            format!("--state={}", self.data_dir.join("cloudflare").join("state.json").display()),
+        ];
+        Ok(self.job("cloudflare", words.into()))
+    }
+}
+
+fn node_config(node: &NodePlan) -> NodeConfig {
+    NodeConfig {
+        name: node.name.clone(),
+        address: node.address,
+        socket: Some(node.socket.clone()),
+        devices: node.devices.clone(),
+    }
+}
+
+fn devices_by_node(site: &SitePlan) -> Vec<u8> {
+    site.nodes.iter().map(|node| node.devices.len() as u8).collect()
+}
+
+/// The cluster's own authority: made once, kept in the data folder.
+fn authority(plan: &DevPlan, data_dir: &Path) -> Result<Authority> {
+    let folder = data_dir.join("authority");
+    std::fs::create_dir_all(&folder)?;
+    let (certificate, key) = (folder.join("ca.pem"), folder.join("ca.key"));
+    if certificate.exists() && key.exists() {
+        let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()));
+        return Ok(Authority::from_pem(&read(&certificate)?, &read(&key)?)?);
+    }
+    let authority = Authority::create(plan.cluster)?;
+    config::write_private(&key, authority.key_pem().as_bytes())?;
+    config::write_private(&certificate, authority.certificate_pem().as_bytes())?;
+    Ok(authority)
+}
+
+/// The cluster key: 32 random bytes, base64, made once.
+fn cluster_key(data_dir: &Path) -> Result<PathBuf> {
+    let path = data_dir.join("cluster.key");
+    if !path.exists() {
+        let mut key = [0; 32];
+        rand::rng().fill_bytes(&mut key);
+        let text = base64::engine::general_purpose::STANDARD.encode(key);
+        config::write_private(&path, format!("{text}\n").as_bytes())?;
+    }
+    Ok(path)
+}

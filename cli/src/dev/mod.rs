@@ -1,0 +1,115 @@
+//! `diptych dev`: a whole installation on one machine, without Kubernetes: the same crates and state machines, one process
+//! a site, one a node-agent, one each for the witness and the stand-in for Cloudflare.
+
+pub mod control;
+pub mod jobs;
+pub mod options;
+pub mod plan;
+pub mod supervise;
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use options::DevOptions;
+use plan::DevPlan;
+use supervise::Supervisor;
+
+use crate::client::endpoints::{
+    AgentEndpoint, CloudflareEndpoint, Endpoints, S3Endpoint, SiteEndpoint, WitnessEndpoint,
+};
+
+/// Starts everything, prints `ready`, and goes on until it is told to end.
+pub async fn run(options: &DevOptions) -> Result<()> {
+    std::fs::create_dir_all(&options.data_dir)
+        .with_context(|| format!("the data folder {} can't be made", options.data_dir.display()))?;
+    let data_dir = std::path::absolute(&options.data_dir)?;
+    let _lock = lock(&data_dir)?;
+    let plan = DevPlan::read_or_make(options)?;
+    let mut supervisor = Supervisor::new(std::env::current_exe().context("the own program is unknown")?);
+    for job in jobs::make(&plan, &data_dir)? {
+        supervisor.start(job)?;
+    }
+    write_endpoints(&plan, &mut supervisor, &data_dir)?;
+    wait_until_ready(&plan, &mut supervisor, &data_dir).await?;
+    announce();
+    control::serve(&plan, &mut supervisor, &data_dir).await?;
+    supervisor.stop().await;
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "scripts wait for this line")]
+fn announce() {
+    println!("ready");
+}
+
+/// One `diptych dev` a data folder.
+fn lock(data_dir: &Path) -> Result<std::fs::File> {
+    let path = data_dir.join("dev.lock");
+    let file = std::fs::File::create(&path).with_context(|| format!("{} can't be made", path.display()))?;
+    if file.try_lock().is_err() {
+        bail!("another `diptych dev` runs on {}: stop it first", data_dir.display());
+    }
+    Ok(file)
+}
+
+/// Every process answers, or the one that ended is named.
+async fn wait_until_ready(plan: &DevPlan, supervisor: &mut Supervisor, data_dir: &Path) -> Result<()> {
+    let http = crate::client::http_client(data_dir)?;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let mut urls: Vec<(String, String)> = Vec::new();
+    for (name, site) in &plan.sites {
+        urls.push((name.clone(), format!("{}/ready", plan.url(site.rest))));
+    }
+    if let Some(outside) = &plan.outside {
+        let public = format!("{}/ready", plan.url(outside.edge_rest));
+        urls.push(("cloudflare".to_owned(), public));
+    }
+    for (name, url) in urls {
+        loop {
+            let answer = http.get(&url).timeout(std::time::Duration::from_secs(2)).send().await;
+            if answer.is_ok_and(|answer| answer.status().is_success()) {
+                break;
+            }
+            if supervisor.pid(&name).is_none() || std::time::Instant::now() > deadline {
+                bail!("{name} did not become ready at {url}; see {}", jobs::log_of(data_dir, &name).display());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+    Ok(())
+}
+
+/// Writes `endpoints.json` as things are now.
+pub fn write_endpoints(plan: &DevPlan, supervisor: &mut Supervisor, data_dir: &Path) -> Result<()> {
+    let mut sites = std::collections::BTreeMap::new();
+    for (name, site) in &plan.sites {
+        let agents = site.nodes.iter().map(|node| AgentEndpoint {
+            name: node.name.to_string(),
+            pid: supervisor.pid(node.name.as_str()).unwrap_or(0),
+            address: node.address.to_string(),
+            devices: node.devices.iter().map(|device| device.path.clone()).collect(),
+        });
+        let agents = agents.collect();
+        let rest = plan.url(site.rest);
+        let pid = supervisor.pid(name).unwrap_or(0);
+        sites.insert(name.clone(), SiteEndpoint { s3: plan.url(site.s3), metrics: rest.clone(), rest, pid, agents });
+    }
+    let (public, s3) = plan.public_urls()?;
+    let endpoints = Endpoints {
+        public,
+        token: plan.token.clone(),
+        s3: S3Endpoint { endpoint: s3, access_key: plan.access_key.clone(), secret_key: plan.secret_key.clone() },
+        cloudflare: plan.outside.as_ref().map(|outside| CloudflareEndpoint {
+            api: format!("http://{}/client/v4", outside.api),
+            token: outside.api_token.clone(),
+            zone: outside.zone.clone(),
+            dns: outside.dns.to_string(),
+            pid: supervisor.pid("cloudflare").unwrap_or(0),
+        }),
+        witness: plan.outside.as_ref().filter(|_| plan.witness == options::WitnessKind::Outside).map(|outside| {
+            WitnessEndpoint { address: outside.witness.to_string(), pid: supervisor.pid("witness").unwrap_or(0) }
+        }),
+        sites,
+    };
+    endpoints.write(data_dir)
+}

@@ -1,0 +1,245 @@
+//! What `diptych dev` chose at its first start and keeps: ports, names, secrets.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use diptych_core::ids::{ClusterId, DeviceId, NodeName, SiteName};
+use rand::RngCore;
+use serde::{Deserialize, Serialize};
+
+use super::options::{Acknowledge, DevOptions, WitnessKind};
+use crate::config::{self, DeviceConfig};
+
+const FILE_NAME: &str = "dev.json";
+const FORMAT: u32 = 1;
+
+/// Everything about an installation that must be the same at the next start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct DevPlan {
+    format: u32,
+    /// Random.
+    pub cluster: ClusterId,
+    /// By name; the preferred one is `east`.
+    pub sites: BTreeMap<String, SitePlan>,
+    /// When a write is answered.
+    pub acknowledge: Acknowledge,
+    /// Where the third vote lies.
+    pub witness: WitnessKind,
+    /// Whether the public listeners speak TLS.
+    pub tls: bool,
+    /// Seconds.
+    pub node_dead_after: u32,
+    /// Bearer token of REST.
+    pub token: String,
+    /// Of S3.
+    pub access_key: String,
+    /// Of S3.
+    pub secret_key: String,
+    /// What stands outside both sites; None with one site.
+    pub outside: Option<OutsidePlan>,
+}
+
+/// One site's addresses.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SitePlan {
+    /// The address of all of its listeners.
+    pub address: IpAddr,
+    /// S3.
+    pub s3: SocketAddr,
+    /// REST.
+    pub rest: SocketAddr,
+    /// The peer door.
+    pub door: SocketAddr,
+    /// Its nodes.
+    pub nodes: Vec<NodePlan>,
+}
+
+/// One node's addresses.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NodePlan {
+    /// `east-n1`.
+    pub name: NodeName,
+    /// Of its agent.
+    pub address: SocketAddr,
+    /// Of its agent.
+    pub socket: PathBuf,
+    /// Its devices.
+    pub devices: Vec<DeviceConfig>,
+}
+
+/// The stand-in for Cloudflare, and the witness.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OutsidePlan {
+    /// API of the stand-in.
+    pub api: SocketAddr,
+    /// Its faults.
+    pub control: SocketAddr,
+    /// Its DNS.
+    pub dns: SocketAddr,
+    /// Its edge for S3.
+    pub edge_s3: SocketAddr,
+    /// Its edge for REST.
+    pub edge_rest: SocketAddr,
+    /// Token of the API.
+    pub api_token: String,
+    /// The zone.
+    pub zone: String,
+    /// The public name.
+    pub hostname: String,
+    /// The witness.
+    pub witness: SocketAddr,
+}
+
+/// Loopback addresses stand for the places: outside, east, west.
+const OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const EAST: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
+const WEST: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 2, 1));
+
+impl DevPlan {
+    /// The plan that the data folder has, or a new one by the options.
+    pub fn read_or_make(options: &DevOptions) -> Result<Self> {
+        let path = options.data_dir.join(FILE_NAME);
+        if path.exists() {
+            let plan: Self = config::read(&path)?;
+            if plan.format != FORMAT {
+                bail!("{} has format {}, this version reads {FORMAT}", path.display(), plan.format);
+            }
+            if plan.sites.len() != usize::from(options.sites) {
+                tracing::warn!("the data folder was made for {} site(s) and goes on so", plan.sites.len());
+            }
+            return Ok(plan);
+        }
+        let plan = Self::make(options)?;
+        config::write_private(&path, &serde_json::to_vec_pretty(&plan)?)?;
+        Ok(plan)
+    }
+
+    fn make(options: &DevOptions) -> Result<Self> {
+        let mut ports = Ports::default();
+        let data_dir = std::path::absolute(&options.data_dir)?;
+        let sites: &[(&str, IpAddr)] = if options.sites == 1 { &[("east", OUTSIDE)] } else { &[("east", EAST), ("west", WEST)] };
+        let addresses: Vec<IpAddr> = sites.iter().map(|(_, address)| *address).collect();
+        // The edge reaches either site at the same port, as Cloudflare does.
+        let s3 = ports.free_on_all(&addresses)?;
+        let rest = ports.free_on_all(&addresses)?;
+        let mut plans = BTreeMap::new();
+        for (name, address) in sites {
+            let plan = SitePlan {
+                address: *address,
+                s3: SocketAddr::new(*address, s3),
+                rest: SocketAddr::new(*address, rest),
+                door: ports.free_on(*address)?,
+                nodes: nodes_of(name, *address, options, &data_dir, &mut ports)?,
+            };
+            plans.insert((*name).to_owned(), plan);
+        }
+        let outside = if options.sites == 1 { None } else { Some(OutsidePlan::make(&mut ports)?) };
+        let mut cluster = [0; 16];
+        rand::rng().fill_bytes(&mut cluster);
+        Ok(Self {
+            format: FORMAT,
+            cluster: ClusterId(cluster),
+            sites: plans,
+            acknowledge: options.acknowledge,
+            witness: options.witness,
+            tls: options.tls,
+            node_dead_after: options.node_dead_after,
+            token: secret(24),
+            access_key: format!("DIPTYCH{}", secret(6).to_uppercase()),
+            secret_key: secret(20),
+            outside,
+        })
+    }
+
+    /// URL of a public listener.
+    pub fn url(&self, address: SocketAddr) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{address}")
+    }
+
+    /// URLs of the public name: REST, S3. They go through the edge where there is one.
+    pub fn public_urls(&self) -> Result<(String, String)> {
+        if let Some(outside) = &self.outside {
+            return Ok((format!("http://{}", outside.edge_rest), format!("http://{}", outside.edge_s3)));
+        }
+        let site = self.sites.values().next().context("a plan without a site")?;
+        Ok((self.url(site.rest), self.url(site.s3)))
+    }
+
+    /// The site that is active in the first term.
+    pub fn preferred(&self) -> Result<SiteName> {
+        let first = self.sites.keys().next().context("a plan without a site")?;
+        Ok(first.parse()?)
+    }
+}
+
+impl OutsidePlan {
+    fn make(ports: &mut Ports) -> Result<Self> {
+        Ok(Self {
+            api: ports.free_on(OUTSIDE)?,
+            control: ports.free_on(OUTSIDE)?,
+            dns: ports.free_on(OUTSIDE)?,
+            edge_s3: ports.free_on(OUTSIDE)?,
+            edge_rest: ports.free_on(OUTSIDE)?,
+            api_token: secret(20),
+            zone: "diptych.test".to_owned(),
+            hostname: "files.diptych.test".to_owned(),
+            witness: ports.free_on(OUTSIDE)?,
+        })
+    }
+}
+
+fn nodes_of(site: &str, address: IpAddr, options: &DevOptions, data_dir: &Path, ports: &mut Ports) -> Result<Vec<NodePlan>> {
+    let mut nodes = Vec::new();
+    for number in 1..=u32::from(options.nodes) {
+        let name = format!("{site}-n{number}");
+        let folder = data_dir.join(site).join(format!("n{number}"));
+        let device = |index: u32| DeviceConfig {
+            id: DeviceId(number * 100 + index),
+            path: folder.join(format!("d{index}")),
+        };
+        nodes.push(NodePlan {
+            name: name.parse::<NodeName>()?,
+            address: ports.free_on(address)?,
+            socket: folder.join("agent.sock"),
+            devices: (0..u32::from(options.devices)).map(device).collect(),
+        });
+    }
+    Ok(nodes)
+}
+
+/// Hands out free ports; each stays taken until all are chosen, so that none is given twice.
+#[derive(Default)]
+struct Ports {
+    held: Vec<TcpListener>,
+}
+
+impl Ports {
+    fn free_on(&mut self, address: IpAddr) -> Result<SocketAddr> {
+        let port = self.free_on_all(&[address])?;
+        Ok(SocketAddr::new(address, port))
+    }
+
+    fn free_on_all(&mut self, addresses: &[IpAddr]) -> Result<u16> {
+        for _ in 0..100 {
+            let Some((first, others)) = addresses.split_first() else { break };
+            let listener = TcpListener::bind((*first, 0)).with_context(|| format!("no port is free on {first}"))?;
+            let port = listener.local_addr()?.port();
+            let more: Result<Vec<_>, _> = others.iter().map(|address| TcpListener::bind((*address, port))).collect();
+            if let Ok(more) = more {
+                self.held.push(listener);
+                self.held.extend(more);
+                return Ok(port);
+            }
+        }
+        bail!("no port is free on all of {addresses:?}")
+    }
+}
+
+fn secret(bytes: usize) -> String {
+    let mut random = vec![0; bytes];
+    rand::rng().fill_bytes(&mut random);
+    hex::encode(random)
+}

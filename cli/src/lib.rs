@@ -1,0 +1,7 @@
+//! The program `diptych`: one binary, many names. Everything here puts the other crates together; no decision is made here.
+
+pub mod client;
+pub mod command;
+pub mod config;
+pub mod dev;
+pub mod process;

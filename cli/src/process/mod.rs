@@ -1,0 +1,43 @@
+//! The long-running processes: configuration in, tasks out, an end when they are told.
+
+pub mod node_agent;
+pub mod site;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use diptych_wire::authority::Issued;
+use diptych_wire::tls::Credentials;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::IdentityFiles;
+
+/// Where a process's configuration is.
+#[derive(Debug, Clone, clap::Args)]
+pub struct ConfigFile {
+    /// JSON, as `diptych dev` and the chart write it
+    #[arg(long)]
+    pub config: PathBuf,
+}
+
+fn filter() -> EnvFilter {
+    EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"))
+}
+
+/// JSON lines on standard error.
+pub fn log_as_json() {
+    let layer = tracing_subscriber::fmt().json().flatten_event(true).with_env_filter(filter());
+    layer.with_writer(std::io::stderr).init();
+}
+
+/// For a terminal.
+pub fn log_for_people() {
+    tracing_subscriber::fmt().with_env_filter(filter()).with_writer(std::io::stderr).without_time().init();
+}
+
+/// Reads a process's certificate and key.
+pub fn credentials(files: &IdentityFiles) -> Result<Credentials> {
+    let read = |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()));
+    let issued = Issued::from_pem(&read(&files.certificate)?, &read(&files.key)?)?;
+    Ok(Credentials::new(&issued)?)
+}

@@ -1,0 +1,52 @@
+//! The demo: Diptych as its user runs it, real files, real faults, every byte verified by SHA-256.
+
+#![expect(clippy::print_stdout, reason = "the demo tells a person what it does")]
+
+pub mod installation;
+pub mod memory;
+pub mod one_site;
+pub mod table;
+pub mod tree;
+pub mod verify;
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Options of the demo.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "cargo xtask demo", about = "Stores real files, breaks things, verifies every byte")]
+pub struct DemoOptions {
+    /// Real files to store, at least 3,000
+    #[arg(long, default_value = "/usr/share/doc")]
+    pub tree: PathBuf,
+    /// MiB of the one large file
+    #[arg(long, default_value_t = 1024)]
+    pub large: u64,
+    /// Sites
+    #[arg(long, default_value_t = 1)]
+    pub sites: u8,
+    /// Folder of the installation; a new one under the temporary folder, removed at the end, by default
+    #[arg(long)]
+    pub data_dir: Option<PathBuf>,
+    /// Keep the folder
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Runs the demo; prints its table, and `N passed, N failed`.
+pub async fn run(options: &DemoOptions) -> anyhow::Result<bool> {
+    let scratch = tempfile::Builder::new().prefix("diptych-demo-").tempdir()?;
+    let data_dir = options.data_dir.clone().unwrap_or_else(|| scratch.path().join("data"));
+    let mut table = table::Table::default();
+    let outcome = one_site::demo(&mut table, options, &data_dir, scratch.path()).await;
+    println!("\n{}", table.render());
+    if let Err(error) = &outcome {
+        println!("FAILED: {error:#}");
+    }
+    if options.keep || outcome.is_err() {
+        println!("the installation's folder is kept: {}", scratch.keep().join("data").display());
+    }
+    println!("{} passed, {} failed", table.steps() - usize::from(outcome.is_err()), u8::from(outcome.is_err()));
+    Ok(outcome.is_ok())
+}

@@ -1,0 +1,253 @@
+//! One site: files go in, a node dies, a byte rots, rows vanish, everything is stopped and started; the files come out.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use diptych::client::s3::S3Client;
+use diptych::command::inspect::Inspection;
+use std::os::unix::fs::FileExt;
+
+use super::DemoOptions;
+use super::installation::{Installation, signal, until};
+use super::memory;
+use super::table::Table;
+use super::tree::{self, Input};
+use super::verify::{put_all, verify, verify_all};
+
+/// Clients go on trying for so long.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The files of a demo.
+pub struct Files {
+    /// The tree.
+    pub tree: Vec<Input>,
+    /// The one large file.
+    pub large: Input,
+}
+
+impl Files {
+    /// All of them.
+    pub fn all(&self) -> Vec<Input> {
+        self.tree.iter().cloned().chain([self.large.clone()]).collect()
+    }
+}
+
+/// Reads the input.
+pub async fn input(table: &mut Table, tree_folder: &Path, scratch: &Path, mebibytes: u64) -> Result<Files> {
+    table
+        .step("real input", async {
+            let tree = tree::collect(tree_folder, "tree/")?;
+            let large = tree::large(&scratch.join("large.bin"), mebibytes)?;
+            let bytes: u64 = tree.iter().map(|input| input.size).sum();
+            let seen = format!("{} files of {} MiB, and one of {mebibytes} MiB", tree.len(), bytes >> 20);
+            Ok((Files { tree, large }, seen))
+        })
+        .await
+}
+
+/// Puts everything through the public name and reads it back.
+pub async fn store(table: &mut Table, installation: &Installation, s3: &Arc<S3Client>, files: &Files) -> Result<()> {
+    table
+        .step("put the tree through the public name by S3", async {
+            s3.create_bucket().await?;
+            let begun = Instant::now();
+            put_all(s3, &files.tree).await?;
+            let rate = files.tree.len() as f64 / begun.elapsed().as_secs_f64();
+            Ok(((), format!("{} files, {rate:.0} a second", files.tree.len())))
+        })
+        .await?;
+    let pids = installation.pids()?;
+    let numbers: Vec<u32> = pids.iter().map(|(_, pid)| *pid).collect();
+    memory::forget_peaks(&numbers);
+    table
+        .step("put the large file, in parts", async {
+            s3.put_file(&files.large.key, &files.large.path).await?;
+            Ok(((), memory::largest_peak(&pids)?))
+        })
+        .await?;
+    memory::forget_peaks(&numbers);
+    table
+        .step("get the large file", async {
+            verify(s3, &files.large).await?;
+            Ok(((), format!("SHA-256 is right; {}", memory::largest_peak(&pids)?)))
+        })
+        .await?;
+    verified(table, "read every file back", s3, &files.all()).await
+}
+
+/// Reads all of them; a step of its own.
+pub async fn verified(table: &mut Table, name: &str, s3: &Arc<S3Client>, inputs: &[Input]) -> Result<()> {
+    table
+        .step(name, async {
+            let bytes = verify_all(s3, inputs).await?;
+            Ok(((), format!("{} files, {} MiB, every SHA-256 is right", inputs.len(), bytes >> 20)))
+        })
+        .await
+}
+
+/// Waits until a site has every row.
+pub async fn whole(installation: &Installation, site: &str, limit: Duration) -> Result<String> {
+    until("every extent is whole", limit, || async {
+        let status = installation.status(site).await?;
+        let health = &status.health;
+        if health.extents > 0 && health.whole == health.extents && status.repair_queue == 0 && health.wanted == 0 {
+            return Ok(Ok(format!("{} extents whole in {site}, {} rows made anew", health.extents, status.rows_repaired)));
+        }
+        Ok(Err(format!("{health:?}, {} in the queue", status.repair_queue)))
+    })
+    .await
+}
+
+/// One node dies for good, with its devices.
+pub async fn node_dies(
+    table: &mut Table,
+    installation: &Installation,
+    site: &str,
+    s3: &Arc<S3Client>,
+    files: &Files,
+) -> Result<()> {
+    let agent = installation.agent(site, 1)?;
+    table
+        .step("a node dies for good: SIGKILL, its devices removed", async {
+            signal(agent.pid, "KILL")?;
+            for device in &agent.devices {
+                std::fs::remove_dir_all(device).with_context(|| format!("{}", device.display()))?;
+            }
+            Ok(((), format!("{} with {} devices", agent.name, agent.devices.len())))
+        })
+        .await?;
+    verified(table, "all is readable at once", s3, &files.all()).await?;
+    table
+        .step("repaired to full margin on what is left", async {
+            until("the dead node is noticed", Duration::from_secs(60), || async {
+                let status = installation.status(site).await?;
+                let dead = status.nodes.iter().any(|node| node.name == agent.name && node.state == "dead");
+                Ok(if dead { Ok(()) } else { Err(format!("{:?}", status.nodes)) })
+            })
+            .await?;
+            Ok(((), whole(installation, site, Duration::from_secs(180)).await?))
+        })
+        .await
+}
+
+async fn inspect(installation: &Installation, key: &str) -> Result<Inspection> {
+    let output = installation.output(&["inspect", key, "--json"]).await?;
+    serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("inspect said {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// A byte of a fragment is flipped on the disk.
+pub async fn byte_rots(table: &mut Table, installation: &Installation, site: &str, s3: &Arc<S3Client>, file: &Input) -> Result<()> {
+    let flipped = table
+        .step("a byte of a fragment is flipped on disk", async {
+            let inspection = inspect(installation, &file.key).await?;
+            ensure!(inspection.sound, "not sound before: {inspection:?}");
+            let row = inspection.extents.first().and_then(|extent| extent.rows.first()).context("no row")?.clone();
+            let segment = row.segment.clone().context("the row has no segment")?;
+            let disk = std::fs::OpenOptions::new().read(true).write(true).open(&segment)?;
+            let mut byte = [0];
+            disk.read_exact_at(&mut byte, row.payload_offset)?;
+            disk.write_all_at(&[byte[0] ^ 1], row.payload_offset)?;
+            disk.sync_all()?;
+            let after = inspect(installation, &file.key).await?;
+            ensure!(!after.sound, "inspect did not see it");
+            Ok((row.clone(), format!("row {} on {}; inspect sees it", row.row, row.node)))
+        })
+        .await?;
+    table
+        .step("scrub finds it, it is rebuilt, inspect agrees", async {
+            let _: serde_json::Value = installation.rest(site)?.post(&["api", "v1", "scrub"]).await?;
+            let seen = until("inspect is sound again", Duration::from_secs(60), || async {
+                let inspection = inspect(installation, &file.key).await?;
+                let rows = inspection.extents.iter().flat_map(|extent| &extent.rows);
+                let anew = rows.clone().any(|row| row.row == flipped.row && row.instance != flipped.instance);
+                Ok(if inspection.sound && anew { Ok(format!("all {} rows are right", rows.count())) } else { Err(format!("{inspection:?}")) })
+            })
+            .await?;
+            verify(s3, file).await?;
+            Ok(((), seen))
+        })
+        .await
+}
+
+/// Too many rows of a file are taken away, and put back.
+pub async fn rows_vanish(table: &mut Table, installation: &Installation, site: &str, file: &Input) -> Result<()> {
+    let impatient = installation.s3(Duration::ZERO)?;
+    let aside = table
+        .step("too many rows of one file are taken away", async {
+            let inspection = inspect(installation, &file.key).await?;
+            let extent = inspection.extents.first().context("no extent")?;
+            let take = usize::from(extent.here) - usize::from(extent.needed) + 1;
+            let mut taken = Vec::new();
+            for row in extent.rows.iter().filter(|row| row.site == site).take(take) {
+                let segment = row.segment.clone().context("the row has no segment")?;
+                let disk = std::fs::OpenOptions::new().read(true).write(true).open(&segment)?;
+                let mut bytes = vec![0; row.row_bytes as usize];
+                disk.read_exact_at(&mut bytes, row.payload_offset)?;
+                disk.write_all_at(&vec![0xa5; bytes.len()], row.payload_offset)?;
+                disk.sync_all()?;
+                taken.push((segment, row.payload_offset, bytes));
+            }
+            let error = match verify(&impatient, file).await {
+                Ok(_) => bail!("it could still be read"),
+                Err(error) => format!("{error:#}"),
+            };
+            ensure!(error.contains("InsufficientFragments"), "the error is not clear: {error}");
+            ensure!(!error.contains("SHA-256"), "wrong bytes were given: {error}");
+            let message = error.split("<Message>").nth(1).and_then(|rest| rest.split("</Message>").next());
+            Ok((taken, format!("503 InsufficientFragments: {}", message.unwrap_or(&error))))
+        })
+        .await?;
+    table
+        .step("put back, it reads", async {
+            for (segment, offset, bytes) in &aside {
+                let disk = std::fs::OpenOptions::new().write(true).open(segment)?;
+                disk.write_all_at(bytes, *offset)?;
+                disk.sync_all()?;
+            }
+            until("it reads", Duration::from_secs(30), || async {
+                Ok(verify(&impatient, file).await.map_err(|error| format!("{error:#}")))
+            })
+            .await?;
+            Ok(((), "SHA-256 is right".to_owned()))
+        })
+        .await
+}
+
+/// The whole demo of one site.
+pub async fn demo(table: &mut Table, options: &DemoOptions, data_dir: &Path, scratch: &Path) -> Result<()> {
+    let site = "east";
+    let words = ["--sites", "1", "--node-dead-after", "3"];
+    let files = input(table, &options.tree, scratch, options.large).await?;
+    let installation = started(table, "diptych dev --sites 1", data_dir, &words).await?;
+    let s3 = installation.s3(PATIENCE)?;
+    store(table, &installation, &s3, &files).await?;
+    node_dies(table, &installation, site, &s3, &files).await?;
+    let small = files.tree.iter().find(|input| input.size > 4096).context("no file above 4 KiB")?;
+    byte_rots(table, &installation, site, &s3, small).await?;
+    rows_vanish(table, &installation, site, small).await?;
+    verified(table, "read every file back", &s3, &files.all()).await?;
+    table
+        .step("the whole is stopped", async {
+            installation.stop().await?;
+            Ok(((), "every process ended".to_owned()))
+        })
+        .await?;
+    let installation = started(table, "started again on the same folder", data_dir, &words).await?;
+    let s3 = installation.s3(PATIENCE)?;
+    verified(table, "read every file back after the restart", &s3, &files.all()).await?;
+    installation.stop().await
+}
+
+/// Starts an installation; a step of its own.
+pub async fn started(table: &mut Table, name: &str, data_dir: &Path, words: &[&str]) -> Result<Installation> {
+    table
+        .step(name, async {
+            let installation = Installation::start(data_dir, words).await?;
+            let pids = installation.pids()?;
+            Ok((installation, format!("{} processes are ready", pids.len())))
+        })
+        .await
+}

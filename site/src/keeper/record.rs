@@ -1,0 +1,81 @@
+//! A site's record of the lease in its catalog: four keys, changed together in a transaction that compares all of them.
+
+use bytes::Bytes;
+use diptych_catalog::{Batch, Catalog, CatalogError, Change, Expect, Guard, View, Write};
+use diptych_core::ids::{KeeperNumber, SiteName};
+use diptych_core::keys::{self, Key};
+use diptych_core::lease::{Persisted, SiteRecord, Token};
+use diptych_core::records::{Gate, KeeperLease, Record, Vote};
+
+use crate::error::SiteError;
+
+/// Reads the record as a view shows it.
+pub fn read(view: &dyn View, site: &SiteName) -> Result<SiteRecord, SiteError> {
+    let vote = view.get(&keys::site_vote(site))?.map(|raw| Vote::decode(&raw)).transpose()?;
+    let gate = view.get(&keys::site_gate(site))?.map(|raw| Gate::decode(&raw)).transpose()?;
+    let keeper = view.get(&keys::site_keeper(site))?.map(|raw| KeeperLease::decode(&raw)).transpose()?;
+    let old = view.get(&keys::site_old_token(site))?.map(|raw| Token(String::from_utf8_lossy(&raw).into_owned()));
+    Ok(SiteRecord {
+        vote,
+        keeper: keeper.map_or(KeeperNumber(0), |keeper| keeper.number),
+        gate: gate.unwrap_or(Gate::Closed),
+        old,
+    })
+}
+
+/// The keys of a record, with their values; None: absent. The keeper's key is compared only.
+fn entries(site: &SiteName, record: &SiteRecord) -> [(Key, Option<Bytes>); 3] {
+    let gate = match record.gate {
+        Gate::Closed => None,
+        open => Some(Bytes::from(open.encode())),
+    };
+    [
+        (keys::site_vote(site), record.vote.as_ref().map(|vote| Bytes::from(vote.encode()))),
+        (keys::site_gate(site), gate),
+        (keys::site_old_token(site), record.old.as_ref().map(|token| Bytes::from(token.0.clone()))),
+    ]
+}
+
+/// Guards that hold while the stored record is `record`, its keeper's number included.
+pub fn unchanged(view: &dyn View, site: &SiteName, record: &SiteRecord) -> Result<Option<Vec<Guard>>, SiteError> {
+    if read(view, site)? != *record {
+        return Ok(None);
+    }
+    let all = [keys::site_vote(site), keys::site_gate(site), keys::site_old_token(site), keys::site_keeper(site)];
+    let guard = |key: Key| -> Result<Guard, SiteError> {
+        let expect = view.get(&key)?.map_or(Expect::Absent, Expect::Value);
+        Ok(Guard { key, expect })
+    };
+    all.into_iter().map(guard).collect::<Result<Vec<_>, _>>().map(Some)
+}
+
+/// What must be written to turn the record into `new`.
+pub fn writes(site: &SiteName, new: &SiteRecord) -> Vec<Write> {
+    let write = |(key, value): (Key, Option<Bytes>)| match value {
+        Some(value) => Write::Put(key, value),
+        None => Write::Delete(key),
+    };
+    entries(site, new).into_iter().map(write).collect()
+}
+
+/// Stores `new` if the stored record is `expect`.
+///
+/// FENCING (durable vote before swap): `Stored` is answered only for what the catalog has made durable.
+pub async fn persist(catalog: &dyn Catalog, new: &SiteRecord, expect: &SiteRecord) -> Result<Persisted, SiteError> {
+    let site = catalog.site().clone();
+    let view = catalog.view().await?;
+    let Some(guards) = unchanged(view.as_ref(), &site, expect)? else {
+        return refused(view.as_ref(), &site);
+    };
+    let change = Change { guards, writes: writes(&site, new) };
+    match catalog.commit(Batch::one(None, change)).await {
+        Ok(committed) if committed.all_applied() => Ok(Persisted::Stored { at: committed.position }),
+        Ok(_) => refused(catalog.view().await?.as_ref(), &site),
+        Err(CatalogError::Unclear { .. }) => Ok(Persisted::Unknown),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn refused(view: &dyn View, site: &SiteName) -> Result<Persisted, SiteError> {
+    Ok(Persisted::Refused { record: Some(read(view, site)?), at: view.position() })
+}
