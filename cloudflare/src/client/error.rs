@@ -205,7 +205,7 @@ pub(super) fn from_answer(
     match status {
         StatusCode::TOO_MANY_REQUESTS => Error::RateLimited { call, retry_after: retry_after(headers) },
         StatusCode::UNAUTHORIZED => Error::Unauthorized { call, message },
-        StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN if TOKEN_CODES.contains(&code) => {
+        StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN if is_about_token(code, &message) => {
             Error::Unauthorized { call, message }
         }
         StatusCode::FORBIDDEN => Error::Forbidden { call, permission, message },
@@ -218,8 +218,10 @@ pub(super) fn from_answer(
     }
 }
 
-/// Codes that say the token itself is wrong: malformed or missing header, unknown token.
-const TOKEN_CODES: [u32; 5] = [1000, 6003, 6111, 9106, 9109];
+/// Is the token itself wrong (missing, malformed, unknown), rather than what it may do? 9109 means both.
+fn is_about_token(code: u32, message: &str) -> bool {
+    matches!(code, 1000 | 6003 | 6111 | 9106) || (code == 9109 && message.contains("Invalid access token"))
+}
 
 fn retry_after(headers: &HeaderMap) -> Duration {
     const LOCK_OUT: Duration = Duration::from_secs(300);
@@ -265,7 +267,9 @@ mod tests {
     fn a_missing_permission_is_named() {
         let text = answer(403, &coded(10000)).to_string();
         assert!(text.contains("Zone › DNS › Edit"), "{text}");
-        assert!(matches!(answer(403, &coded(9109)), Error::Unauthorized { .. }));
+        assert!(matches!(answer(403, &coded(9109)), Error::Forbidden { .. }));
+        let unknown = coded(9109).replace("\"x\"", "\"Invalid access token\"");
+        assert!(matches!(answer(403, &unknown), Error::Unauthorized { .. }));
     }
 
     #[test]

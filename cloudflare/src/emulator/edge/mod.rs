@@ -1,0 +1,201 @@
+//! The HTTP edge: takes requests for proxied names and passes them, streaming, to the origin that DNS has for them.
+//!
+//! Nothing is cached or buffered. A request is repeated only where nothing of it was sent: then the next address is tried.
+
+mod body;
+mod headers;
+mod origins;
+mod page;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{Request, Response, Version};
+use http_body::Body as _;
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use self::body::{Upload, UploadState};
+use self::origins::{Origins, SendFailure};
+use self::page::{EdgeFailure, Ray};
+use super::options::EmulatorOptions;
+use super::serve::{Cut, Handler, bind, serve};
+use super::{EmulatorError, Shared, local_address};
+
+/// From an origin, or a page of the edge.
+type EdgeBody = Either<Incoming, Full<Bytes>>;
+
+/// Binds all listeners and serves them; the addresses in the order of the options.
+pub(super) async fn start(
+    options: &EmulatorOptions,
+    shared: &Arc<Shared>,
+    stop: &CancellationToken,
+) -> Result<Vec<SocketAddr>, EmulatorError> {
+    let origins = Arc::new(Origins::new(options.origin_connect_limit));
+    let mut bound = Vec::new();
+    for edge in &options.edges {
+        let listener = bind("the edge", edge.listen).await?;
+        bound.push(local_address("the edge", edge.listen, &listener)?);
+        let handler = Edge {
+            shared: Arc::clone(shared),
+            origins: Arc::clone(&origins),
+            origin_port: edge.origin_port,
+            default_host: options.default_host.as_deref().map(str::to_ascii_lowercase),
+            body_limit: options.body_limit,
+            answer_limit: options.origin_answer_limit,
+        };
+        tokio::spawn(serve(listener, Arc::new(handler), stop.clone()));
+    }
+    Ok(bound)
+}
+
+struct Edge {
+    shared: Arc<Shared>,
+    origins: Arc<Origins>,
+    origin_port: u16,
+    default_host: Option<String>,
+    body_limit: u64,
+    answer_limit: Duration,
+}
+
+impl Handler for Edge {
+    type Body = EdgeBody;
+
+    fn is_down(&self) -> bool {
+        self.shared.faults.with(|faults| faults.edge_down)
+    }
+
+    async fn handle(
+        self: Arc<Self>,
+        client: SocketAddr,
+        request: Request<Incoming>,
+    ) -> Result<Response<EdgeBody>, Cut> {
+        if self.is_down() {
+            return Err(Cut);
+        }
+        let ray = Ray::new();
+        Ok(match self.pass(client, request, &ray).await {
+            Ok(response) => headers::to_client(response, &ray).map(Either::Left),
+            Err(failure) => page::response(failure, &ray).map(Either::Right),
+        })
+    }
+}
+
+impl Edge {
+    async fn pass(
+        &self,
+        client: SocketAddr,
+        request: Request<Incoming>,
+        ray: &Ray,
+    ) -> Result<Response<Incoming>, EdgeFailure> {
+        let addresses = self.route(&request)?;
+        let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        if length.is_some_and(|length| length > self.body_limit) {
+            return Err(EdgeFailure::BodyTooLarge);
+        }
+        let upload = Arc::new(UploadState::new(request.body().is_end_stream()));
+        let request = headers::to_origin(request, client.ip(), ray)?;
+        let request = request.map(|body| Upload::new(body, self.body_limit, Arc::clone(&upload)));
+        let sent = self.send(addresses, request);
+        let response = tokio::select! {
+            sent = sent => sent,
+            () = upload.stalled(self.answer_limit) => Err(EdgeFailure::AnswerTimedOut),
+        };
+        // A body that was cut at the limit breaks the request to the origin: the cause counts.
+        if upload.is_too_large() { Err(EdgeFailure::BodyTooLarge) } else { response }
+    }
+
+    /// Where the request goes: all addresses of its name, as far as the edge has heard.
+    fn route(&self, request: &Request<Incoming>) -> Result<Vec<SocketAddr>, EdgeFailure> {
+        let host = request.uri().host().or_else(|| request.headers().get(HOST)?.to_str().ok());
+        let host = without_port(host.ok_or(EdgeFailure::BadRequest)?).trim_end_matches('.').to_ascii_lowercase();
+        let is_address = host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+        let name = match &self.default_host {
+            Some(default) if is_address => default.clone(),
+            _ => host,
+        };
+        let view = self.shared.propagation.view();
+        let records = view.lookup(&name).ok_or(EdgeFailure::UnknownName)?;
+        if !records.iter().any(|record| record.proxied) {
+            return Err(EdgeFailure::UnknownName);
+        }
+        let addresses = view.addresses(&name);
+        if addresses.is_empty() {
+            return Err(EdgeFailure::UnknownName);
+        }
+        Ok(addresses.into_iter().map(|ip| SocketAddr::new(ip, self.origin_port)).collect())
+    }
+
+    /// Tries the addresses in turn, for as long as nothing of the request was sent.
+    async fn send(
+        &self,
+        addresses: Vec<SocketAddr>,
+        mut request: Request<Upload>,
+    ) -> Result<Response<Incoming>, EdgeFailure> {
+        let first = if addresses.len() > 1 { rand::random_range(0..addresses.len()) } else { 0 };
+        let mut failure = EdgeFailure::UnknownName;
+        for address in addresses.iter().cycle().skip(first).take(addresses.len()) {
+            match self.origins.send(*address, request).await {
+                Ok(response) => return Ok(response),
+                Err(SendFailure::Unsent(returned, reason)) => {
+                    tracing::debug!(%address, ?reason, "an origin can't be reached");
+                    (request, failure) = (*returned, reason);
+                }
+                Err(SendFailure::Broken(error)) => {
+                    tracing::debug!(%address, %error, "an origin broke off");
+                    return Err(EdgeFailure::BrokenAnswer);
+                }
+            }
+        }
+        Err(failure)
+    }
+}
+
+/// `name:port` and `[v6]:port` without the port.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !ends_inside_brackets(host) => name,
+        _ => host,
+    }
+}
+
+fn ends_inside_brackets(host: &str) -> bool {
+    host.ends_with(']')
+}
+
+impl UploadState {
+    /// Ends when neither the upload nor, after it, the answer has come on for so long.
+    async fn stalled(&self, limit: Duration) {
+        let mut deadline = Instant::now() + limit;
+        let mut seen = self.bytes();
+        loop {
+            sleep_until(deadline).await;
+            let now = self.bytes();
+            if now == seen {
+                return;
+            }
+            (seen, deadline) = (now, Instant::now() + limit);
+        }
+    }
+}
+
+/// Requests to origins are HTTP/1.1, whatever the client spoke.
+const ORIGIN_VERSION: Version = Version::HTTP_11;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_dropped_and_an_ipv6_address_kept_whole() {
+        assert_eq!(without_port("files.example.com:8080"), "files.example.com");
+        assert_eq!(without_port("files.example.com"), "files.example.com");
+        assert_eq!(without_port("[::1]:80"), "[::1]");
+        assert_eq!(without_port("[::1]"), "[::1]");
+    }
+}
