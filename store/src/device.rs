@@ -1,28 +1,73 @@
 //! The device: what a node-agent holds of a disk.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use bytes::Bytes;
+use diptych_core::fragment::{Codec, FootEntry, RECORD_HEAD_LEN, RecordHead, RecordKind, Tombstone};
 use diptych_core::ids::{ExtentId, InstanceId, Row, Stamp};
+use diptych_core::layout;
 
+use crate::commit::Committer;
+use crate::disk::{Disk, RealDisk};
 use crate::error::StoreError;
+use crate::health::Health;
+use crate::index::Index;
+use crate::log::Log;
 use crate::pending::Pending;
+use crate::queue::{Item, Queue};
+use crate::read::Reader;
+use crate::record::{self, DeviceRecord, RecordFile};
+use crate::recover::{Recovered, Recovery};
+use crate::segment::{self, Owner};
 use crate::types::{
     ByteRange, Deleted, DeviceIdentity, Finding, InventoryEntry, InventoryKey, Keyring, NewRow, OpenOptions,
     OpenReport, Purpose, Room, RowDescription, RowEnd, ScrubProgress, ScrubState, Sealed, Verified,
 };
-use crate::writer::Writer;
+use crate::writer::{self, Writer};
+use crate::{room, scrub};
+
+const LOCK: &str = "lock";
 
 /// An open device. Clones are handles to the same one; the last one dropped closes it.
 #[derive(Debug, Clone)]
-pub struct Device {}
+pub struct Device(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    identity: DeviceIdentity,
+    options: OpenOptions,
+    report: OpenReport,
+    disk: Arc<dyn Disk>,
+    health: Arc<Health>,
+    record: RecordFile,
+    log: Arc<Log>,
+    queue: Arc<Queue>,
+    /// `None` once closed, so that the next one to open the folder has it alone.
+    index: RwLock<Option<Arc<Index>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    lock: Mutex<Option<Lock>>,
+    scrubbing: Mutex<()>,
+}
+
+/// Keeps other processes away while it lives.
+struct Lock(#[expect(dead_code, reason = "held, not read")] Box<dyn Send + Sync>);
+
+impl std::fmt::Debug for Lock {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Lock")
+    }
+}
 
 impl Device {
     /// Makes a new device in a folder that is empty or not there yet.
     ///
     /// Errors: [`StoreError::NotEmpty`], [`StoreError::AlreadyFormatted`], [`StoreError::ReadOnly`], [`StoreError::Io`].
-    pub fn format(_path: &Path, _identity: &DeviceIdentity) -> Result<(), StoreError> {
-        todo!()
+    pub fn format(path: &Path, identity: &DeviceIdentity) -> Result<(), StoreError> {
+        format_on(&RealDisk, path, identity)
     }
 
     /// Opens a device: checks who it is, replays what the index had not been synced past, makes the index anew if it is
@@ -30,33 +75,72 @@ impl Device {
     ///
     /// Errors: [`StoreError::Missing`], [`StoreError::WrongIdentity`], [`StoreError::InUse`], [`StoreError::ReadOnly`],
     /// [`StoreError::UnknownFormat`], [`StoreError::ForeignSegment`], [`StoreError::Damaged`], [`StoreError::Io`].
-    pub fn open(_path: &Path, _options: OpenOptions) -> Result<Self, StoreError> {
-        todo!()
+    pub fn open(path: &Path, options: OpenOptions) -> Result<Self, StoreError> {
+        Self::open_on(Arc::new(RealDisk), path, options)
+    }
+
+    pub(crate) fn open_on(disk: Arc<dyn Disk>, path: &Path, options: OpenOptions) -> Result<Self, StoreError> {
+        let found = record::read(&*disk, path)?;
+        if let Some(expected) = &options.expect {
+            record::expect(&found, expected, path)?;
+        }
+        let lock = disk.lock(&path.join(LOCK)).map_err(|error| StoreError::io_at("locking", path, path, error))?;
+        let Some(lock) = lock else { return Err(StoreError::InUse { path: path.to_owned() }) };
+        // Another process may have changed it until now.
+        let found = record::read(&*disk, path)?;
+        let identity = found.identity();
+        let owner = Owner::from(&identity);
+        let recovery = Recovery { disk: &*disk, device: path, owner, index_cache_bytes: options.index_cache_bytes };
+        let Recovered { index, segments, next_number, report } = recovery.run()?;
+        let (health, queue, index) = (Arc::new(Health::default()), Arc::new(Queue::default()), Arc::new(index));
+        let limits = (options.segment_bytes, options.zero_ahead_bytes);
+        let (log_disk, log_health) = (Arc::clone(&disk), Arc::clone(&health));
+        let log = Log::new(log_disk, path.to_owned(), owner, log_health, limits, segments, next_number);
+        let log = Arc::new(log);
+        let threads = start_threads(path, &log, &index, &queue, &health)?;
+        Ok(Self(Arc::new(Inner {
+            path: path.to_owned(),
+            record: RecordFile::new(path.to_owned(), found),
+            lock: Mutex::new(Some(Lock(lock))),
+            index: RwLock::new(Some(index)),
+            threads: Mutex::new(threads),
+            scrubbing: Mutex::new(()),
+            identity,
+            options,
+            report,
+            disk,
+            health,
+            log,
+            queue,
+        })))
     }
 
     /// What opening found.
     pub fn open_report(&self) -> OpenReport {
-        todo!()
+        self.0.report
     }
 
     /// Who it is.
     pub fn identity(&self) -> &DeviceIdentity {
-        todo!()
+        &self.0.identity
     }
 
     /// Its folder.
     pub fn path(&self) -> &Path {
-        todo!()
+        &self.0.path
     }
 
     /// Waits for what is queued, syncs the index and closes. Later calls on any handle get [`StoreError::Closed`].
+    ///
+    /// Errors: the failure that closed it before.
     pub fn close(&self) -> Result<(), StoreError> {
-        todo!()
+        self.0.close();
+        self.failure().map_or(Ok(()), Err)
     }
 
     /// The failure that closed it, if one did.
     pub fn failure(&self) -> Option<StoreError> {
-        todo!()
+        self.0.health.failure()
     }
 
     // ---- rows ----
@@ -64,20 +148,22 @@ impl Device {
     /// Reserves room for a row of up to `reserve` bytes and writes its head.
     ///
     /// Errors: [`StoreError::DeviceFull`], [`StoreError::TooLong`], [`StoreError::InstanceUsed`],
-    /// [`StoreError::DeviceFailed`], [`StoreError::Io`].
-    pub fn begin(&self, _row: &NewRow, _reserve: u64, _purpose: Purpose) -> Result<Writer, StoreError> {
-        todo!()
+    /// [`StoreError::BadRow`], [`StoreError::DeviceFailed`], [`StoreError::Io`].
+    pub fn begin(&self, row: &NewRow, reserve: u64, purpose: Purpose) -> Result<Writer, StoreError> {
+        let head = self.0.admit_row(row, reserve, purpose)?;
+        Writer::begin(Arc::clone(&self.0.log), Arc::clone(&self.0.queue), head, reserve)
     }
 
     /// A whole row at once: `begin`, `append`, `seal`.
     pub fn put_row(
         &self,
-        _row: &NewRow,
-        _bytes: &[u8],
-        _end: &RowEnd,
-        _purpose: Purpose,
+        row: &NewRow,
+        bytes: &[u8],
+        end: &RowEnd,
+        purpose: Purpose,
     ) -> Result<Pending<Sealed>, StoreError> {
-        todo!()
+        let head = self.0.admit_row(row, bytes.len() as u64, purpose)?;
+        Writer::put(Arc::clone(&self.0.log), Arc::clone(&self.0.queue), head, bytes, end)
     }
 
     /// Bytes of a row, every block that the range touches checked. `instance` `None`: the newest whole record.
@@ -86,127 +172,270 @@ impl Device {
     /// from then on), [`StoreError::DeviceFailed`].
     pub fn read(
         &self,
-        _extent: ExtentId,
-        _row: Row,
-        _instance: Option<InstanceId>,
-        _range: ByteRange,
+        extent: ExtentId,
+        row: Row,
+        instance: Option<InstanceId>,
+        range: ByteRange,
     ) -> Result<Bytes, StoreError> {
-        todo!()
+        self.0.with_reader(|reader| reader.range(extent, row, instance, &range))
     }
 
     /// What a row's record says of itself, its checks included; reads head and trailer only.
     pub fn describe(
         &self,
-        _extent: ExtentId,
-        _row: Row,
-        _instance: Option<InstanceId>,
+        extent: ExtentId,
+        row: Row,
+        instance: Option<InstanceId>,
     ) -> Result<RowDescription, StoreError> {
-        todo!()
+        self.0.with_reader(|reader| reader.describe(extent, row, instance))
     }
 
     /// The whole row as the *disk* has it, page cache dropped first, every block checked: repair's read-back.
     pub fn read_uncached(
         &self,
-        _extent: ExtentId,
-        _row: Row,
-        _instance: Option<InstanceId>,
+        extent: ExtentId,
+        row: Row,
+        instance: Option<InstanceId>,
     ) -> Result<Bytes, StoreError> {
-        todo!()
+        self.0.with_reader(|reader| reader.uncached(extent, row, instance))
     }
 
     /// As [`Device::read_uncached`], in constant memory and without giving the bytes.
-    pub fn verify(
-        &self,
-        _extent: ExtentId,
-        _row: Row,
-        _instance: Option<InstanceId>,
-    ) -> Result<Verified, StoreError> {
-        todo!()
+    pub fn verify(&self, extent: ExtentId, row: Row, instance: Option<InstanceId>) -> Result<Verified, StoreError> {
+        self.0.with_reader(|reader| reader.verify(extent, row, instance))
     }
 
-    /// Deletes one record by a tombstone. The stamp is admitted first (see [`Device::admit`]).
+    /// Deletes one record by a tombstone. The stamp is admitted first (see [`Device::admit`]), and none that is higher is
+    /// admitted before the tombstone has its place in the log.
     pub fn delete(
         &self,
-        _extent: ExtentId,
-        _row: Row,
-        _instance: InstanceId,
-        _stamp: Stamp,
+        extent: ExtentId,
+        row: Row,
+        instance: InstanceId,
+        stamp: Stamp,
     ) -> Result<Pending<Deleted>, StoreError> {
-        todo!()
+        let inner = &self.0;
+        inner.health.check()?;
+        let _admitted = inner.record.admit(&*inner.disk, stamp)?;
+        if inner.index()?.find(extent, row, Some(instance))?.is_none() {
+            let (answer, pending) = Pending::new();
+            answer.give(Ok(Deleted::NothingThere));
+            return Ok(pending);
+        }
+        let cluster = inner.identity.cluster;
+        let tombstone = Tombstone { cluster, extent, row, killed: instance, stamp };
+        let length = RECORD_HEAD_LEN as u64;
+        let reservation = inner.log.reserve(length, |segment, offset| {
+            segment.file.write_at(&tombstone.encode(segment.id), offset)
+        })?;
+        let at = reservation.at;
+        let kind = RecordKind::Tombstone;
+        let (answer, pending) = Pending::new();
+        inner.queue.push(Item::Tombstone {
+            key: InventoryKey { extent, row, instance },
+            at,
+            entry: FootEntry { extent, row, kind, instance, offset: at.offset, length },
+            segment: reservation.segment,
+            answer,
+        })?;
+        Ok(pending)
     }
 
     // ---- device record ----
 
     /// Highest stamp that it has seen.
     pub fn highest_stamp(&self) -> Stamp {
-        todo!()
+        self.0.record.get().highest_stamp
     }
 
     /// Lets a command pass if its stamp is not lower than any seen before; a higher one is durable when this returns.
     ///
     /// Errors: [`StoreError::OldStamp`], [`StoreError::Io`], [`StoreError::DeviceFailed`].
-    pub fn admit(&self, _stamp: Stamp) -> Result<(), StoreError> {
-        todo!()
+    pub fn admit(&self, stamp: Stamp) -> Result<(), StoreError> {
+        self.0.health.check()?;
+        self.0.record.admit(&*self.0.disk, stamp).map(drop)
     }
 
     /// The keyring that it keeps.
     pub fn keyring(&self) -> Option<Keyring> {
-        todo!()
+        self.0.record.get().keyring()
     }
 
     /// Keeps a keyring, durable when this returns. The same number with the same bytes is no change.
     ///
     /// Errors: [`StoreError::OldKeyring`], [`StoreError::Io`], [`StoreError::DeviceFailed`].
-    pub fn put_keyring(&self, _keyring: Keyring) -> Result<(), StoreError> {
-        todo!()
+    pub fn put_keyring(&self, keyring: Keyring) -> Result<(), StoreError> {
+        self.0.health.check()?;
+        self.0.record.put_keyring(&*self.0.disk, keyring)
     }
 
     // ---- what it holds ----
 
     /// Up to `limit` records after `after`, in order.
-    pub fn inventory(
-        &self,
-        _after: Option<InventoryKey>,
-        _limit: usize,
-    ) -> Result<Vec<InventoryEntry>, StoreError> {
-        todo!()
+    pub fn inventory(&self, after: Option<InventoryKey>, limit: usize) -> Result<Vec<InventoryEntry>, StoreError> {
+        Ok(self.0.index()?.page(after, limit)?.iter().map(InventoryEntry::from).collect())
     }
 
     /// Records of one row that are here, the newest first.
-    pub fn instances(&self, _extent: ExtentId, _row: Row) -> Result<Vec<InventoryEntry>, StoreError> {
-        todo!()
+    pub fn instances(&self, extent: ExtentId, row: Row) -> Result<Vec<InventoryEntry>, StoreError> {
+        Ok(self.0.index()?.instances(extent, row)?.iter().map(InventoryEntry::from).collect())
     }
 
     /// Records in quarantine.
     pub fn findings(&self) -> Result<Vec<Finding>, StoreError> {
-        todo!()
+        self.0.index()?.findings()
     }
 
     /// How full it is.
     pub fn room(&self) -> Result<Room, StoreError> {
-        todo!()
+        self.0.room()
     }
 
     /// Number of records that it holds.
     pub fn record_count(&self) -> Result<u64, StoreError> {
-        todo!()
+        self.0.index()?.len()
     }
 
     // ---- care ----
 
     /// Reads on from disk where the last step stopped, about `budget_bytes` of whole records, and puts rotten ones in
     /// quarantine. `now_ms` (milliseconds since 1970) is kept as the end of a round that this step finishes.
-    pub fn scrub_step(&self, _budget_bytes: u64, _now_ms: u64) -> Result<ScrubProgress, StoreError> {
-        todo!()
+    pub fn scrub_step(&self, budget_bytes: u64, now_ms: u64) -> Result<ScrubProgress, StoreError> {
+        let inner = &self.0;
+        let _alone = inner.scrubbing.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.with_reader(|reader| scrub::step(reader, &inner.record, &*inner.disk, budget_bytes, now_ms))
     }
 
     /// How far the scrub is.
     pub fn scrub_state(&self) -> Result<ScrubState, StoreError> {
-        todo!()
+        let last_finished_ms = self.0.record.get().scrub_finished_ms;
+        Ok(ScrubState { last_finished_ms, ..self.0.index()?.scrub()? })
     }
 
     /// Unlinks sealed segments in which every record is dead; gives the bytes that this freed. Runs by itself too.
     pub fn reclaim(&self) -> Result<u64, StoreError> {
-        todo!()
+        self.0.health.check()?;
+        let (answer, pending) = Pending::new();
+        self.0.queue.push(Item::Reclaim(answer))?;
+        pending.wait()
     }
+}
+
+impl Inner {
+    fn index(&self) -> Result<Arc<Index>, StoreError> {
+        self.health.check()?;
+        self.index.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(StoreError::Closed)
+    }
+
+    fn with_reader<T>(&self, act: impl FnOnce(&Reader<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let index = self.index()?;
+        act(&Reader { log: &self.log, index: &index, health: &self.health })
+    }
+
+    fn room(&self) -> Result<Room, StoreError> {
+        let used = self.log.bytes() + self.index()?.file_bytes();
+        room::room(&*self.disk, &self.path, used, self.options.capacity)
+    }
+
+    /// Everything that can refuse a row before a byte of it is written.
+    fn admit_row(&self, row: &NewRow, room: u64, purpose: Purpose) -> Result<RecordHead, StoreError> {
+        let crc_block = layout::crc_block(room);
+        let head = RecordHead {
+            kind: row.kind,
+            codec: Codec::Vandermonde,
+            cluster: self.identity.cluster,
+            extent: row.extent,
+            instance: row.instance,
+            row: row.row,
+            needed: row.needed,
+            coding: row.coding,
+            shard_size: row.shard_bytes,
+            crc_block,
+            birth_epoch: row.epoch,
+            birth_hlc: row.hlc,
+            first_position: row.first_position,
+            reserved: writer::record_bytes(room, crc_block),
+        };
+        let limit = self.log.longest_record();
+        if head.reserved > limit {
+            return Err(StoreError::TooLong { bytes: room, limit });
+        }
+        head.validate().map_err(|reason| StoreError::BadRow { reason })?;
+        let index = self.index()?;
+        let (extent, instance) = (row.extent, row.instance);
+        if index.was_killed(instance)? || index.find(extent, row.row, Some(instance))?.is_some() {
+            return Err(StoreError::InstanceUsed { extent, instance });
+        }
+        room::check(&self.room()?, head.reserved, purpose)?;
+        Ok(head)
+    }
+
+    fn close(&self) {
+        self.queue.close();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            if thread.join().is_err() {
+                tracing::error!(path = %self.path.display(), "a thread of the device panicked");
+            }
+        }
+        self.health.close();
+        self.index.write().unwrap_or_else(PoisonError::into_inner).take();
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// [`Device::format`] on any disk.
+pub(crate) fn format_on(disk: &dyn Disk, path: &Path, identity: &DeviceIdentity) -> Result<(), StoreError> {
+    let failed = |error| StoreError::io_at("formatting", path, path, error);
+    let segments = path.join(segment::FOLDER);
+    disk.create_dir(path).map_err(failed)?;
+    let names = disk.list(path).map_err(failed)?;
+    if names.iter().any(|name| name == record::FILE) {
+        let found = record::read(disk, path)?.identity();
+        let found = format!("{} of site {}, cluster {}", found.device, found.site, found.cluster);
+        return Err(StoreError::AlreadyFormatted { path: path.to_owned(), found });
+    }
+    // What a file system makes by itself, and what an interrupted format left.
+    let ours = ["lost+found", segment::FOLDER, "device.tmp"];
+    if let Some(found) = names.into_iter().find(|name| !ours.contains(&name.as_str())) {
+        return Err(StoreError::NotEmpty { path: path.to_owned(), found });
+    }
+    disk.create_dir(&segments).map_err(failed)?;
+    if disk.list(&segments).map_err(failed)?.iter().any(|name| segment::named(name) != segment::Named::Unfinished) {
+        return Err(StoreError::NotEmpty { path: path.to_owned(), found: segment::FOLDER.to_owned() });
+    }
+    if let Some(parent) = path.parent() {
+        disk.sync_dir(parent).map_err(failed)?;
+    }
+    record::write(disk, path, &DeviceRecord::new(identity))
+}
+
+fn start_threads(
+    path: &Path,
+    log: &Arc<Log>,
+    index: &Arc<Index>,
+    queue: &Arc<Queue>,
+    health: &Arc<Health>,
+) -> Result<Vec<JoinHandle<()>>, StoreError> {
+    let committer = Committer {
+        log: Arc::clone(log),
+        index: Arc::clone(index),
+        queue: Arc::clone(queue),
+        health: Arc::clone(health),
+        unsynced_bytes: 0,
+        unsynced_batches: 0,
+        deaths: true,
+        reclaimed: Instant::now(),
+    };
+    let log = Arc::clone(log);
+    let failed = |error| StoreError::io_at("starting threads for", path, path, error);
+    let groomer = thread::Builder::new().name("store-groom".to_owned()).spawn(move || log.groom()).map_err(failed)?;
+    let committer = thread::Builder::new().name("store-commit".to_owned()).spawn(move || committer.run());
+    Ok(vec![groomer, committer.map_err(failed)?])
 }

@@ -1,9 +1,10 @@
 //! What can go wrong with a device: what happened, what was kept, what to do.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use diptych_core::fragment::FragmentError;
 use diptych_core::ids::{ExtentId, InstanceId, Row, Stamp};
 use thiserror::Error;
 
@@ -123,6 +124,12 @@ pub enum StoreError {
         /// Of this segment size, or of this reservation.
         limit: u64,
     },
+    /// A field of the row's head is impossible.
+    #[error("the row can't be stored: {reason}")]
+    BadRow {
+        /// Which, and what is possible.
+        reason: FragmentError,
+    },
     /// The instance was written, or deleted, before.
     #[error("record {instance} of extent {extent} was written before: each attempt needs a fresh instance")]
     InstanceUsed {
@@ -196,4 +203,28 @@ pub enum StoreError {
         /// What it said.
         reason: Arc<str>,
     },
+}
+
+impl StoreError {
+    /// Wraps an error of the operating system; a read-only file system gets its own.
+    pub(crate) fn io_at(doing: &str, file: &Path, device: &Path, error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::ReadOnlyFilesystem {
+            return Self::ReadOnly { path: device.to_owned() };
+        }
+        Self::Io { doing: format!("{doing} {}", file.display()), source: Arc::new(error) }
+    }
+
+    /// The first failure of a sync.
+    pub(crate) fn failed(doing: &str, error: &impl std::fmt::Display) -> Self {
+        Self::DeviceFailed { reason: format!("{doing}: {error}").into() }
+    }
+
+    /// Whether the disk had no room for it.
+    pub fn is_full(&self) -> bool {
+        match self {
+            Self::DeviceFull { .. } => true,
+            Self::Io { source, .. } => source.kind() == io::ErrorKind::StorageFull,
+            _ => false,
+        }
+    }
 }

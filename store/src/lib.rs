@@ -4,10 +4,23 @@
 //! [`Pending`] answers of its group commit. Nothing that it answered is lost by a crash, and nothing that it gives back
 //! went unchecked. [`inspect`] reads a device's folder by itself, whether or not an agent has it open.
 
+mod commit;
 mod device;
+mod disk;
 mod error;
+mod health;
+mod index;
 pub mod inspect;
+mod log;
 mod pending;
+mod queue;
+mod read;
+mod record;
+mod recover;
+mod room;
+mod scan;
+mod scrub;
+mod segment;
 mod types;
 mod writer;
 

@@ -179,8 +179,8 @@ pub struct InventoryEntry {
     pub key: InventoryKey,
     /// What its extent holds.
     pub kind: ExtentKind,
-    /// Bytes of the row.
-    pub row_bytes: u64,
+    /// Bytes that it takes on the device: the row, its head and trailer, and room that it did not use.
+    pub record_bytes: u64,
     /// A check of it failed: it is not served any more.
     pub quarantined: bool,
 }

@@ -1,32 +1,161 @@
 //! A row on its way to the disk.
 
+use std::sync::Arc;
+
+use diptych_core::fragment::{BlockChecks, FootEntry, RECORD_HEAD_LEN, RecordHead, Trailer, record_len};
+
 use crate::error::StoreError;
+use crate::index::Location;
+use crate::log::{Log, Reservation};
 use crate::pending::Pending;
-use crate::types::{RowEnd, Sealed};
+use crate::queue::{Item, Queue};
+use crate::scan::HeadBytes;
+use crate::types::{InventoryKey, RowEnd, Sealed};
+
+const HEAD: u64 = RECORD_HEAD_LEN as u64;
+/// Records up to this length are written with one call, under the log's lock.
+const SMALL_RECORD: u64 = 20 << 10;
 
 /// Writes one row into room that was reserved for it. Dropping it abandons the row: its room is dead, nothing else is.
 #[derive(Debug)]
-pub struct Writer {}
+pub struct Writer {
+    log: Arc<Log>,
+    queue: Arc<Queue>,
+    head: RecordHead,
+    head_bytes: HeadBytes,
+    reservation: Reservation,
+    /// Bytes that the row may have.
+    room: u64,
+    checks: BlockChecks,
+    /// Its fate is decided: dropping it does nothing more.
+    settled: bool,
+}
 
 impl Writer {
+    /// Reserves the room and writes the head.
+    pub(crate) fn begin(log: Arc<Log>, queue: Arc<Queue>, head: RecordHead, room: u64) -> Result<Self, StoreError> {
+        let mut head_bytes = [0; RECORD_HEAD_LEN];
+        let reservation = log.reserve(head.reserved, |segment, offset| {
+            head_bytes = head.encode(segment.id);
+            segment.file.write_at(&head_bytes, offset)
+        })?;
+        let checks = BlockChecks::new(head.crc_block);
+        Ok(Self { log, queue, head, head_bytes, reservation, room, checks, settled: false })
+    }
+
+    /// Writes a whole row and queues it.
+    pub(crate) fn put(
+        log: Arc<Log>,
+        queue: Arc<Queue>,
+        head: RecordHead,
+        bytes: &[u8],
+        end: &RowEnd,
+    ) -> Result<Pending<Sealed>, StoreError> {
+        let mut checks = BlockChecks::new(head.crc_block);
+        checks.push(bytes);
+        if head.reserved > SMALL_RECORD {
+            let mut writer = Self::begin(log, queue, head, bytes.len() as u64)?;
+            writer.write(bytes, 0)?;
+            writer.checks = checks;
+            return writer.seal(end);
+        }
+        let mut head_bytes = [0; RECORD_HEAD_LEN];
+        let trailer = trailer(checks.clone(), end);
+        let reservation = log.reserve(head.reserved, |segment, offset| {
+            head_bytes = head.encode(segment.id);
+            let record = whole_record(&head_bytes, bytes, &trailer.encode(&head_bytes), head.reserved);
+            segment.file.write_at(&record, offset)
+        })?;
+        let room = bytes.len() as u64;
+        Self { log, queue, head, head_bytes, reservation, room, checks, settled: false }.queue()
+    }
+
+    fn write(&self, bytes: &[u8], at: u64) -> Result<(), StoreError> {
+        self.log.health.check()?;
+        let segment = &self.reservation.segment;
+        let written = segment.file.write_at(bytes, self.reservation.at.offset + HEAD + at);
+        written.map_err(|error| StoreError::io_at("writing", &segment.path, &self.log.device, error))
+    }
+
     /// Appends the row's next bytes and checksums them. They are handed to the operating system, not yet synced.
     ///
     /// Errors: [`StoreError::TooLong`] past the reservation, [`StoreError::DeviceFailed`], [`StoreError::Io`] (a full
     /// disk, for one); after any of them only [`Writer::abandon`] is left.
-    pub fn append(&mut self, _bytes: &[u8]) -> Result<(), StoreError> {
-        todo!()
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let written = self.checks.row_bytes();
+        let wanted = written + bytes.len() as u64;
+        if wanted > self.room {
+            return Err(StoreError::TooLong { bytes: wanted, limit: self.room });
+        }
+        self.write(bytes, written)?;
+        self.checks.push(bytes);
+        Ok(())
     }
 
     /// Bytes appended so far.
     pub fn written(&self) -> u64 {
-        todo!()
+        self.checks.row_bytes()
     }
 
     /// Writes the record's end and queues it for the next group commit.
-    pub fn seal(self, _end: &RowEnd) -> Result<Pending<Sealed>, StoreError> {
-        todo!()
+    ///
+    /// Errors: as [`Writer::append`]; the row is abandoned then.
+    pub fn seal(self, end: &RowEnd) -> Result<Pending<Sealed>, StoreError> {
+        let trailer = trailer(self.checks.clone(), end).encode(&self.head_bytes);
+        self.write(&trailer, self.head.reserved - HEAD - trailer.len() as u64)?;
+        self.queue()
+    }
+
+    fn queue(mut self) -> Result<Pending<Sealed>, StoreError> {
+        let RecordHead { kind, extent, row, instance, reserved, .. } = self.head;
+        let at = self.reservation.at;
+        let (answer, pending) = Pending::new();
+        self.queue.push(Item::Row {
+            key: InventoryKey { extent, row, instance },
+            location: Location { at, record_bytes: reserved, kind, quarantined: false },
+            entry: FootEntry { extent, row, kind: kind.into(), instance, offset: at.offset, length: reserved },
+            segment: Arc::clone(&self.reservation.segment),
+            sealed: Sealed { instance, row_bytes: self.checks.row_bytes() },
+            answer,
+        })?;
+        self.settled = true;
+        Ok(pending)
     }
 
     /// Gives the row up.
     pub fn abandon(self) {}
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.settled {
+            // A closed device has no use for it: the next opening finds a record without an end.
+            drop(self.queue.push(Item::Abandoned(self.reservation.at)));
+        }
+    }
+}
+
+/// Room of a record for a row of at most `row_bytes`.
+pub(crate) fn record_bytes(row_bytes: u64, crc_block: u32) -> u64 {
+    record_len(row_bytes, crc_block)
+}
+
+fn trailer(checks: BlockChecks, end: &RowEnd) -> Trailer {
+    Trailer {
+        row_bytes: checks.row_bytes(),
+        blocks: checks.finish(),
+        extent_bytes: end.extent_bytes,
+        extent_hash: end.extent_hash,
+        last_position: end.last_position,
+    }
+}
+
+/// Head, row, padding, trailer.
+fn whole_record(head: &HeadBytes, row: &[u8], trailer: &[u8], reserved: u64) -> Vec<u8> {
+    let mut record = Vec::with_capacity(reserved as usize);
+    record.extend_from_slice(head);
+    record.extend_from_slice(row);
+    record.resize(reserved as usize - trailer.len(), 0);
+    record.extend_from_slice(trailer);
+    record
 }

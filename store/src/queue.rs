@@ -1,0 +1,74 @@
+//! What waits for the committer.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use diptych_core::fragment::FootEntry;
+
+use crate::error::StoreError;
+use crate::index::{Location, LogPosition};
+use crate::pending::Answer;
+use crate::segment::Segment;
+use crate::types::{Deleted, InventoryKey, Sealed};
+
+/// Work for the committer.
+#[derive(Debug)]
+pub(crate) enum Item {
+    /// A row whose trailer is written.
+    Row { key: InventoryKey, location: Location, entry: FootEntry, segment: Arc<Segment>, sealed: Sealed, answer: Answer<Sealed> },
+    /// A tombstone that is written.
+    Tombstone { key: InventoryKey, at: LogPosition, entry: FootEntry, segment: Arc<Segment>, answer: Answer<Deleted> },
+    /// Somebody gave up a reservation.
+    Abandoned(LogPosition),
+    /// Unlink what is dead.
+    Reclaim(Answer<u64>),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    items: VecDeque<Item>,
+    closed: bool,
+}
+
+/// Between the threads that write and the committer.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    filled: Condvar,
+}
+
+impl Queue {
+    /// Queues an item; refused once the queue is closed.
+    pub(crate) fn push(&self, item: Item) -> Result<(), StoreError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.closed {
+            return Err(StoreError::Closed);
+        }
+        state.items.push_back(item);
+        self.filled.notify_one();
+        Ok(())
+    }
+
+    /// Takes no more; the committer ends when it has done what is there.
+    pub(crate) fn close(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.filled.notify_one();
+    }
+
+    /// Everything that waits. Empty: the time is over. `None`: closed and empty.
+    pub(crate) fn take(&self, patience: Option<Duration>) -> Option<VecDeque<Item>> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while state.items.is_empty() && !state.closed {
+            match patience {
+                None => state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(patience) => {
+                    let waited = self.filled.wait_timeout(state, patience);
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    break;
+                }
+            }
+        }
+        if state.items.is_empty() && state.closed { None } else { Some(std::mem::take(&mut state.items)) }
+    }
+}

@@ -1,0 +1,64 @@
+//! Reading everything again, a little at a time, before it is needed.
+
+use crate::disk::Disk;
+use crate::error::StoreError;
+use crate::read::Reader;
+use crate::record::RecordFile;
+use crate::types::{InventoryKey, ScrubProgress, ScrubState};
+
+/// Records looked up at once.
+const PAGE: usize = 64;
+
+/// One step: whole records, in the order of the inventory, until `budget_bytes` are read. The caller sees to it that
+/// steps don't overlap.
+pub(crate) fn step(
+    reader: &Reader<'_>,
+    record: &RecordFile,
+    disk: &dyn Disk,
+    budget_bytes: u64,
+    now_ms: u64,
+) -> Result<ScrubProgress, StoreError> {
+    let mut state = reader.index.scrub()?;
+    let mut progress = ScrubProgress { bytes: 0, records: 0, rotten: 0, finished: false };
+    while progress.records == 0 || progress.bytes < budget_bytes {
+        let page = reader.index.page(state.after, PAGE)?;
+        if page.is_empty() {
+            progress.finished = true;
+            break;
+        }
+        for (key, location) in page {
+            if !location.quarantined {
+                check(reader, &key, location.record_bytes, &mut progress)?;
+            }
+            state.after = Some(key);
+            if progress.bytes >= budget_bytes {
+                break;
+            }
+        }
+    }
+    state.bytes += progress.bytes;
+    if progress.finished {
+        state = ScrubState::default();
+        record.scrub_finished(disk, now_ms)?;
+    }
+    reader.index.set_scrub(&state)?;
+    Ok(progress)
+}
+
+fn check(
+    reader: &Reader<'_>,
+    key: &InventoryKey,
+    record_bytes: u64,
+    progress: &mut ScrubProgress,
+) -> Result<(), StoreError> {
+    progress.bytes += record_bytes;
+    progress.records += 1;
+    match reader.verify(key.extent, key.row, Some(key.instance)) {
+        Ok(_) | Err(StoreError::NotFound { .. }) => Ok(()),
+        Err(StoreError::Rotten { .. }) => {
+            progress.rotten += 1;
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
