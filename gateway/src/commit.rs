@@ -1,0 +1,416 @@
+//! Changing heads: guarded by the head that was read, resolved by reading when the answer did not come.
+
+use bytes::Bytes;
+use diptych_catalog::{Batch, CatalogError, Change, Expect, Footprint, Guard, Outcome, View, Write};
+use diptych_core::ids::{BucketId, Epoch, Hlc, VersionId};
+use diptych_core::keys::{self, Key};
+use diptych_core::lease::SubLease;
+use diptych_core::records::{Blob, Content, DeadMark, Head, HeadBody, Object, Position, Record, ReferencePage, VersionRef};
+
+use crate::authority::{may_write, still_may_answer};
+use crate::context::Context;
+use crate::error::{GatewayError, Result};
+use crate::objects::Condition;
+
+/// Rounds after which a key that others keep changing is given up.
+const ROUNDS: usize = 64;
+
+/// Changes that fit one commit.
+pub(crate) const MAX_CHANGES: usize = 64;
+
+/// Bytes that one commit of heads may have; the catalog takes 1 MiB.
+const COMMIT_BYTES: usize = 768 << 10;
+
+/// Dead marks that go into a head's own change; the catalog takes 512 writes in one.
+const MARKS_WITH_HEAD: usize = 256;
+
+/// A new head for a key.
+#[derive(Debug, Clone)]
+pub(crate) struct HeadChange {
+    /// Name of the bucket, for errors.
+    pub bucket_name: String,
+    /// The bucket.
+    pub bucket: BucketId,
+    /// A version that it replaces is kept for readers.
+    pub versioning: bool,
+    /// The object's key.
+    pub key: String,
+    /// The version that becomes head.
+    pub version: VersionId,
+    /// What it says.
+    pub body: HeadBody,
+    /// What must hold of the head that it replaces.
+    pub condition: Condition,
+    /// What must hold besides.
+    pub guards: Vec<Guard>,
+    /// What is written with it: `x/`, `l/`, an upload's end.
+    pub writes: Vec<Write>,
+}
+
+/// A head change was committed.
+#[derive(Debug, Clone)]
+pub(crate) struct CommittedHead {
+    /// The version's name and order.
+    pub at: VersionRef,
+    /// The object that it replaced.
+    pub replaced: Option<Box<Object>>,
+    /// Position of the commit, or a later one.
+    pub position: Position,
+}
+
+/// The extent that several objects share.
+///
+/// FENCING: its record and the heads that name it go into one change, guarded by its absence (or, once it is entered, by
+/// its record): no head can name an extent that the collector has condemned.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedExtent {
+    /// `x/`.
+    pub key: Key,
+    /// Its record.
+    pub record: Bytes,
+    /// `l/` and what else goes with it.
+    pub writes: Vec<Write>,
+}
+
+struct Planned {
+    index: usize,
+    at: VersionRef,
+    replaced: Option<Box<Object>>,
+    late_marks: Vec<Write>,
+}
+
+/// One call's work: what is still open, and what is known of the rest.
+struct Round<'a> {
+    context: &'a Context,
+    lease: &'a SubLease,
+    changes: &'a [HeadChange],
+    shared: Option<&'a SharedExtent>,
+    results: Vec<Option<Result<CommittedHead>>>,
+    /// An answer did not come: what was asked for may have been done.
+    unclear: bool,
+}
+
+/// Commits head changes: each answered by itself, all in as few commits as may be.
+///
+/// FENCING: a result is Ok only if the commit was applied under `lease`'s epoch and the sub-lease still ran afterwards.
+pub(crate) async fn commit_heads(
+    context: &Context,
+    lease: &SubLease,
+    changes: &[HeadChange],
+    shared: Option<&SharedExtent>,
+) -> Vec<Result<CommittedHead>> {
+    let results = changes.iter().map(|_| None).collect();
+    let mut round = Round { context, lease, changes, shared, results, unclear: false };
+    for _ in 0..ROUNDS {
+        let open: Vec<usize> = (0..changes.len()).filter(|&index| round.results[index].is_none()).collect();
+        if open.is_empty() {
+            break;
+        }
+        if let Err(error) = round.run(&open).await {
+            for index in open {
+                round.results[index].get_or_insert_with(|| Err(error.clone()));
+            }
+        }
+    }
+    let unsettled = match round.unclear {
+        false => GatewayError::Busy("others keep changing the same key"),
+        true => GatewayError::OutcomeUnknown("the catalog did not answer, again and again".to_owned()),
+    };
+    let still = still_may_answer(context.authority(), lease.epoch);
+    round
+        .results
+        .into_iter()
+        .map(|result| result.unwrap_or(Err(unsettled.clone())).and_then(|done| still.clone().map(|()| done)))
+        .collect()
+}
+
+impl Round<'_> {
+    /// One view, one commit, and what became of each change that is open.
+    async fn run(&mut self, open: &[usize]) -> Result<()> {
+        may_write(self.context.authority())?;
+        let view = self.context.catalog().view().await?;
+        let (planned, changes) = self.plan(view.as_ref(), open)?;
+        drop(view);
+        if planned.is_empty() {
+            return Ok(());
+        }
+        let together = self.shared.is_some();
+        let batch = Batch { epoch: Some(self.lease.epoch), changes };
+        let committed = match self.context.catalog().commit(batch).await {
+            Ok(committed) => committed,
+            // The next round's view tells: a head that names our version was applied, any other was not.
+            Err(CatalogError::Unclear { reason }) => {
+                tracing::warn!(reason, "the outcome of a commit is unclear, reading to know");
+                self.unclear = true;
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut late_marks = Vec::new();
+        for (order, plan) in planned.into_iter().enumerate() {
+            match committed.outcomes.get(if together { 0 } else { order }) {
+                Some(Outcome::Applied) => {
+                    let done = CommittedHead { at: plan.at, replaced: plan.replaced, position: committed.position };
+                    self.results[plan.index] = Some(Ok(done));
+                    late_marks.extend(plan.late_marks);
+                }
+                // Somebody else was faster on the same key: plan anew on what is there now.
+                Some(Outcome::Refused { guard }) if together || *guard == 0 => self.context.metrics().commit_retries.inc(),
+                Some(Outcome::Refused { .. }) | None => {
+                    let what = "what it builds on was changed or collected meanwhile; nothing was stored, try again";
+                    self.results[plan.index] = Some(Err(GatewayError::Busy(what)));
+                }
+            }
+        }
+        mark_dead(self.context, self.lease, late_marks).await;
+        Ok(())
+    }
+
+    /// What to commit now. Of several changes of one key, or that stand in each other's way, one waits for the next round.
+    fn plan(&mut self, view: &dyn View, open: &[usize]) -> Result<(Vec<Planned>, Vec<Change>)> {
+        let extent_guard = self.shared.map(|shared| extent_guard(view, shared)).transpose()?;
+        let mut footprint = Footprint::default();
+        let mut planned = Vec::new();
+        let mut changes: Vec<Change> = Vec::new();
+        let mut bytes = 0;
+        for &index in open {
+            let next = match plan_one(self.context, view, &self.changes[index], self.lease.epoch, self.unclear) {
+                Ok(PlannedChange::Done(done)) => {
+                    self.results[index] = Some(Ok(done));
+                    continue;
+                }
+                Ok(PlannedChange::Commit(next)) => next,
+                Err(error) => {
+                    self.results[index] = Some(Err(error));
+                    continue;
+                }
+            };
+            let more = next.change.bytes();
+            let full = planned.len() == MAX_CHANGES - 1 || (bytes + more > COMMIT_BYTES && !planned.is_empty());
+            if full || footprint.add(&next.change).is_err() {
+                continue;
+            }
+            bytes += more;
+            changes.push(next.change);
+            planned.push(Planned { index, at: next.at, replaced: next.replaced, late_marks: next.late_marks });
+        }
+        if let (Some(shared), Some(guard)) = (self.shared, extent_guard) {
+            changes = vec![together(shared, guard, changes)];
+        }
+        Ok((planned, changes))
+    }
+}
+
+/// All in one change: the extent, if it is not entered yet, and every head that names it.
+fn together(shared: &SharedExtent, guard: Guard, changes: Vec<Change>) -> Change {
+    let mut one = Change { guards: Vec::new(), writes: Vec::new() };
+    if guard.expect == Expect::Absent {
+        one.writes.push(Write::Put(shared.key.clone(), shared.record.clone()));
+        one.writes.extend(shared.writes.iter().cloned());
+    }
+    one.guards.push(guard);
+    for change in changes {
+        one.guards.extend(change.guards);
+        one.writes.extend(change.writes);
+    }
+    one
+}
+
+fn extent_guard(view: &dyn View, shared: &SharedExtent) -> Result<Guard> {
+    let expect = match view.get(&shared.key)? {
+        None => Expect::Absent,
+        Some(found) if found == shared.record => Expect::Value(found),
+        Some(_) => {
+            return Err(GatewayError::Busy("the extent took too long and was collected; nothing was stored, try again"));
+        }
+    };
+    Ok(Guard { key: shared.key.clone(), expect })
+}
+
+enum PlannedChange {
+    /// Nothing is left to do.
+    Done(CommittedHead),
+    Commit(NextChange),
+}
+
+struct NextChange {
+    at: VersionRef,
+    replaced: Option<Box<Object>>,
+    /// Guard 0 is the head's.
+    change: Change,
+    late_marks: Vec<Write>,
+}
+
+/// What to commit for a key as `view` shows it.
+fn plan_one(
+    context: &Context,
+    view: &dyn View,
+    wanted: &HeadChange,
+    epoch: Epoch,
+    unclear: bool,
+) -> Result<PlannedChange> {
+    let key = keys::head(wanted.bucket, wanted.key.as_bytes());
+    let raw = view.get(&key)?;
+    let current = raw.as_deref().map(Head::decode).transpose()?;
+    let done = |at| PlannedChange::Done(CommittedHead { at, replaced: None, position: view.position() });
+    if let Some(head) = &current
+        && head.at.version == wanted.version
+    {
+        return Ok(done(head.at));
+    }
+    if unclear && let Some(at) = replaced_meanwhile(view, wanted)? {
+        return Ok(done(at));
+    }
+    wanted.condition.check(&wanted.bucket_name, &wanted.key, current.as_ref())?;
+    let hlc = context.clock().tick(current.as_ref().map_or(Hlc(0), |head| head.at.hlc));
+    let at = VersionRef { epoch, hlc, version: wanted.version };
+    let head = Head { at, replaces: current.as_ref().map(|head| head.at), body: wanted.body.clone() };
+    let expect = raw.clone().map_or(Expect::Absent, Expect::Value);
+    let mut guards = vec![Guard { key: key.clone(), expect }];
+    guards.extend(wanted.guards.iter().cloned());
+    let mut writes = vec![Write::Put(key, Bytes::from(head.encode()))];
+    writes.extend(wanted.writes.iter().cloned());
+    let (replaced, mut marks) = retire(view, wanted, current, raw, &mut writes)?;
+    let late_marks = if marks.len() > MARKS_WITH_HEAD { std::mem::take(&mut marks) } else { Vec::new() };
+    writes.append(&mut marks);
+    Ok(PlannedChange::Commit(NextChange { at, replaced, change: Change { guards, writes }, late_marks }))
+}
+
+/// After an unclear commit: the version, if it became head and was replaced since. Committed again it would bring back
+/// what others have replaced.
+fn replaced_meanwhile(view: &dyn View, wanted: &HeadChange) -> Result<Option<VersionRef>> {
+    let older = view.scan(&keys::older_versions(wanted.bucket, wanted.key.as_bytes()), MAX_CHANGES)?;
+    for (_, raw) in &older.entries {
+        let at = Head::decode(raw)?.at;
+        if at.version == wanted.version {
+            return Ok(Some(at));
+        }
+    }
+    Ok(None)
+}
+
+/// What a change replaced is kept under `v/` until the change is confirmed; without versioning its blobs get dead marks.
+fn retire(
+    view: &dyn View,
+    wanted: &HeadChange,
+    current: Option<Head>,
+    raw: Option<Bytes>,
+    writes: &mut Vec<Write>,
+) -> Result<(Option<Box<Object>>, Vec<Write>)> {
+    let (Some(head), Some(raw)) = (current, raw) else { return Ok((None, Vec::new())) };
+    let key = keys::older_version(wanted.bucket, wanted.key.as_bytes(), head.at.epoch, head.at.hlc);
+    writes.push(Write::Put(key, raw));
+    let HeadBody::Object(object) = head.body else { return Ok((None, Vec::new())) };
+    let marks = match wanted.versioning {
+        true => Vec::new(),
+        false => dead_marks(&blobs_of(view, wanted.bucket, head.at.version, &object.content)?),
+    };
+    Ok((Some(object), marks))
+}
+
+/// Marks of a replaced object that has more extents than a commit takes. After its head, never before: a mark on a blob
+/// that is still named would let its bytes be freed. If they get lost, `v/` still names what they stand for.
+pub(crate) async fn mark_dead(context: &Context, lease: &SubLease, marks: Vec<Write>) {
+    for some in marks.chunks(MARKS_WITH_HEAD) {
+        let batch = Batch::one(Some(lease.epoch), Change::blind(some.to_vec()));
+        if let Err(error) = context.catalog().commit(batch).await {
+            tracing::warn!(%error, "dead marks of a replaced object were not written; its older version still names them");
+            return;
+        }
+    }
+}
+
+/// One mark for each extent that a blob has bytes in.
+pub(crate) fn dead_marks(blobs: &[Blob]) -> Vec<Write> {
+    let mut marks: std::collections::BTreeMap<Key, u64> = std::collections::BTreeMap::new();
+    for blob in blobs {
+        for piece in &blob.pieces {
+            *marks.entry(keys::dead_mark(piece.extent, blob.id)).or_default() += u64::from(piece.sealed);
+        }
+    }
+    marks.into_iter().map(|(key, sealed)| Write::Put(key, Bytes::from(DeadMark { sealed }.encode()))).collect()
+}
+
+/// All blobs of an object, pages included.
+pub(crate) fn blobs_of(view: &dyn View, bucket: BucketId, version: VersionId, content: &Content) -> Result<Vec<Blob>> {
+    match content {
+        Content::Inline(blobs) => Ok(blobs.clone()),
+        Content::Paged { pages } => {
+            let mut blobs: Vec<Blob> = Vec::new();
+            for page in 0..*pages {
+                let raw = view.get(&keys::reference_page(bucket, version, page))?;
+                let missing = || GatewayError::Corrupt(format!("page {page} of version {version} is missing"));
+                for mut blob in ReferencePage::decode(&raw.ok_or_else(missing)?)?.blobs {
+                    match blobs.last_mut() {
+                        Some(last) if last.id == blob.id => last.pieces.append(&mut blob.pieces),
+                        _ => blobs.push(blob),
+                    }
+                }
+            }
+            Ok(blobs)
+        }
+    }
+}
+
+/// Commits one change that touches no head: buckets, uploads, parts, extents of an upload.
+///
+/// `landed` reads whether it was done, for an answer that did not come. Ok(false): a guard did not hold.
+pub(crate) async fn commit_plain(
+    context: &Context,
+    lease: &SubLease,
+    change: Change,
+    landed: impl Fn(&dyn View) -> Result<bool>,
+) -> Result<bool> {
+    for _ in 0..ROUNDS {
+        let batch = Batch::one(Some(lease.epoch), change.clone());
+        match context.catalog().commit(batch).await {
+            Ok(committed) => {
+                still_may_answer(context.authority(), lease.epoch)?;
+                return Ok(committed.all_applied() || landed(context.catalog().view().await?.as_ref())?);
+            }
+            Err(CatalogError::Unclear { .. }) => {
+                if landed(context.catalog().view().await?.as_ref())? {
+                    still_may_answer(context.authority(), lease.epoch)?;
+                    return Ok(true);
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(GatewayError::OutcomeUnknown("the catalog did not answer, again and again".to_owned()))
+}
+
+/// Commits changes that touch no head, as many in one batch as it takes, in order. Ok(false): a guard did not hold, and
+/// `landed` says that the change was not done either; those before it were.
+pub(crate) async fn commit_many(
+    context: &Context,
+    lease: &SubLease,
+    changes: Vec<Change>,
+    landed: impl Fn(&dyn View, usize) -> Result<bool>,
+) -> Result<bool> {
+    let mut start = 0;
+    while start < changes.len() {
+        let mut bytes = 0;
+        let fits = |change: &&Change| {
+            bytes += change.bytes();
+            bytes <= COMMIT_BYTES
+        };
+        let count = changes[start..].iter().take(MAX_CHANGES).take_while(fits).count().max(1);
+        let batch = Batch { epoch: Some(lease.epoch), changes: changes[start..start + count].to_vec() };
+        let outcomes = match context.catalog().commit(batch).await {
+            Ok(committed) => committed.outcomes,
+            Err(CatalogError::Unclear { .. }) => vec![Outcome::Refused { guard: 0 }; count],
+            Err(error) => return Err(error.into()),
+        };
+        let refused = (0..count).filter(|&at| outcomes.get(at) != Some(&Outcome::Applied));
+        for at in refused {
+            let view = context.catalog().view().await?;
+            if !landed(view.as_ref(), start + at)? {
+                return Ok(false);
+            }
+        }
+        start += count;
+    }
+    still_may_answer(context.authority(), lease.epoch)?;
+    Ok(true)
+}

@@ -1,0 +1,293 @@
+//! What all requests of a gateway share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use async_trait::async_trait;
+use diptych_catalog::Catalog;
+use diptych_core::cipher::BulkCipher;
+use diptych_core::ids::{ExtentId, NodeName, Row, SiteName};
+use diptych_core::keyring::Keyring;
+use diptych_core::keys;
+use diptych_core::placement::PlacementMap;
+use diptych_core::planner::Survive;
+use diptych_core::records::{CodingPlan, Position, Record};
+use tokio::sync::{Notify, Semaphore};
+
+use crate::agents::{AgentDial, AgentPool, Agents};
+use crate::authority::Authority;
+use crate::clock::GatewayClock;
+use crate::error::{GatewayError, Result};
+use crate::metrics::Metrics;
+
+/// For this long a node that did not answer counts as down.
+const DOWN_FOR: Duration = Duration::from_secs(5);
+/// Between two looks at map and plan.
+const REFRESH_EVERY: Duration = Duration::from_millis(500);
+
+/// Bounds of what a gateway holds at one time.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Bodies of more than a batch's object that are written at one time; each holds a few stripes.
+    pub streams: usize,
+    /// Bytes of chunks that are read and not yet taken by clients.
+    pub read_bytes: usize,
+    /// Bytes of small bodies that wait for a batch.
+    pub batch_bytes: usize,
+    /// Rows of an extent that are sent whole, together, at most; more are streamed.
+    pub whole_rows: usize,
+    /// A body that is silent for this long is given up.
+    pub body_idle: Duration,
+    /// Time for a request's header.
+    pub header: Duration,
+    /// Connections of each listener.
+    pub connections: usize,
+    /// How long a request waits for its turn before it is told to come again.
+    pub turn: Duration,
+}
+
+impl Default for Limits {
+    /// 256 MiB a process hold these.
+    fn default() -> Self {
+        Self {
+            streams: 16,
+            read_bytes: 80 << 20,
+            batch_bytes: 24 << 20,
+            whole_rows: 2 << 20,
+            body_idle: Duration::from_secs(30),
+            header: Duration::from_secs(15),
+            connections: 2048,
+            turn: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Tells when the other site has what was committed here. `BothSites` waits for it.
+#[async_trait]
+pub trait PeerConfirmation: Send + Sync + 'static {
+    /// Waits until the other site has applied `position` and holds these extents whole; false: not within the time
+    /// that the cluster declares.
+    async fn confirmed(&self, position: Position, extents: &[ExtentId]) -> bool;
+}
+
+/// What a gateway is given.
+pub struct Dependencies {
+    /// The site.
+    pub site: SiteName,
+    /// Its catalog.
+    pub catalog: Arc<dyn Catalog>,
+    /// Its keeper's word.
+    pub authority: Arc<dyn Authority>,
+    /// The opened keyring.
+    pub keyring: Keyring,
+    /// The bulk cipher.
+    pub cipher: Arc<dyn BulkCipher>,
+    /// How agents are reached.
+    pub dial: AgentDial,
+    /// What is to be survived.
+    pub survive: Survive,
+    /// Waited for before a write is acknowledged, where both sites must have it.
+    pub peer: Option<Arc<dyn PeerConfirmation>>,
+}
+
+/// What all requests share.
+pub struct Context {
+    site: SiteName,
+    catalog: Arc<dyn Catalog>,
+    authority: Arc<dyn Authority>,
+    keyring: ArcSwap<Keyring>,
+    cipher: Arc<dyn BulkCipher>,
+    pool: AgentPool,
+    plan: ArcSwapOption<CodingPlan>,
+    survive: Survive,
+    peer: Option<Arc<dyn PeerConfirmation>>,
+    clock: GatewayClock,
+    metrics: Metrics,
+    limits: Limits,
+    streams: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
+    down: Mutex<HashMap<NodeName, Instant>>,
+    refresh: Notify,
+}
+
+impl Context {
+    /// Reads map and plan; a site that has none yet gets them by the refresh that runs later.
+    pub async fn new(given: Dependencies, limits: Limits) -> Result<Self> {
+        let metrics = Metrics::new().map_err(|error| GatewayError::Internal(error.to_string()))?;
+        let context = Self {
+            pool: AgentPool::new(given.site.clone(), given.dial),
+            site: given.site,
+            catalog: given.catalog,
+            authority: given.authority,
+            keyring: ArcSwap::from_pointee(given.keyring),
+            cipher: given.cipher,
+            plan: ArcSwapOption::empty(),
+            survive: given.survive,
+            peer: given.peer,
+            clock: GatewayClock::default(),
+            metrics,
+            streams: Arc::new(Semaphore::new(limits.streams)),
+            reads: Arc::new(Semaphore::new(limits.read_bytes)),
+            limits,
+            down: Mutex::default(),
+            refresh: Notify::new(),
+        };
+        context.refresh_now().await?;
+        Ok(context)
+    }
+
+    /// The site.
+    pub fn site(&self) -> &SiteName {
+        &self.site
+    }
+
+    /// Its catalog.
+    pub fn catalog(&self) -> &Arc<dyn Catalog> {
+        &self.catalog
+    }
+
+    /// Its keeper's word.
+    pub fn authority(&self) -> &dyn Authority {
+        self.authority.as_ref()
+    }
+
+    /// The bulk cipher.
+    pub fn cipher(&self) -> &Arc<dyn BulkCipher> {
+        &self.cipher
+    }
+
+    /// The clock.
+    pub fn clock(&self) -> &GatewayClock {
+        &self.clock
+    }
+
+    /// The counters.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The bounds.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// What is to be survived.
+    pub fn survive(&self) -> Survive {
+        self.survive
+    }
+
+    /// Whom a write waits for, besides.
+    pub fn peer(&self) -> Option<&Arc<dyn PeerConfirmation>> {
+        self.peer.as_ref()
+    }
+
+    /// The site's agents.
+    pub fn agents(&self) -> Arc<Agents> {
+        self.pool.current()
+    }
+
+    /// Turns of streamed bodies.
+    pub(crate) fn streams(&self) -> &Arc<Semaphore> {
+        &self.streams
+    }
+
+    /// Room for chunks of answers, in bytes.
+    pub(crate) fn reads(&self) -> &Arc<Semaphore> {
+        &self.reads
+    }
+
+    /// Takes a keyring into use: after a rotation, or the join.
+    pub fn set_keyring(&self, keyring: Keyring) {
+        self.keyring.store(Arc::new(keyring));
+    }
+
+    /// The keyring.
+    pub fn keyring(&self) -> Arc<Keyring> {
+        self.keyring.load_full()
+    }
+
+    /// The coding in force: k, and this site's rows.
+    pub fn coding(&self) -> Result<(u8, Vec<Row>)> {
+        let plan = self.plan()?;
+        let sites = self.rows_by_site(&plan);
+        let own = sites.first().filter(|(site, ..)| *site == self.site);
+        let (_, first, count) = own.ok_or_else(|| {
+            GatewayError::NotReady(format!("the coding plan has no rows for site {}", self.site))
+        })?;
+        Ok((plan.needed, (first.0..first.0 + count).map(Row).collect()))
+    }
+
+    /// The plan in force.
+    pub fn plan(&self) -> Result<Arc<CodingPlan>> {
+        let missing = || GatewayError::NotReady("the catalog has no coding plan yet".to_owned());
+        self.plan.load_full().ok_or_else(missing)
+    }
+
+    /// First row and number of rows by site: the writer's site takes 0…f−1, the others the next.
+    pub fn rows_by_site(&self, plan: &CodingPlan) -> Vec<(SiteName, Row, u8)> {
+        let own = plan.rows.iter().filter(|(site, _)| *site == self.site);
+        let others = plan.rows.iter().filter(|(site, _)| *site != self.site);
+        let mut next = 0;
+        own.chain(others)
+            .map(|(site, rows)| {
+                let first = next;
+                next += rows;
+                (site.clone(), Row(first), *rows)
+            })
+            .collect()
+    }
+
+    /// A node did not answer.
+    pub fn note_unreachable(&self, node: &NodeName) {
+        let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
+        down.insert(node.clone(), Instant::now());
+    }
+
+    /// A node answered.
+    pub fn note_reachable(&self, node: &NodeName) {
+        self.down.lock().unwrap_or_else(PoisonError::into_inner).remove(node);
+    }
+
+    /// Whether a node did not answer lately.
+    pub fn is_unreachable(&self, node: &NodeName) -> bool {
+        let down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
+        down.get(node).is_some_and(|since| since.elapsed() < DOWN_FOR)
+    }
+
+    /// Asks for a look at map and plan now.
+    pub fn want_refresh(&self) {
+        self.refresh.notify_one();
+    }
+
+    /// Reads map and plan anew.
+    pub async fn refresh_now(&self) -> Result<()> {
+        let view = self.catalog.view().await?;
+        if let Some(raw) = view.get(&keys::map(&self.site))? {
+            self.pool.take(PlacementMap::decode(&raw)?);
+        }
+        if let Some((_, raw)) = view.last(&keys::prefix_range(b"s/plan/"))? {
+            let plan = CodingPlan::decode(&raw)?;
+            if self.plan.load().as_deref() != Some(&plan) {
+                tracing::info!(needed = plan.needed, rows = ?plan.rows, "coding plan");
+                self.plan.store(Some(Arc::new(plan)));
+            }
+        }
+        let lease = self.authority.sub_lease();
+        let running = lease.is_some_and(|lease| lease.admits(crate::authority::boot_time(), lease.epoch));
+        self.metrics.lease_running.set(i64::from(running));
+        self.metrics.epoch.set(i64::try_from(self.authority.epoch().0).unwrap_or(i64::MAX));
+        Ok(())
+    }
+
+    /// Keeps map and plan fresh, for as long as it is polled.
+    pub async fn keep_fresh(&self) {
+        loop {
+            let _: Result<(), _> = tokio::time::timeout(REFRESH_EVERY, self.refresh.notified()).await;
+            if let Err(error) = self.refresh_now().await {
+                tracing::warn!(%error, "placement map and coding plan could not be read again");
+            }
+        }
+    }
+}

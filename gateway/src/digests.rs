@@ -1,0 +1,175 @@
+//! Checksums of a body: the MD5 that is its etag, and those that the client announced.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use md5::{Digest, Md5};
+use s3s::checksum::ChecksumHasher;
+use s3s::crypto::{Checksum as _, Crc32, Crc32c, Crc64Nvme, Sha1, Sha256};
+
+use crate::error::{GatewayError, Result};
+
+/// A checksum that a client can announce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Algorithm {
+    /// `x-amz-checksum-crc32`
+    Crc32,
+    /// `x-amz-checksum-crc32c`
+    Crc32c,
+    /// `x-amz-checksum-crc64nvme`
+    Crc64Nvme,
+    /// `x-amz-checksum-sha1`
+    Sha1,
+    /// `x-amz-checksum-sha256`
+    Sha256,
+}
+
+impl Algorithm {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Crc32, Self::Crc32c, Self::Crc64Nvme, Self::Sha1, Self::Sha256];
+
+    /// The header, in lower case.
+    pub const fn header(self) -> &'static str {
+        match self {
+            Self::Crc32 => "x-amz-checksum-crc32",
+            Self::Crc32c => "x-amz-checksum-crc32c",
+            Self::Crc64Nvme => "x-amz-checksum-crc64nvme",
+            Self::Sha1 => "x-amz-checksum-sha1",
+            Self::Sha256 => "x-amz-checksum-sha256",
+        }
+    }
+
+    /// The algorithm as `x-amz-sdk-checksum-algorithm` or `x-amz-trailer` names it.
+    pub fn parse(text: &str) -> Option<Self> {
+        let text = text.trim().to_ascii_lowercase();
+        let name = text.strip_prefix("x-amz-checksum-").unwrap_or(&text);
+        Self::ALL.into_iter().find(|algorithm| algorithm.header().ends_with(&format!("-{name}")))
+    }
+}
+
+/// What the client says of its body.
+#[derive(Debug, Clone, Default)]
+pub struct Announced {
+    /// `Content-MD5`.
+    pub md5: Option<[u8; 16]>,
+    /// Others, base64 as in the header.
+    pub sums: Vec<(Algorithm, String)>,
+    /// To be computed though not announced yet: a trailer will.
+    pub wanted: Vec<Algorithm>,
+}
+
+impl Announced {
+    /// Reads `Content-MD5`.
+    pub fn set_md5(&mut self, base64: &str) -> Result<()> {
+        let bytes = STANDARD.decode(base64.trim()).map_err(|_| GatewayError::InvalidDigest("Content-MD5"))?;
+        self.md5 = Some(bytes.try_into().map_err(|_| GatewayError::InvalidDigest("Content-MD5"))?);
+        Ok(())
+    }
+}
+
+/// Sums of a body, updated as it comes.
+pub struct Digests {
+    md5: Md5,
+    others: Option<ChecksumHasher>,
+}
+
+/// Sums of a whole body.
+#[derive(Debug, Clone)]
+pub struct Sums {
+    /// MD5.
+    pub md5: [u8; 16],
+    /// Base64, by algorithm.
+    pub others: Vec<(Algorithm, String)>,
+}
+
+impl Digests {
+    /// MD5, and what the client announced.
+    pub fn new(announced: &Announced) -> Self {
+        let algorithms: Vec<Algorithm> =
+            announced.sums.iter().map(|(algorithm, _)| *algorithm).chain(announced.wanted.iter().copied()).collect();
+        let wants = |algorithm| algorithms.contains(&algorithm);
+        let others = ChecksumHasher {
+            crc32: wants(Algorithm::Crc32).then(Crc32::new),
+            crc32c: wants(Algorithm::Crc32c).then(Crc32c::new),
+            sha1: wants(Algorithm::Sha1).then(Sha1::new),
+            sha256: wants(Algorithm::Sha256).then(Sha256::new),
+            crc64nvme: wants(Algorithm::Crc64Nvme).then(Crc64Nvme::new),
+        };
+        Self { md5: Md5::new(), others: (!algorithms.is_empty()).then_some(others) }
+    }
+
+    /// The next bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.md5.update(bytes);
+        if let Some(others) = &mut self.others {
+            others.update(bytes);
+        }
+    }
+
+    /// The sums.
+    pub fn finish(self) -> Sums {
+        let mut others = Vec::new();
+        if let Some(sums) = self.others.map(ChecksumHasher::finalize) {
+            let all = [
+                (Algorithm::Crc32, sums.checksum_crc32),
+                (Algorithm::Crc32c, sums.checksum_crc32c),
+                (Algorithm::Crc64Nvme, sums.checksum_crc64nvme),
+                (Algorithm::Sha1, sums.checksum_sha1),
+                (Algorithm::Sha256, sums.checksum_sha256),
+            ];
+            others.extend(all.into_iter().filter_map(|(algorithm, sum)| Some((algorithm, sum?))));
+        }
+        Sums { md5: self.md5.finalize().into(), others }
+    }
+}
+
+impl Sums {
+    /// One of them.
+    pub fn get(&self, wanted: Algorithm) -> Option<&str> {
+        self.others.iter().find(|(algorithm, _)| *algorithm == wanted).map(|(_, sum)| sum.as_str())
+    }
+
+    /// Compares them with what the client announced.
+    pub fn check(&self, announced: &Announced) -> Result<()> {
+        if let Some(md5) = announced.md5
+            && md5 != self.md5
+        {
+            let (found, announced) = (STANDARD.encode(self.md5), STANDARD.encode(md5));
+            return Err(GatewayError::BadDigest { what: "Content-MD5", found, announced });
+        }
+        for (algorithm, sum) in &announced.sums {
+            let found = self.get(*algorithm).unwrap_or_default();
+            if found != sum.trim() {
+                let (found, announced) = (found.to_owned(), sum.clone());
+                return Err(GatewayError::BadDigest { what: algorithm.header(), found, announced });
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_sum_is_named() {
+        let mut announced = Announced::default();
+        announced.sums.push((Algorithm::Crc32c, "AAAAAA==".to_owned()));
+        let mut digests = Digests::new(&announced);
+        digests.update(b"hello ");
+        digests.update(b"world");
+        let sums = digests.finish();
+        assert_eq!(hex::encode(sums.md5), "5eb63bbbe01eeed093cb22bb8f5acdc3");
+        assert_eq!(sums.get(Algorithm::Crc32c), Some("yZRlqg=="));
+        let error = sums.check(&announced).expect_err("it differs");
+        assert!(error.to_string().starts_with("x-amz-checksum-crc32c of the body is yZRlqg=="), "{error}");
+    }
+
+    #[test]
+    fn algorithms_are_known_by_both_of_their_names() {
+        assert_eq!(Algorithm::parse("CRC64NVME"), Some(Algorithm::Crc64Nvme));
+        assert_eq!(Algorithm::parse("x-amz-checksum-sha256"), Some(Algorithm::Sha256));
+        assert_eq!(Algorithm::parse("crc32"), Some(Algorithm::Crc32));
+        assert_eq!(Algorithm::parse("md4"), None);
+    }
+}

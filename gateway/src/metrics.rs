@@ -1,0 +1,99 @@
+//! What a gateway counts.
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
+
+/// Seconds: from a cached read to an upload that waits for a slow disk.
+const LATENCIES: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+
+/// Counters of one gateway, in a registry of their own.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Requests by front, operation and status.
+    pub requests: IntCounterVec,
+    /// Seconds to the answer's header, by front and operation.
+    pub latency: HistogramVec,
+    /// Bytes of plaintext taken from clients.
+    pub bytes_in: IntCounter,
+    /// Bytes of plaintext given to clients.
+    pub bytes_out: IntCounter,
+    /// Connections that are open.
+    pub connections: IntGauge,
+    /// Rows written, by outcome: durable, failed, elsewhere (sent once more to another device).
+    pub rows_written: IntCounterVec,
+    /// Reads that had to decode or to ask again.
+    pub degraded_reads: IntCounter,
+    /// Rows that did not read, by category.
+    pub rows_unreadable: IntCounterVec,
+    /// Requests refused, by code.
+    pub refusals: IntCounterVec,
+    /// Objects in a shared extent.
+    pub batch_objects: Histogram,
+    /// Head changes that were planned anew since another writer was faster.
+    pub commit_retries: IntCounter,
+    /// 1 while the sub-lease runs.
+    pub lease_running: IntGauge,
+    /// The newest epoch known.
+    pub epoch: IntGauge,
+}
+
+impl Metrics {
+    /// Fails only if two of the names below were the same.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new_custom(Some("diptych_gateway".to_owned()), None)?;
+        let counters = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+            let made = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(made.clone()))?;
+            Ok(made)
+        };
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let made = IntCounter::new(name, help)?;
+            registry.register(Box::new(made.clone()))?;
+            Ok(made)
+        };
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let made = IntGauge::new(name, help)?;
+            registry.register(Box::new(made.clone()))?;
+            Ok(made)
+        };
+        let options = HistogramOpts::new("request_seconds", "Seconds to the answer").buckets(LATENCIES.to_vec());
+        let latency = HistogramVec::new(options, &["front", "operation"])?;
+        registry.register(Box::new(latency.clone()))?;
+        let sizes = vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
+        let batch_objects =
+            Histogram::with_opts(HistogramOpts::new("batch_objects", "Objects that shared an extent").buckets(sizes))?;
+        registry.register(Box::new(batch_objects.clone()))?;
+        Ok(Self {
+            requests: counters("requests_total", "Requests", &["front", "operation", "status"])?,
+            latency,
+            bytes_in: counter("bytes_in_total", "Bytes of plaintext taken from clients")?,
+            bytes_out: counter("bytes_out_total", "Bytes of plaintext given to clients")?,
+            connections: gauge("connections", "Open connections")?,
+            rows_written: counters("rows_written_total", "Rows written", &["outcome"])?,
+            degraded_reads: counter("degraded_reads_total", "Reads that decoded, or asked another device")?,
+            rows_unreadable: counters("rows_unreadable_total", "Rows that did not read", &["category"])?,
+            refusals: counters("refusals_total", "Requests refused", &["front", "code"])?,
+            batch_objects,
+            commit_retries: counter("commit_retries_total", "Commits planned anew after a race")?,
+            lease_running: gauge("lease_running", "1 while this gateway may acknowledge writes")?,
+            epoch: gauge("epoch", "Newest epoch known")?,
+            registry,
+        })
+    }
+
+    /// The registry: whoever runs the gateway may add to it.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// All of it in Prometheus's text format.
+    pub fn text(&self) -> String {
+        let mut text = Vec::new();
+        match TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            Ok(()) => String::from_utf8(text).unwrap_or_default(),
+            Err(error) => format!("# metrics can't be shown: {error}\n"),
+        }
+    }
+}

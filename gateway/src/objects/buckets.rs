@@ -1,0 +1,163 @@
+//! Buckets. A bucket belongs to the namespace that created it; for others it does not exist.
+
+use bytes::Bytes;
+use diptych_catalog::{Change, Expect, Guard, Write};
+use diptych_core::ids::BucketId;
+use diptych_core::keys;
+use diptych_core::records::{Bucket, Head, HeadBody, Record};
+use rand::Rng;
+
+use super::Objects;
+use crate::authority::may_write;
+use crate::commit::commit_plain;
+use crate::error::{GatewayError, Result};
+
+impl Objects {
+    /// The bucket, if it is the namespace's.
+    pub async fn bucket(&self, namespace: &str, name: &str) -> Result<Bucket> {
+        let view = self.context.catalog().view().await?;
+        find(view.as_ref(), namespace, name)
+    }
+
+    /// Creates a bucket.
+    pub async fn create_bucket(&self, namespace: &str, name: &str) -> Result<Bucket> {
+        check_name(name)?;
+        let lease = may_write(self.context.authority())?;
+        let bucket = Bucket {
+            id: BucketId(rand::rng().random()),
+            namespace: namespace.to_owned(),
+            created_ms: self.context.clock().now_ms(),
+            versioning: false,
+        };
+        let key = keys::bucket(name);
+        let value = Bytes::from(bucket.encode());
+        let change = Change {
+            guards: vec![Guard { key: key.clone(), expect: Expect::Absent }],
+            writes: vec![Write::Put(key.clone(), value.clone())],
+        };
+        let landed = |view: &dyn diptych_catalog::View| Ok(view.get(&key)?.as_ref() == Some(&value));
+        if commit_plain(&self.context, &lease, change, landed).await? {
+            return Ok(bucket);
+        }
+        match self.bucket(namespace, name).await {
+            Ok(_) => Err(GatewayError::BucketExists(name.to_owned())),
+            Err(GatewayError::NoSuchBucket(_)) => Err(GatewayError::BucketTaken(name.to_owned())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The bucket, made where it is missing.
+    pub async fn bucket_or_create(&self, namespace: &str, name: &str) -> Result<Bucket> {
+        match self.bucket(namespace, name).await {
+            Err(GatewayError::NoSuchBucket(_)) => match self.create_bucket(namespace, name).await {
+                Err(GatewayError::BucketExists(_)) => self.bucket(namespace, name).await,
+                other => other,
+            },
+            other => other,
+        }
+    }
+
+    /// Deletes an empty bucket.
+    pub async fn delete_bucket(&self, namespace: &str, name: &str) -> Result<()> {
+        let lease = may_write(self.context.authority())?;
+        let key = keys::bucket(name);
+        let view = self.context.catalog().view().await?;
+        let bucket = find(view.as_ref(), namespace, name)?;
+        let Some(value) = view.get(&key)? else { return Err(GatewayError::NoSuchBucket(name.to_owned())) };
+        if !is_empty(view.as_ref(), &bucket)? {
+            return Err(GatewayError::BucketNotEmpty(name.to_owned()));
+        }
+        drop(view);
+        let change = Change {
+            guards: vec![Guard { key: key.clone(), expect: Expect::Value(value) }],
+            writes: vec![Write::Delete(key.clone())],
+        };
+        let landed = |view: &dyn diptych_catalog::View| Ok(view.get(&key)?.is_none());
+        match commit_plain(&self.context, &lease, change, landed).await? {
+            true => Ok(()),
+            false => Err(GatewayError::Busy("the bucket was changed meanwhile")),
+        }
+    }
+
+    /// The namespace's buckets, by name.
+    pub async fn buckets(&self, namespace: &str) -> Result<Vec<(String, Bucket)>> {
+        let view = self.context.catalog().view().await?;
+        let mut found = Vec::new();
+        let mut range = keys::buckets();
+        loop {
+            let page = view.scan(&range, 1000)?;
+            for (key, value) in &page.entries {
+                let bucket = Bucket::decode(value)?;
+                if let Some(name) = keys::bucket_name(key)
+                    && bucket.namespace == namespace
+                {
+                    found.push((name.to_owned(), bucket));
+                }
+            }
+            match page.next {
+                Some(next) => range.start = next,
+                None => return Ok(found),
+            }
+        }
+    }
+}
+
+pub(crate) fn find(view: &dyn diptych_catalog::View, namespace: &str, name: &str) -> Result<Bucket> {
+    let missing = || GatewayError::NoSuchBucket(name.to_owned());
+    let bucket = Bucket::decode(&view.get(&keys::bucket(name))?.ok_or_else(missing)?)?;
+    if bucket.namespace == namespace { Ok(bucket) } else { Err(missing()) }
+}
+
+/// No object and no upload; tombstones and older versions do not count.
+fn is_empty(view: &dyn diptych_catalog::View, bucket: &Bucket) -> Result<bool> {
+    if !view.scan(&keys::uploads(bucket.id, b""), 1)?.entries.is_empty() {
+        return Ok(false);
+    }
+    let mut range = keys::heads(bucket.id, b"");
+    loop {
+        let page = view.scan(&range, 1000)?;
+        for (_, value) in &page.entries {
+            if matches!(Head::decode(value)?.body, HeadBody::Object(_)) {
+                return Ok(false);
+            }
+        }
+        match page.next {
+            Some(next) => range.start = next,
+            None => return Ok(true),
+        }
+    }
+}
+
+/// S3's rules for names of buckets.
+fn check_name(name: &str) -> Result<()> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
+    let ends = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let bytes = name.as_bytes();
+    let fine = (3..=63).contains(&bytes.len())
+        && bytes.iter().copied().all(allowed)
+        && ends(bytes.first())
+        && ends(bytes.last())
+        && !name.contains("..")
+        && name.parse::<std::net::Ipv4Addr>().is_err();
+    if fine {
+        return Ok(());
+    }
+    Err(GatewayError::InvalidArgument(format!(
+        "{name:?} is not a name of a bucket: 3 to 63 of a-z, 0-9, '.' and '-', a letter or digit at both ends"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_rules_of_s3() {
+        for good in ["files", "my.bucket-2", "abc"] {
+            check_name(good).expect("a name");
+        }
+        for bad in ["ab", "Files", "a_b", "-abc", "abc.", "a..b", "192.168.1.1", &"a".repeat(64)] {
+            assert!(check_name(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Reading an object, or a range of it.
+
+use std::ops::Range;
+
+use diptych_core::records::{Object, VersionRef};
+
+use super::conditions::ReadConditions;
+use super::{ObjectInfo, Objects, etag_text};
+use crate::commit::blobs_of;
+use crate::error::{GatewayError, Result};
+use crate::read::{BodyStream, open_stream};
+
+/// The bytes that a request asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wanted {
+    /// All.
+    All,
+    /// From a byte on, up to and with another.
+    From(u64, Option<u64>),
+    /// The last so many.
+    Last(u64),
+}
+
+impl Wanted {
+    /// Reads a `Range` header. None: it is none that is understood, and so means all (RFC 9110, 14.2).
+    pub fn parse(header: &str) -> Option<Self> {
+        let (first, last) = header.trim().strip_prefix("bytes=")?.split_once('-')?;
+        let (first, last) = (first.trim(), last.trim());
+        if first.is_empty() {
+            return last.parse().ok().map(Self::Last);
+        }
+        let first = first.parse().ok()?;
+        let last = if last.is_empty() { None } else { Some(last.parse().ok()?) };
+        last.is_none_or(|last| last >= first).then_some(Self::From(first, last))
+    }
+
+    /// The range in an object of so many bytes.
+    pub fn resolve(self, size: u64) -> Result<Range<u64>> {
+        match self {
+            Self::All => Ok(0..size),
+            Self::From(first, last) if first < size => Ok(first..last.map_or(size, |last| (last + 1).min(size))),
+            Self::Last(count) if count > 0 && size > 0 => Ok(size.saturating_sub(count)..size),
+            Self::From(..) | Self::Last(_) => Err(GatewayError::InvalidRange(size)),
+        }
+    }
+}
+
+/// An object, and its bytes as they come.
+pub struct Download {
+    /// The object.
+    pub info: ObjectInfo,
+    /// Which of its bytes.
+    pub range: Range<u64>,
+    /// They are not all of it.
+    pub partial: bool,
+    /// The bytes.
+    pub body: BodyStream,
+}
+
+impl Objects {
+    /// Begins to read. Errors after that break the body off.
+    pub async fn get(
+        &self,
+        namespace: &str,
+        bucket: &str,
+        key: &str,
+        wanted: Wanted,
+        conditions: &ReadConditions,
+    ) -> Result<Download> {
+        super::types::check_key(key)?;
+        let view = self.context.catalog().view().await?;
+        let found = super::buckets::find(view.as_ref(), namespace, bucket)?;
+        let info = super::tags::describe(view.as_ref(), bucket, found.id, key)?;
+        conditions.check(&etag_text(&info.object.etag), info.object.modified_ms)?;
+        let range = wanted.resolve(info.object.size)?;
+        let ObjectInfo { at, object, .. } = &info;
+        let blobs = self.blobs(view.as_ref(), found.id, *at, object)?;
+        drop(view);
+        let body = open_stream(&self.context, &blobs, range.clone()).await?;
+        let partial = wanted != Wanted::All;
+        Ok(Download { info, range, partial, body })
+    }
+
+    pub(crate) fn blobs(
+        &self,
+        view: &dyn diptych_catalog::View,
+        bucket: diptych_core::ids::BucketId,
+        at: VersionRef,
+        object: &Object,
+    ) -> Result<Vec<diptych_core::records::Blob>> {
+        blobs_of(view, bucket, at.version, &object.content)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_as_rfc_9110_says() {
+        assert_eq!(Wanted::parse("bytes=0-9"), Some(Wanted::From(0, Some(9))));
+        assert_eq!(Wanted::parse("bytes=5-"), Some(Wanted::From(5, None)));
+        assert_eq!(Wanted::parse("bytes=-3"), Some(Wanted::Last(3)));
+        assert_eq!(Wanted::parse("bytes=9-3"), None);
+        assert_eq!(Wanted::parse("lines=1-2"), None);
+        assert_eq!(Wanted::From(5, Some(100)).resolve(10).expect("it overlaps"), 5..10);
+        assert_eq!(Wanted::Last(100).resolve(10).expect("all of it"), 0..10);
+        assert!(Wanted::From(10, None).resolve(10).is_err());
+        assert!(Wanted::Last(0).resolve(10).is_err());
+        assert_eq!(Wanted::All.resolve(0).expect("an empty object"), 0..0);
+    }
+}

@@ -1,0 +1,88 @@
+//! What callers of the object layer see of objects.
+
+use std::fmt;
+
+use diptych_core::ids::{Epoch, SiteName};
+use diptych_core::records::{Etag, Object, VersionRef};
+
+use crate::error::{GatewayError, Result};
+
+/// Longest key, in bytes (S3's limit).
+pub const MAX_KEY_BYTES: usize = 1024;
+/// Largest object, in bytes (S3's limit).
+pub const MAX_OBJECT_BYTES: u64 = 5 << 40;
+/// Largest body of one request, in bytes (S3's limit).
+pub const MAX_REQUEST_BYTES: u64 = 5 << 30;
+
+/// Refuses keys that S3 has no room for.
+pub(crate) fn check_key(key: &str) -> Result<()> {
+    match key.len() {
+        0 => Err(GatewayError::InvalidArgument("the key is empty".to_owned())),
+        1..=MAX_KEY_BYTES => Ok(()),
+        bytes => Err(GatewayError::KeyTooLong(bytes)),
+    }
+}
+
+/// `9e107d9d372bb6826bd81d3542a419d6`, or `…-3` for an upload of three parts; without quotes.
+pub fn etag_text(etag: &Etag) -> String {
+    match etag.parts {
+        0 => hex::encode(etag.md5),
+        parts => format!("{}-{parts}", hex::encode(etag.md5)),
+    }
+}
+
+/// An object as it is described.
+#[derive(Debug, Clone)]
+pub struct ObjectInfo {
+    /// Its key.
+    pub key: String,
+    /// The version.
+    pub at: VersionRef,
+    /// The description.
+    pub object: Object,
+}
+
+impl ObjectInfo {
+    /// Value of a stored header, by its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.object.headers.iter().find(|(stored, _)| stored == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The etag as text, without quotes.
+    pub fn etag(&self) -> String {
+        etag_text(&self.object.etag)
+    }
+}
+
+/// Rows of a write that are durable in a site.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SiteRows {
+    /// The site.
+    pub site: SiteName,
+    /// Durable rows of the extent that has fewest.
+    pub durable: u8,
+    /// Rows that the coding has there.
+    pub of: u8,
+}
+
+/// What a writer learns: where its bytes are durable, and under which epoch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// Term in which it was committed.
+    pub epoch: Epoch,
+    /// By site.
+    pub sites: Vec<SiteRows>,
+    /// Whole in one site only, of two.
+    pub exposed: bool,
+}
+
+impl fmt::Display for Receipt {
+    /// `epoch=1; east=6/6; exposed=no`
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "epoch={}", self.epoch)?;
+        for rows in &self.sites {
+            write!(formatter, "; {}={}/{}", rows.site, rows.durable, rows.of)?;
+        }
+        write!(formatter, "; exposed={}", if self.exposed { "yes" } else { "no" })
+    }
+}

@@ -1,0 +1,114 @@
+//! An extent as the catalog knows it: its coding, and where this site's rows are.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use bytes::Bytes;
+use diptych_catalog::View;
+use diptych_core::ids::{ExtentId, Row};
+use diptych_core::keys;
+use diptych_core::records::{Extent, PlacedRow, Placement, Record};
+use diptych_core::tail::{TAIL_GUESS, Tail, TailError};
+
+use super::rows::RangeReader;
+use crate::agents::Agents;
+use crate::context::Context;
+use crate::error::{GatewayError, Result};
+
+/// An extent and its rows in this site.
+#[derive(Debug, Clone)]
+pub(crate) struct ExtentPlace {
+    /// Which.
+    pub id: ExtentId,
+    /// Its coding, length and hash.
+    pub record: Extent,
+    /// Where this site's rows are.
+    pub placed: Vec<PlacedRow>,
+}
+
+impl ExtentPlace {
+    /// As a view shows it.
+    pub(crate) fn find(context: &Context, view: &dyn View, id: ExtentId) -> Result<Self> {
+        let raw = view.get(&keys::extent(id))?;
+        let raw = raw.ok_or_else(|| GatewayError::Corrupt(format!("extent {id} is named and not in the catalog")))?;
+        let placement = view.get(&keys::placement(context.site(), id))?;
+        let placed = placement.as_deref().map(Placement::decode).transpose()?;
+        Ok(Self { id, record: Extent::decode(&raw)?, placed: placed.map_or_else(Vec::new, |placement| placement.rows) })
+    }
+
+    /// Refuses an extent of which too few rows are on devices that are there at all.
+    pub(crate) fn check(&self, context: &Context, agents: &Agents) -> Result<()> {
+        let there = |row: &&PlacedRow| {
+            let node = agents.node_of(row.device);
+            node.is_some_and(|node| agents.client(node).is_some() && !context.is_unreachable(node))
+        };
+        let present: Vec<u8> = self.placed.iter().filter(there).map(|row| row.row.0).collect();
+        if present.len() >= usize::from(self.record.needed) {
+            return Ok(());
+        }
+        Err(GatewayError::InsufficientFragments {
+            extent: self.id,
+            needed: self.record.needed,
+            present,
+            unreadable: self.describe_missing(context, agents, &BTreeMap::new()),
+        })
+    }
+
+    /// Row by row what is wrong with those that can't be read.
+    pub(crate) fn describe_missing(
+        &self,
+        context: &Context,
+        agents: &Agents,
+        reasons: &BTreeMap<Row, String>,
+    ) -> String {
+        let mine = self.record.rows.iter().find(|(site, ..)| site == context.site());
+        let (first, count) = mine.map_or((0, 0), |(_, first, count)| (first.0, *count));
+        let describe = |number: u8| {
+            let Some(placed) = self.placed.iter().find(|placed| placed.row.0 == number) else {
+                return Some(format!("row {number} is nowhere in {}", context.site()));
+            };
+            if let Some(reason) = reasons.get(&placed.row) {
+                return Some(reason.clone());
+            }
+            match agents.node_of(placed.device) {
+                None => Some(format!("row {number} on device {}: the device is gone", placed.device)),
+                Some(node) if agents.client(node).is_none() => Some(format!("row {number} on {node}: the node is dead")),
+                Some(node) if context.is_unreachable(node) => {
+                    Some(format!("row {number} on {node}: the node does not answer"))
+                }
+                Some(_) => None,
+            }
+        };
+        let missing: Vec<String> = (first..first.saturating_add(count)).filter_map(describe).collect();
+        missing.join("; ")
+    }
+
+    /// Bytes of the extent. Where rows are gone, the placement is read again: repair may have moved them.
+    pub(crate) async fn read(&self, context: &Context, range: Range<u64>, avoid: &[Row]) -> Result<Bytes> {
+        let agents = context.agents();
+        let first = RangeReader::new(context, &agents, self, avoid).read(range.clone()).await;
+        let Err(GatewayError::InsufficientFragments { .. }) = &first else { return first };
+        let view = context.catalog().view().await?;
+        let moved = Self::find(context, view.as_ref(), self.id)?;
+        drop(view);
+        if moved.placed == self.placed {
+            return first;
+        }
+        RangeReader::new(context, &agents, &moved, avoid).read(range).await
+    }
+
+    /// The extent's tail, for the lengths of its chunks.
+    pub(crate) async fn tail(&self, context: &Context) -> Result<Tail> {
+        let length = u64::from(self.record.length);
+        let mut wanted = TAIL_GUESS as u64;
+        loop {
+            let start = length.saturating_sub(wanted);
+            let end = self.read(context, start..length, &[]).await?;
+            match Tail::parse(&end) {
+                Ok(tail) => return Ok(tail),
+                Err(TailError::Cut { needed, .. }) if needed > wanted && needed <= length => wanted = needed,
+                Err(error) => return Err(GatewayError::Corrupt(format!("extent {}: {error}", self.id))),
+            }
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! From a head back to plaintext: pieces, chunks, rows; other rows where some are missing, slow or wrong.
+
+mod chunks;
+mod extent;
+mod rows;
+mod stream;
+
+pub(crate) use chunks::{Places, PlannedChunk, plan_chunks, read_sealed};
+pub use stream::Download as BodyStream;
+pub(crate) use stream::open_stream;

@@ -1,0 +1,160 @@
+//! Small objects of the same moment share an extent: one append a device, one commit.
+//!
+//! Nothing is ever waited for on purpose: while batches are in flight the next one gathers.
+
+use std::sync::Arc;
+
+use diptych_core::ids::ExtentId;
+use diptych_core::keys;
+use diptych_core::lease::SubLease;
+use diptych_core::records::{Content, Etag, ExtentState, Position, VersionRef};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use super::sealing::Chunk;
+use super::sequence::write_extent;
+use super::tail::Description;
+use crate::authority::may_write;
+use crate::commit::{HeadChange, MAX_CHANGES, SharedExtent, commit_heads};
+use crate::context::Context;
+use crate::error::{GatewayError, Result};
+use crate::objects::NewObject;
+
+/// Batches that are written at one time.
+const IN_FLIGHT: usize = 2;
+/// Sealed bytes of one batch: its rows go out whole.
+const BATCH_BYTES: usize = 5 << 18;
+/// Objects that wait for a batch.
+const QUEUE: usize = 4096;
+
+/// Where small objects are handed in.
+#[derive(Clone)]
+pub(crate) struct Batches {
+    queue: mpsc::Sender<Waiting>,
+    room: Arc<Semaphore>,
+}
+
+/// A small object was committed.
+#[derive(Debug, Clone)]
+pub(crate) struct SmallDone {
+    /// The version.
+    pub at: VersionRef,
+    /// Of the commit.
+    pub position: Position,
+    /// The extent that it shares.
+    pub extent: ExtentId,
+    /// Durable rows of it.
+    pub durable: u8,
+    /// There was an object before.
+    pub replaced: bool,
+}
+
+struct Waiting {
+    object: NewObject,
+    chunk: Chunk,
+    size: u64,
+    etag: Etag,
+    modified_ms: u64,
+    answer: oneshot::Sender<Result<SmallDone>>,
+}
+
+impl Batches {
+    /// Starts the task that gathers; it ends when the last handle is gone.
+    pub(crate) fn start(context: Arc<Context>) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let room = Arc::new(Semaphore::new(context.limits().batch_bytes));
+        tokio::spawn(gather(context, waiting));
+        Self { queue, room }
+    }
+
+    /// Room for small bodies, in bytes.
+    pub(crate) fn room(&self) -> &Arc<Semaphore> {
+        &self.room
+    }
+
+    /// Stores a sealed object with others.
+    pub(crate) async fn store(
+        &self,
+        lease: &SubLease,
+        object: NewObject,
+        chunk: Chunk,
+        (size, etag, modified_ms): (u64, Etag, u64),
+    ) -> Result<SmallDone> {
+        tracing::trace!(epoch = %lease.epoch, size, "a small object waits for a batch");
+        let (answer, answered) = oneshot::channel();
+        let stopped = || GatewayError::Busy("the gateway stops");
+        let waiting = Waiting { object, chunk, size, etag, modified_ms, answer };
+        self.queue.send(waiting).await.map_err(|_| stopped())?;
+        answered.await.map_err(|_| GatewayError::OutcomeUnknown("its batch was stopped".to_owned()))?
+    }
+}
+
+async fn gather(context: Arc<Context>, mut waiting: mpsc::Receiver<Waiting>) {
+    let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
+    while let Some(first) = waiting.recv().await {
+        let Ok(turn) = in_flight.clone().acquire_owned().await else { return };
+        let mut bytes = first.chunk.bytes.len();
+        let mut batch = vec![first];
+        while batch.len() < MAX_CHANGES - 1
+            && bytes < BATCH_BYTES
+            && let Ok(next) = waiting.try_recv()
+        {
+            bytes += next.chunk.bytes.len();
+            batch.push(next);
+        }
+        tokio::spawn(run(context.clone(), batch, turn));
+    }
+}
+
+async fn run(context: Arc<Context>, batch: Vec<Waiting>, turn: OwnedSemaphorePermit) {
+    context.metrics().batch_objects.observe(batch.len() as f64);
+    let mut objects = Vec::with_capacity(batch.len());
+    let mut answers = Vec::with_capacity(batch.len());
+    for waiting in batch {
+        answers.push(waiting.answer);
+        objects.push((waiting.object, waiting.chunk, (waiting.size, waiting.etag, waiting.modified_ms)));
+    }
+    let results = match write(&context, objects).await {
+        Ok(results) => results,
+        Err(error) => answers.iter().map(|_| Err(error.clone())).collect(),
+    };
+    drop(turn);
+    for (answer, result) in answers.into_iter().zip(results) {
+        // Who no longer waits does not want to know.
+        let _: Result<(), _> = answer.send(result);
+    }
+}
+
+async fn write(
+    context: &Arc<Context>,
+    objects: Vec<(NewObject, Chunk, (u64, Etag, u64))>,
+) -> Result<Vec<Result<SmallDone>>> {
+    let lease = may_write(context.authority())?;
+    let describe = |(object, _, (size, etag, _)): &(NewObject, Chunk, (u64, Etag, u64))| Description {
+        size: Some(*size),
+        etag: Some(*etag),
+        ..Description::of(object)
+    };
+    let descriptions: Vec<Description> = objects.iter().map(describe).collect();
+    let chunks: Vec<Chunk> = objects.iter().map(|(_, chunk, _)| chunk.clone()).collect();
+    let (extent, blobs) = write_extent(context, &lease, &chunks, &descriptions).await?;
+    drop(chunks);
+    let entering = extent.entering(context, ExtentState::Live);
+    let key = keys::extent(extent.id);
+    let record = extent.encoded(ExtentState::Live);
+    let writes = entering.writes.into_iter().filter(|write| *write.key() != key).collect();
+    let shared = SharedExtent { key, record, writes };
+    let changes: Vec<HeadChange> = objects
+        .into_iter()
+        .zip(blobs)
+        .map(|((object, _, (size, etag, modified_ms)), blob)| {
+            object.into_change(size, etag, modified_ms, Content::Inline(vec![blob]), Vec::new(), Vec::new())
+        })
+        .collect();
+    let committed = commit_heads(context, &lease, &changes, Some(&shared)).await;
+    let (extent, durable) = (extent.id, extent.placement.rows.len() as u8);
+    let done = |result: Result<crate::commit::CommittedHead>| {
+        let head = result?;
+        Ok(SmallDone { at: head.at, position: head.position, extent, durable, replaced: head.replaced.is_some() })
+    };
+    Ok(committed.into_iter().map(done).collect())
+}

@@ -1,0 +1,16 @@
+//! From plaintext to durable extents: seal, code, place, and enter into the catalog.
+
+mod batch;
+mod coder;
+mod durability;
+mod rows;
+mod sealing;
+mod sequence;
+mod tail;
+mod written;
+
+pub(crate) use batch::Batches;
+pub(crate) use sealing::{Chunk, Prepared, SMALL_BODY, on_cpu, prepare_small, write_body};
+pub(crate) use sequence::ExtentSequence;
+pub(crate) use tail::Description;
+pub(crate) use written::{Written, WrittenExtent};
