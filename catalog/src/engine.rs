@@ -64,7 +64,8 @@ pub enum CatalogError {
         /// The key, escaped.
         key: String,
     },
-    /// The answer did not come: it may have been done.
+    /// The answer did not come: it may have been done, and may even be done after a read that does not show it yet. Only
+    /// a commit whose guards can't hold beside it settles that.
     #[error("the catalog did not answer, the outcome is unknown: {reason}")]
     Unclear {
         /// What the engine said.

@@ -58,7 +58,7 @@ impl RedbCatalog {
     /// Opens the catalog of `site`, or makes an empty one. Only one process may have it open.
     ///
     /// # Errors
-    /// `Unavailable`: it is open elsewhere, or its disk says no. `Corrupt`: it is damaged, of another site, or no
+    /// `Unavailable`: it is open elsewhere, of another site, or its disk says no. `Corrupt`: it is damaged, or no
     /// catalog.
     pub fn open(path: &Path, site: SiteName, options: &RedbOptions) -> Result<Self, CatalogError> {
         let disk = Disk::open(path, options.cache_bytes, options.meta(&site))?;
@@ -93,7 +93,7 @@ impl RedbCatalog {
 impl RedbOptions {
     fn meta(&self, site: &SiteName) -> Meta {
         let incarnation = self.incarnation.unwrap_or_else(rand::random);
-        Meta { site: site.clone(), incarnation, revision: 0, floor: 0, engine: Vec::new() }
+        Meta { site: site.clone(), incarnation, revision: 0, floor: 0, engine: "redb".to_owned() }
     }
 }
 

@@ -96,7 +96,7 @@ async fn the_catalog_of_another_site_is_refused() {
     let path = folder.path().join("catalog");
     drop(open(&path).unwrap());
     let refused = RedbCatalog::open(&path, "west".parse().unwrap(), &RedbOptions::default()).unwrap_err();
-    assert!(reason(&refused).contains("site east, not of west"), "{refused}");
+    assert!(reason(&refused).contains("site east and engine redb, not of west"), "{refused}");
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 pub(crate) use self::error::{corrupt, storage, unavailable};
 pub(crate) use self::feed::follow;
+pub(crate) use self::log::{Changed, is_fed};
 pub(crate) use self::tables::{Meta, Tables};
 pub(crate) use self::view::DiskView;
 use crate::{CatalogError, FeedStart};

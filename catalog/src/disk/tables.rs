@@ -9,7 +9,7 @@ use redb::{
     WriteTransaction,
 };
 
-use super::error::{corrupt, storage};
+use super::error::{corrupt, storage, unavailable};
 use super::log::{self, Changed};
 use crate::{Batch, CatalogError, Change, Expect, Outcome, Write};
 
@@ -36,8 +36,8 @@ pub(crate) struct Meta {
     pub(crate) revision: u64,
     /// The log holds all after this revision.
     pub(crate) floor: u64,
-    /// What else the engine keeps about it.
-    pub(crate) engine: Vec<u8>,
+    /// The engine that made it, and what it is a mirror of.
+    pub(crate) engine: String,
 }
 
 impl Meta {
@@ -53,7 +53,7 @@ impl Meta {
     fn encode(&self) -> Vec<u8> {
         let site = self.site.as_str().as_bytes();
         let numbers = [self.incarnation, self.revision, self.floor].map(u64::to_be_bytes);
-        [&[FORMAT, site.len() as u8], site, &numbers.concat(), &self.engine].concat()
+        [&[FORMAT, site.len() as u8], site, &numbers.concat(), self.engine.as_bytes()].concat()
     }
 
     fn decode(encoded: &[u8]) -> Result<Self, CatalogError> {
@@ -75,7 +75,7 @@ impl Meta {
             incarnation: u64::from_be_bytes(*incarnation),
             revision: u64::from_be_bytes(*revision),
             floor: u64::from_be_bytes(*floor),
-            engine: engine.to_vec(),
+            engine: std::str::from_utf8(engine).ok()?.to_owned(),
         })
     }
 
@@ -102,10 +102,13 @@ impl<'txn> Tables<'txn> {
         match reader.open_table(META) {
             Ok(_) => {
                 let found = Meta::read(&reader)?;
-                return if found.site == new.site {
+                return if (&found.site, &found.engine) == (&new.site, &new.engine) {
                     Ok(found.position())
                 } else {
-                    Err(corrupt(format!("it is the catalog of site {}, not of {}", found.site, new.site)))
+                    Err(unavailable(format!(
+                        "its file is that of site {} and engine {}, not of {} and {}: give it its own",
+                        found.site, found.engine, new.site, new.engine
+                    )))
                 };
             }
             Err(TableError::TableDoesNotExist(_)) => {}
@@ -220,6 +223,12 @@ impl<'txn> Tables<'txn> {
         self.written = true;
     }
 
+    /// Sets a value without a log entry: for what was there before `Meta::floor`.
+    pub(crate) fn load(&mut self, key: &[u8], value: &[u8]) -> Result<(), CatalogError> {
+        self.data.insert(key, value).map_err(storage)?;
+        Ok(())
+    }
+
     /// Removes everything; `meta` is what the file says from here on.
     pub(crate) fn reset(&mut self, meta: Meta) -> Result<(), CatalogError> {
         self.data.retain(|_, _| false).map_err(storage)?;
@@ -227,6 +236,13 @@ impl<'txn> Tables<'txn> {
         self.meta = meta;
         self.written = true;
         Ok(())
+    }
+
+    /// What was loaded is what stood at `revision`; the log begins there.
+    pub(crate) fn reset_position(&mut self, revision: u64) {
+        self.meta.revision = revision;
+        self.meta.floor = revision;
+        self.written = true;
     }
 
     /// Removes log entries up to `keep`; whether all are gone.
@@ -260,7 +276,7 @@ mod tests {
             incarnation: 7,
             revision: 9,
             floor: 3,
-            engine: b"more".to_vec(),
+            engine: "redb".to_owned(),
         };
         assert_eq!(Meta::decode(&meta.encode()).expect("it decodes"), meta);
     }
