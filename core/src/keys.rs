@@ -126,6 +126,11 @@ pub fn site_old_token(site: &SiteName) -> Key {
     joined(&[b"s/site/", site.as_str().as_bytes(), b"/old"])
 }
 
+/// `s/site/<site>/rejoined`: the newest term of the other site that this one has come into, eight bytes.
+pub fn site_rejoined(site: &SiteName) -> Key {
+    joined(&[b"s/site/", site.as_str().as_bytes(), b"/rejoined"])
+}
+
 /// `s/site/<site>/status`: what the keeper last saw of its site, as JSON for people and programs.
 pub fn site_status(site: &SiteName) -> Key {
     joined(&[b"s/site/", site.as_str().as_bytes(), b"/status"])
@@ -313,6 +318,19 @@ pub fn dead_marks(extent: ExtentId) -> KeyRange {
 /// `c/B<key><version>`: `records::Head`, a conflict version.
 pub fn conflict(bucket: BucketId, key: &[u8], version: VersionId) -> Key {
     joined(&[b"c/", bucket.as_bytes(), &escape_object_key(key), version.as_bytes()])
+}
+
+/// All conflict versions of one object.
+pub fn conflicts(bucket: BucketId, key: &[u8]) -> KeyRange {
+    prefix_range(&joined(&[b"c/", bucket.as_bytes(), &escape_object_key(key)]).0)
+}
+
+/// Bucket and object of an `h/` or `v/` key.
+pub fn bucket_and_object(key: &Key) -> Option<(BucketId, Vec<u8>)> {
+    let rest = key.0.strip_prefix(b"h/").or_else(|| key.0.strip_prefix(b"v/"))?;
+    let (bucket, escaped) = rest.split_first_chunk()?;
+    let (object, _) = unescape_object_key(escaped)?;
+    Some((BucketId(*bucket), object))
 }
 
 /// `y/<epoch><n>`: `records::LedgerEntry`.

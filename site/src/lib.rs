@@ -3,6 +3,7 @@
 //!
 //! Only the keeper of a site runs them. What they decide is decided in `diptych-core`; here it is carried out.
 
+pub mod absorb;
 pub mod agents;
 pub mod collector;
 pub mod context;
@@ -10,6 +11,8 @@ pub mod error;
 pub mod keeper;
 pub mod loops;
 pub mod nodes;
+pub mod peer;
+pub mod rejoin;
 pub mod repair;
 pub mod status;
 pub mod survey;

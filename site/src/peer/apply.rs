@@ -1,0 +1,142 @@
+//! Taking entries of the peer's feed into the own catalog, in one transaction with the cursor.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use diptych_catalog::{Batch, Change, Expect, FeedEntry, Guard, View, Write, is_mirrored};
+use diptych_core::ids::SiteName;
+use diptych_core::keys::{self, Key};
+use diptych_core::lease::{Admission, SiteRecord};
+use diptych_core::records::{Cursor, Extent, ExtentState, Position, Record, Wanted};
+use diptych_wire::peer::TermLabel;
+
+use crate::context::{SiteContext, now_ms};
+use crate::error::SiteError;
+use crate::keeper::record;
+
+/// Bytes of one transaction, about.
+const MAX_BYTES: usize = 2 << 20;
+
+/// What a transaction takes in.
+pub(crate) struct Taken {
+    /// Entries that are in it, from the first on.
+    pub entries: usize,
+    /// The site's record, where the peer's term raised it: for the keeper.
+    pub raised: Option<SiteRecord>,
+}
+
+/// Why entries were not taken.
+pub(crate) enum NotTaken {
+    /// The own vote is of a later term.
+    OldTerm,
+    /// The own record or cursor changed meanwhile: look again.
+    Changed,
+}
+
+/// Whether an entry has anything that this site mirrors.
+pub(crate) fn concerns(entry: &FeedEntry, from: &SiteName, term: Option<TermLabel>) -> bool {
+    entry.changes.iter().any(|(key, _)| is_mirrored(key, from, role_owned(entry.position, term)))
+}
+
+/// Role-owned keys are taken from what stands behind the beginning of the sender's term.
+fn role_owned(position: Position, term: Option<TermLabel>) -> bool {
+    term.is_some_and(|term| position > term.begun_at && position.incarnation == term.begun_at.incarnation)
+}
+
+/// Commits as many of `entries` as fit, with the cursor behind them.
+///
+/// FENCING (what two sites acknowledged survives): the transaction compares this site's whole record, vote and gate among
+/// it, and raises it where the peer's term is newer; what is older than the vote is refused.
+pub(crate) async fn apply(
+    context: &SiteContext,
+    from: &SiteName,
+    term: Option<TermLabel>,
+    entries: &[FeedEntry],
+    cursor: &Cursor,
+) -> Result<Result<Taken, NotTaken>, SiteError> {
+    let site = &context.site;
+    let view = context.catalog.view().await?;
+    let own = record::read(view.as_ref(), site)?;
+    let raised = match term.map(|term| own.admit(term.epoch, from)) {
+        None | Some(Admission::Take) => None,
+        Some(Admission::TakeRaising(raised)) => Some(raised),
+        Some(Admission::Refuse { .. }) => return Ok(Err(NotTaken::OldTerm)),
+    };
+    let Some(mut guards) = record::unchanged(view.as_ref(), site, &own)? else { return Ok(Err(NotTaken::Changed)) };
+    let cursor_key = keys::cursor(site);
+    let stored = view.get(&cursor_key)?;
+    if stored.as_deref().map(Cursor::decode).transpose()?.unwrap_or_default() != *cursor {
+        return Ok(Err(NotTaken::Changed));
+    }
+    guards.push(Guard { key: cursor_key.clone(), expect: stored.map_or(Expect::Absent, Expect::Value) });
+
+    let mut newest: BTreeMap<Key, Option<Bytes>> = BTreeMap::new();
+    let (mut taken, mut bytes) = (0, 0);
+    let mut applied = cursor.applied;
+    for entry in entries {
+        let active = role_owned(entry.position, term);
+        for (key, value) in entry.changes.iter().filter(|(key, _)| is_mirrored(key, from, active)) {
+            bytes += key.0.len() + value.as_ref().map_or(0, Bytes::len);
+            want(view.as_ref(), site, key, value.as_ref(), entry.position, &mut newest)?;
+            newest.insert(key.clone(), value.clone());
+        }
+        applied = entry.position;
+        taken += 1;
+        if bytes > MAX_BYTES {
+            break;
+        }
+    }
+    let mut writes: Vec<Write> = newest.into_iter().map(|(key, value)| put_or_delete(key, value)).collect();
+    writes.extend(raised.iter().flat_map(|raised| record::writes(site, raised)));
+    let cursor = Cursor { applied, confirmed: cursor.confirmed };
+    writes.push(Write::Put(cursor_key, Bytes::from(cursor.encode())));
+    let committed = context.catalog.commit(Batch::one(None, Change { guards, writes })).await?;
+    Ok(if committed.all_applied() { Ok(Taken { entries: taken, raised }) } else { Err(NotTaken::Changed) })
+}
+
+/// An extent that is named and not here is wanted; one that goes is not any more.
+pub(crate) fn want(
+    view: &dyn View,
+    site: &SiteName,
+    key: &Key,
+    value: Option<&Bytes>,
+    position: Position,
+    writes: &mut BTreeMap<Key, Option<Bytes>>,
+) -> Result<(), SiteError> {
+    let Some(extent) = keys::extent_of(key).filter(|_| key.0.starts_with(b"x/")) else { return Ok(()) };
+    let wanted = keys::wanted(site, extent);
+    let record = value.map(|raw| Extent::decode(raw)).transpose()?;
+    match record {
+        Some(record) if record.state != ExtentState::Condemned => {
+            let here = view.get(&keys::placement(site, extent))?.is_some() || view.get(&wanted)?.is_some();
+            let ours = record.rows.iter().any(|(name, _, count)| name == site && *count > 0);
+            if !here && ours {
+                let note = Wanted { bytes: record.length, since_ms: now_ms(), revision: position.revision };
+                writes.insert(wanted, Some(Bytes::from(note.encode())));
+            }
+        }
+        Some(_) | None => {
+            writes.insert(wanted, None);
+        }
+    }
+    Ok(())
+}
+
+/// As [`want`], for what comes outside of a feed: it holds the confirmed position back from its very beginning.
+pub(crate) fn want_all(
+    view: &dyn View,
+    site: &SiteName,
+    key: &Key,
+    value: Option<&Bytes>,
+    writes: &mut BTreeMap<Key, Option<Bytes>>,
+) -> Result<(), SiteError> {
+    want(view, site, key, value, Position { incarnation: 0, revision: 1 }, writes)
+}
+
+/// A write of a key's new state.
+pub(crate) fn put_or_delete(key: Key, value: Option<Bytes>) -> Write {
+    match value {
+        Some(value) => Write::Put(key, value),
+        None => Write::Delete(key),
+    }
+}

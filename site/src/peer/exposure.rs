@@ -1,0 +1,206 @@
+//! What the other site has not confirmed: it would be lost with this site.
+//!
+//! The own feed is read along with: each commit that changed role-owned keys is exposed until the other site's cursor,
+//! which comes back through its feed, confirms a position behind it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use diptych_catalog::{Catalog, FeedEntry, FeedStart};
+use diptych_core::ids::{ExtentId, SiteName};
+use diptych_core::keys::{self, Key, Owner};
+use diptych_core::records::{Cursor, Position, Record, Wanted};
+use futures::StreamExt;
+use tokio::sync::watch;
+
+use crate::context::now_ms;
+use crate::error::SiteError;
+use crate::status::Exposure;
+use crate::survey::each;
+
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What is known of the other site's progress.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// The other site's cursor in this site's feed.
+    pub cursor: Cursor,
+    /// Commits that it has not confirmed: revision, and when they were seen here (milliseconds since 1970).
+    exposed: VecDeque<(u64, u64)>,
+    /// Commits that it has not applied.
+    unapplied: VecDeque<u64>,
+    /// The newest position of this site's feed that was looked at.
+    seen: Position,
+}
+
+impl Progress {
+    /// Whether the other site has all role-owned changes up to `position`, with every extent of them whole.
+    pub fn confirms(&self, position: Position) -> bool {
+        self.seen >= position && self.exposed.front().is_none_or(|(revision, _)| *revision > position.revision)
+    }
+
+    /// Whether the other site has applied all role-owned changes up to `position`.
+    pub fn has_applied(&self, position: Position) -> bool {
+        self.seen >= position && self.unapplied.front().is_none_or(|revision| *revision > position.revision)
+    }
+
+    /// How many commits are exposed, and for how long the oldest is.
+    pub fn commits(&self) -> (u64, u64) {
+        let age = self.exposed.front().map_or(0, |(_, since)| now_ms().saturating_sub(*since));
+        (self.exposed.len() as u64, age)
+    }
+
+    fn note(&mut self, entry: &FeedEntry, peer: &SiteName) -> Result<(), SiteError> {
+        self.seen = entry.position;
+        let revision = entry.position.revision;
+        if entry.changes.iter().any(|(key, _)| keys::owner(key) == Some(Owner::Active)) {
+            self.exposed.push_back((revision, now_ms()));
+            self.unapplied.push_back(revision);
+        }
+        let cursor_key = keys::cursor(peer);
+        let cursors = entry.changes.iter().filter(|(key, _)| *key == cursor_key);
+        for raw in cursors.filter_map(|(_, value)| value.as_ref()) {
+            self.move_cursor(Cursor::decode(raw)?);
+        }
+        Ok(())
+    }
+
+    fn move_cursor(&mut self, cursor: Cursor) {
+        self.cursor = cursor;
+        let same = |position: Position| position.incarnation == self.seen.incarnation;
+        if same(cursor.confirmed) {
+            while self.exposed.front().is_some_and(|(revision, _)| *revision <= cursor.confirmed.revision) {
+                self.exposed.pop_front();
+            }
+        }
+        if same(cursor.applied) {
+            while self.unapplied.front().is_some_and(|revision| *revision <= cursor.applied.revision) {
+                self.unapplied.pop_front();
+            }
+        }
+    }
+}
+
+/// Follows the own feed and says how far the other site is.
+pub struct ExposureWatch {
+    catalog: Arc<dyn Catalog>,
+    peer: SiteName,
+    progress: watch::Sender<Progress>,
+}
+
+impl ExposureWatch {
+    /// Of `peer`, seen from the site of `catalog`.
+    pub fn new(catalog: Arc<dyn Catalog>, peer: SiteName) -> Self {
+        Self { catalog, peer, progress: watch::Sender::new(Progress::default()) }
+    }
+
+    /// How far the other site is, as it moves.
+    pub fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.subscribe()
+    }
+
+    /// Follows for ever.
+    pub async fn run(self) {
+        loop {
+            if let Err(error) = self.follow().await {
+                tracing::warn!(peer = %self.peer, %error, "the exposure is not known now");
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn follow(&self) -> Result<(), SiteError> {
+        let view = self.catalog.view().await?;
+        let cursor = view.get(&keys::cursor(&self.peer))?.map(|raw| Cursor::decode(&raw)).transpose()?.unwrap_or_default();
+        let now = view.position();
+        drop(view);
+        let begin = if cursor.confirmed.incarnation == now.incarnation { cursor.confirmed } else { Position { revision: 0, ..now } };
+        let mut feed = match self.catalog.feed(begin).await? {
+            FeedStart::From(feed) => feed,
+            FeedStart::Compacted { oldest } => match self.catalog.feed(oldest).await? {
+                FeedStart::From(feed) => feed,
+                FeedStart::Compacted { .. } => return Ok(()),
+            },
+        };
+        self.progress.send_replace(Progress { cursor, seen: begin, ..Progress::default() });
+        while let Some(entry) = feed.next().await {
+            let entry = entry?;
+            let mut outcome = Ok(());
+            self.progress.send_modify(|progress| outcome = progress.note(&entry, &self.peer));
+            outcome?;
+        }
+        Ok(())
+    }
+}
+
+/// What would be lost if this site vanished now.
+pub async fn exposure(catalog: &dyn Catalog, peer: &SiteName, progress: &Progress) -> Result<Exposure, SiteError> {
+    let (commits, age_ms) = progress.commits();
+    let mut exposure = Exposure { commits, age_ms, ..Exposure::default() };
+    let view = catalog.view().await?;
+    each(view.as_ref(), &keys::all_wanted(peer), |_, value| {
+        exposure.extents += 1;
+        exposure.bytes += u64::from(Wanted::decode(value)?.bytes);
+        Ok(std::ops::ControlFlow::Continue(()))
+    })?;
+    Ok(exposure)
+}
+
+/// Whether the other site has applied all up to `position` and holds these extents, whatever else it lacks.
+pub async fn peer_holds(
+    catalog: &dyn Catalog,
+    peer: &SiteName,
+    progress: &mut watch::Receiver<Progress>,
+    position: Position,
+    extents: &[ExtentId],
+) -> Result<(), SiteError> {
+    let placements: Vec<Key> = extents.iter().map(|extent| keys::placement(peer, *extent)).collect();
+    loop {
+        progress.mark_unchanged();
+        if progress.borrow().has_applied(position) {
+            let view = catalog.view().await?;
+            let mut whole = true;
+            for key in &placements {
+                whole &= view.get(key)?.is_some();
+            }
+            if whole {
+                return Ok(());
+            }
+        }
+        if progress.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn at(revision: u64) -> Position {
+        Position { incarnation: 1, revision }
+    }
+
+    fn entry(revision: u64, key: Key, value: &[u8]) -> FeedEntry {
+        FeedEntry { position: at(revision), changes: vec![(key, Some(Bytes::copy_from_slice(value)))] }
+    }
+
+    #[test]
+    fn a_commit_is_exposed_until_the_peers_cursor_confirms_it() {
+        let west: SiteName = "west".parse().expect("a name");
+        let mut progress = Progress { seen: at(0), ..Progress::default() };
+        progress.note(&entry(1, keys::bucket("b"), b""), &west).expect("it reads");
+        assert!(!progress.confirms(at(1)));
+        let cursor = Cursor { applied: at(1), confirmed: at(0) };
+        progress.note(&entry(2, keys::cursor(&west), &cursor.encode()), &west).expect("it reads");
+        assert!(progress.has_applied(at(1)) && !progress.confirms(at(1)));
+        let cursor = Cursor { applied: at(1), confirmed: at(1) };
+        progress.note(&entry(3, keys::cursor(&west), &cursor.encode()), &west).expect("it reads");
+        assert!(progress.confirms(at(1)), "{progress:?}");
+        assert!(progress.confirms(at(3)), "what is not role-owned is not waited for: {progress:?}");
+        assert!(!progress.confirms(at(4)), "what was not looked at yet is not confirmed");
+    }
+}

@@ -1,0 +1,211 @@
+//! The return of a site that was active: what it committed and the newer term never saw is handed to the active site, which
+//! merges it; then the keys that it touched are put right from there.
+//!
+//! Every step can be done again: the merge is idempotent, and that the site has rejoined a term is written down last.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use diptych_catalog::{Batch, Change, FeedStart, Write};
+use diptych_core::ids::{Epoch, SiteName};
+use diptych_core::keys::{self, Key, KeyRange, Owner};
+use diptych_core::lease::{Admission, Event};
+use diptych_core::records::{Position, Record, Term};
+use diptych_wire::peer::{TermLabel, UnseenTerm};
+use futures::{FutureExt, StreamExt};
+
+use crate::context::SiteContext;
+use crate::error::SiteError;
+use crate::keeper::{KeeperHandle, record};
+use crate::peer::apply::put_or_delete;
+use crate::peer::client::PeerError;
+use crate::peer::follow::FollowError;
+use crate::peer::{PeerClient, want_all};
+use crate::survey::each;
+
+/// Records of one call.
+const AT_ONCE: usize = 500;
+
+/// What this site committed after P.
+#[derive(Default)]
+struct Unseen {
+    /// Every role-owned key that it touched.
+    touched: BTreeSet<Key>,
+    /// Records that the other site merges, oldest first.
+    records: Vec<(Key, Vec<u8>)>,
+}
+
+/// Brings this site into the peer's term, if it has not rejoined it yet.
+pub async fn settle(
+    context: &SiteContext,
+    from: &SiteName,
+    peer: &PeerClient,
+    label: TermLabel,
+    keeper: &KeeperHandle,
+) -> Result<(), FollowError> {
+    let rejoined = rejoined(context).await?;
+    if rejoined >= label.epoch {
+        return Ok(());
+    }
+    raise(context, from, label, keeper).await?;
+    let unseen = match taken_over_at(from, peer, rejoined, label.epoch).await? {
+        Some(position) => after(context, position).await?,
+        None => everything(context).await?,
+    };
+    if !unseen.touched.is_empty() {
+        tracing::info!(site = %context.site, epoch = %label.epoch, keys = unseen.touched.len(), "an unseen term is handed over");
+    }
+    hand_over(context, peer, rejoined, &unseen).await?;
+    put_right(context, peer, &unseen.touched).await?;
+    let done = Write::Put(keys::site_rejoined(&context.site), Bytes::copy_from_slice(&label.epoch.0.to_be_bytes()));
+    context.catalog.commit(Batch::one(None, Change::blind(vec![done]))).await.map_err(SiteError::from)?;
+    Ok(())
+}
+
+/// Before a snapshot overwrites what this site has: everything of it that the peer does not know is handed over.
+pub async fn before_snapshot(context: &SiteContext, from: &SiteName, peer: &PeerClient) -> Result<(), FollowError> {
+    let page = peer.snapshot(None).await?;
+    if page.term.is_none() {
+        return Ok(());
+    }
+    let unseen = everything(context).await?;
+    if unseen.records.is_empty() {
+        return Ok(());
+    }
+    tracing::info!(site = %context.site, %from, keys = unseen.touched.len(), "catalogs are compared whole");
+    hand_over(context, peer, rejoined(context).await?, &unseen).await
+}
+
+async fn rejoined(context: &SiteContext) -> Result<Epoch, SiteError> {
+    let view = context.catalog.view().await?;
+    let raw = view.get(&keys::site_rejoined(&context.site))?;
+    let bytes = raw.as_deref().and_then(|raw| raw.try_into().ok()).map_or(0, u64::from_be_bytes);
+    Ok(Epoch(bytes))
+}
+
+/// FENCING (epochs never fall): the newer term is in this site's record before anything of it is asked for.
+async fn raise(context: &SiteContext, from: &SiteName, label: TermLabel, keeper: &KeeperHandle) -> Result<(), FollowError> {
+    let view = context.catalog.view().await.map_err(SiteError::from)?;
+    let own = record::read(view.as_ref(), &context.site)?;
+    drop(view);
+    match own.admit(label.epoch, from) {
+        Admission::Take => Ok(()),
+        Admission::Refuse { .. } => Err(FollowError::OldTerm),
+        Admission::TakeRaising(raised) => {
+            match record::persist(context.catalog.as_ref(), &raised, &own).await? {
+                diptych_core::lease::Persisted::Stored { .. } => {
+                    keeper.tell(Event::RecordSeen(raised));
+                    Ok(())
+                }
+                _ => Err(FollowError::Changed),
+            }
+        }
+    }
+}
+
+/// P of the first term after ours that the peer won; None where it is not known.
+async fn taken_over_at(
+    from: &SiteName,
+    peer: &PeerClient,
+    rejoined: Epoch,
+    epoch: Epoch,
+) -> Result<Option<Position>, PeerError> {
+    let keys: Vec<Key> = (rejoined.0 + 1..=epoch.0).map(|number| keys::term(Epoch(number))).collect();
+    let terms = peer.read(&keys).await?;
+    let terms = terms.into_iter().flatten().filter_map(|raw| Term::decode(&raw).ok());
+    Ok(terms.filter(|term| term.holder == *from).find_map(|term| term.taken_over_at))
+}
+
+async fn after(context: &SiteContext, position: Position) -> Result<Unseen, SiteError> {
+    let end = context.catalog.position().await?;
+    let mut feed = match context.catalog.feed(position).await? {
+        FeedStart::From(feed) => feed,
+        FeedStart::Compacted { .. } => return everything(context).await,
+    };
+    let mut unseen = Unseen::default();
+    let mut reached = position;
+    while reached < end {
+        // A feed has all that was committed before it was asked for.
+        let Some(Some(entry)) = feed.next().now_or_never() else { break };
+        let entry = entry?;
+        reached = entry.position;
+        for (key, value) in entry.changes {
+            unseen.note(key, value);
+        }
+    }
+    Ok(unseen)
+}
+
+async fn everything(context: &SiteContext) -> Result<Unseen, SiteError> {
+    let mut unseen = Unseen::default();
+    let view = context.catalog.view().await?;
+    let all = KeyRange { start: Key(Vec::new()), end: Key(vec![0xff; 64]) };
+    each(view.as_ref(), &all, |key, value| {
+        unseen.note(key.clone(), Some(value.clone()));
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(unseen)
+}
+
+impl Unseen {
+    fn note(&mut self, key: Key, value: Option<Bytes>) {
+        if keys::owner(&key) != Some(Owner::Active) {
+            return;
+        }
+        // Dead marks stay behind: what an unseen change replaced may be head again. So do terms: each is its holder's.
+        let merged = [b"h/".as_slice(), b"v/", b"x/", b"p/", b"b/", b"a/", b"c/"];
+        if let Some(value) = value.filter(|_| merged.iter().any(|family| key.0.starts_with(family))) {
+            self.records.push((key.clone(), value.to_vec()));
+        }
+        self.touched.insert(key);
+    }
+}
+
+async fn hand_over(context: &SiteContext, peer: &PeerClient, epoch: Epoch, unseen: &Unseen) -> Result<(), FollowError> {
+    // Heads name pages and extents, so these go first.
+    let names = |key: &Key| key.0.starts_with(b"h/") || key.0.starts_with(b"v/");
+    let (heads, others): (Vec<_>, Vec<_>) = unseen.records.iter().cloned().partition(|(key, _)| names(key));
+    // All versions of a key are settled by one call.
+    let mut by_object: BTreeMap<_, Vec<(Key, Vec<u8>)>> = BTreeMap::new();
+    for (key, value) in heads {
+        by_object.entry(keys::bucket_and_object(&key)).or_default().push((key, value));
+    }
+    let mut calls: Vec<Vec<(Key, Vec<u8>)>> = others.chunks(AT_ONCE).map(<[_]>::to_vec).collect();
+    let mut call = Vec::new();
+    for versions in by_object.into_values() {
+        call.extend(versions);
+        if call.len() >= AT_ONCE {
+            calls.push(std::mem::take(&mut call));
+        }
+    }
+    calls.push(call);
+    for versions in calls.into_iter().filter(|call| !call.is_empty()) {
+        peer.unseen(&UnseenTerm { site: context.site.clone(), epoch, versions }).await?;
+    }
+    Ok(())
+}
+
+/// The touched keys become what the active site has.
+async fn put_right(context: &SiteContext, peer: &PeerClient, touched: &BTreeSet<Key>) -> Result<(), FollowError> {
+    let touched: Vec<Key> = touched.iter().cloned().collect();
+    for some in touched.chunks(AT_ONCE) {
+        let values = peer.read(some).await?;
+        let view = context.catalog.view().await.map_err(SiteError::from)?;
+        let own = record::read(view.as_ref(), &context.site)?;
+        let guards = record::unchanged(view.as_ref(), &context.site, &own)?.ok_or(FollowError::Changed)?;
+        let mut newest: BTreeMap<Key, Option<Bytes>> = BTreeMap::new();
+        for (key, value) in some.iter().zip(values) {
+            let value = value.map(Bytes::from);
+            want_all(view.as_ref(), &context.site, key, value.as_ref(), &mut newest)?;
+            newest.insert(key.clone(), value);
+        }
+        drop(view);
+        let writes = newest.into_iter().map(|(key, value)| put_or_delete(key, value)).collect();
+        let committed = context.catalog.commit(Batch::one(None, Change { guards, writes })).await;
+        if !committed.map_err(SiteError::from)?.all_applied() {
+            return Err(FollowError::Changed);
+        }
+    }
+    Ok(())
+}
