@@ -229,6 +229,7 @@ impl Committer {
 }
 
 fn remove_segment(log: &Log, segment: &Segment) -> Result<(), StoreError> {
-    let removed = log.disk.remove(&segment.path).and_then(|()| log.disk.sync_dir(&log.device.join(segment::FOLDER)));
+    let removed =
+        log.disk.remove(&segment.path).and_then(|()| log.disk.sync_dir(&log.device.join(segment::FOLDER)));
     removed.map_err(|error| StoreError::failed("unlinking a segment", &error))
 }

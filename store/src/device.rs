@@ -79,20 +79,27 @@ impl Device {
         Self::open_on(Arc::new(RealDisk), path, options)
     }
 
-    pub(crate) fn open_on(disk: Arc<dyn Disk>, path: &Path, options: OpenOptions) -> Result<Self, StoreError> {
+    pub(crate) fn open_on(
+        disk: Arc<dyn Disk>,
+        path: &Path,
+        options: OpenOptions,
+    ) -> Result<Self, StoreError> {
         let found = record::read(&*disk, path)?;
         if let Some(expected) = &options.expect {
             record::expect(&found, expected, path)?;
         }
-        let lock = disk.lock(&path.join(LOCK)).map_err(|error| StoreError::io_at("locking", path, path, error))?;
+        let lock =
+            disk.lock(&path.join(LOCK)).map_err(|error| StoreError::io_at("locking", path, path, error))?;
         let Some(lock) = lock else { return Err(StoreError::InUse { path: path.to_owned() }) };
         // Another process may have changed it until now.
         let found = record::read(&*disk, path)?;
         let identity = found.identity();
         let owner = Owner::from(&identity);
-        let recovery = Recovery { disk: &*disk, device: path, owner, index_cache_bytes: options.index_cache_bytes };
+        let recovery =
+            Recovery { disk: &*disk, device: path, owner, index_cache_bytes: options.index_cache_bytes };
         let Recovered { index, segments, next_number, report } = recovery.run()?;
-        let (health, queue, index) = (Arc::new(Health::default()), Arc::new(Queue::default()), Arc::new(index));
+        let (health, queue, index) =
+            (Arc::new(Health::default()), Arc::new(Queue::default()), Arc::new(index));
         let limits = (options.segment_bytes, options.zero_ahead_bytes);
         let (log_disk, log_health) = (Arc::clone(&disk), Arc::clone(&health));
         let log = Log::new(log_disk, path.to_owned(), owner, log_health, limits, segments, next_number);
@@ -201,7 +208,12 @@ impl Device {
     }
 
     /// As [`Device::read_uncached`], in constant memory and without giving the bytes.
-    pub fn verify(&self, extent: ExtentId, row: Row, instance: Option<InstanceId>) -> Result<Verified, StoreError> {
+    pub fn verify(
+        &self,
+        extent: ExtentId,
+        row: Row,
+        instance: Option<InstanceId>,
+    ) -> Result<Verified, StoreError> {
         self.0.with_reader(|reader| reader.verify(extent, row, instance))
     }
 
@@ -272,7 +284,11 @@ impl Device {
     // ---- what it holds ----
 
     /// Up to `limit` records after `after`, in order.
-    pub fn inventory(&self, after: Option<InventoryKey>, limit: usize) -> Result<Vec<InventoryEntry>, StoreError> {
+    pub fn inventory(
+        &self,
+        after: Option<InventoryKey>,
+        limit: usize,
+    ) -> Result<Vec<InventoryEntry>, StoreError> {
         Ok(self.0.index()?.page(after, limit)?.iter().map(InventoryEntry::from).collect())
     }
 
@@ -327,7 +343,10 @@ impl Inner {
         self.index.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(StoreError::Closed)
     }
 
-    fn with_reader<T>(&self, act: impl FnOnce(&Reader<'_>) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn with_reader<T>(
+        &self,
+        act: impl FnOnce(&Reader<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let index = self.index()?;
         act(&Reader { log: &self.log, index: &index, health: &self.health })
     }
@@ -407,7 +426,12 @@ pub(crate) fn format_on(disk: &dyn Disk, path: &Path, identity: &DeviceIdentity)
         return Err(StoreError::NotEmpty { path: path.to_owned(), found });
     }
     disk.create_dir(&segments).map_err(failed)?;
-    if disk.list(&segments).map_err(failed)?.iter().any(|name| segment::named(name) != segment::Named::Unfinished) {
+    if disk
+        .list(&segments)
+        .map_err(failed)?
+        .iter()
+        .any(|name| segment::named(name) != segment::Named::Unfinished)
+    {
         return Err(StoreError::NotEmpty { path: path.to_owned(), found: segment::FOLDER.to_owned() });
     }
     if let Some(parent) = path.parent() {
@@ -435,7 +459,8 @@ fn start_threads(
     };
     let log = Arc::clone(log);
     let failed = |error| StoreError::io_at("starting threads for", path, path, error);
-    let groomer = thread::Builder::new().name("store-groom".to_owned()).spawn(move || log.groom()).map_err(failed)?;
+    let groomer =
+        thread::Builder::new().name("store-groom".to_owned()).spawn(move || log.groom()).map_err(failed)?;
     let committer = thread::Builder::new().name("store-commit".to_owned()).spawn(move || committer.run());
     Ok(vec![groomer, committer.map_err(failed)?])
 }

@@ -24,8 +24,8 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::StoreError;
 use crate::types::{Finding, InventoryEntry, InventoryKey, ScrubState};
 use backend::Backend;
+pub(crate) use tables::{Change, Location, LogPosition, SegmentRow};
 use tables::{FINDINGS, KILLED, META, PINS, RECORDS, SEGMENTS};
-pub(crate) use tables::{Change, LogPosition, Location, SegmentRow};
 
 /// Name of the file in the device's folder.
 pub(crate) const FILE: &str = "index.redb";
@@ -55,7 +55,12 @@ pub(crate) enum Sync {
 
 impl Index {
     /// Opens the index of a device's folder, or makes an empty one.
-    pub(crate) fn open(disk: &dyn Disk, folder: &Path, cache_bytes: usize, owner: &[u8]) -> Result<Self, StoreError> {
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        folder: &Path,
+        cache_bytes: usize,
+        owner: &[u8],
+    ) -> Result<Self, StoreError> {
         let path = folder.join(FILE);
         let opened = disk.open(&path).or_else(|_| disk.create(&path));
         let file = opened.map_err(|error| StoreError::io_at("opening", &path, folder, error))?;
@@ -167,9 +172,9 @@ impl Index {
         for entry in table.range::<&tables::KeyBytes>(&first..=&last).map_err(failed)? {
             let (key, value) = entry.map_err(failed)?;
             let location = Location::decode(value.value());
-            let better = newest.as_ref().is_none_or(|(_, held)| {
-                (!location.quarantined, location.at) > (!held.quarantined, held.at)
-            });
+            let better = newest
+                .as_ref()
+                .is_none_or(|(_, held)| (!location.quarantined, location.at) > (!held.quarantined, held.at));
             if better {
                 newest = Some((tables::key_of(key.value()), location));
             }
@@ -195,7 +200,8 @@ impl Index {
         let after = after.map(|key| tables::key_bytes(&key));
         let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut page = Vec::with_capacity(limit.min(4096));
-        for entry in table.range::<&tables::KeyBytes>((start, Bound::Unbounded)).map_err(failed)?.take(limit) {
+        for entry in table.range::<&tables::KeyBytes>((start, Bound::Unbounded)).map_err(failed)?.take(limit)
+        {
             let (key, value) = entry.map_err(failed)?;
             page.push((tables::key_of(key.value()), Location::decode(value.value())));
         }
@@ -203,7 +209,11 @@ impl Index {
     }
 
     /// Records of one row.
-    pub(crate) fn instances(&self, extent: ExtentId, row: Row) -> Result<Vec<(InventoryKey, Location)>, StoreError> {
+    pub(crate) fn instances(
+        &self,
+        extent: ExtentId,
+        row: Row,
+    ) -> Result<Vec<(InventoryKey, Location)>, StoreError> {
         let transaction = self.database.begin_read().map_err(failed)?;
         let table = transaction.open_table(RECORDS).map_err(failed)?;
         let mut found = Vec::new();
@@ -248,7 +258,12 @@ impl Index {
     }
 
     /// Puts a record in quarantine, durably; false if it is there no more, or in quarantine already.
-    pub(crate) fn quarantine(&self, key: &InventoryKey, at: LogPosition, reason: &str) -> Result<bool, StoreError> {
+    pub(crate) fn quarantine(
+        &self,
+        key: &InventoryKey,
+        at: LogPosition,
+        reason: &str,
+    ) -> Result<bool, StoreError> {
         let mut transaction = self.database.begin_write().map_err(failed)?;
         transaction.set_quick_repair(true);
         let found = tables::quarantine(&transaction, key, at, reason).map_err(failed)?;
@@ -284,6 +299,11 @@ impl Index {
 
 impl From<&(InventoryKey, Location)> for InventoryEntry {
     fn from((key, location): &(InventoryKey, Location)) -> Self {
-        Self { key: *key, kind: location.kind, record_bytes: location.record_bytes, quarantined: location.quarantined }
+        Self {
+            key: *key,
+            kind: location.kind,
+            record_bytes: location.record_bytes,
+            quarantined: location.quarantined,
+        }
     }
 }

@@ -21,6 +21,8 @@ mod room;
 mod scan;
 mod scrub;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod types;
 mod writer;
 

@@ -130,7 +130,8 @@ impl Log {
                 return Err(StoreError::Closed);
             }
             let fits = state.active.is_some() && state.position + bytes <= self.segment_bytes;
-            let blocked = state.zeroing.as_ref().is_some_and(|zeroing| zeroing.start < state.position + bytes);
+            let blocked =
+                state.zeroing.as_ref().is_some_and(|zeroing| zeroing.start < state.position + bytes);
             if fits && !blocked {
                 break;
             }
@@ -202,10 +203,10 @@ impl Log {
     /// Everything before it is settled.
     pub(crate) fn cursor(&self) -> LogPosition {
         let state = self.state();
-        let end = state.active.as_ref().map_or(
-            LogPosition { segment: state.next_number, offset: 0 },
-            |active| LogPosition { segment: active.number, offset: state.position },
-        );
+        let end =
+            state.active.as_ref().map_or(LogPosition { segment: state.next_number, offset: 0 }, |active| {
+                LogPosition { segment: active.number, offset: state.position }
+            });
         state.in_flight.first().copied().unwrap_or(end)
     }
 
@@ -214,7 +215,8 @@ impl Log {
         let mut state = self.state();
         let State { full, in_flight, .. } = &mut *state;
         let busy = |number| {
-            let (start, end) = (LogPosition { segment: number, offset: 0 }, LogPosition { segment: number + 1, offset: 0 });
+            let (start, end) =
+                (LogPosition { segment: number, offset: 0 }, LogPosition { segment: number + 1, offset: 0 });
             in_flight.range(start..end).next().is_some()
         };
         let (waiting, sealable) = full.drain(..).partition(|segment| busy(segment.number));
@@ -287,13 +289,19 @@ impl Log {
         (start < goal).then(|| start..goal.min(start + ZERO_PIECE))
     }
 
-    fn write_ahead<'s>(&'s self, mut state: MutexGuard<'s, State>, piece: Range<u64>) -> MutexGuard<'s, State> {
+    fn write_ahead<'s>(
+        &'s self,
+        mut state: MutexGuard<'s, State>,
+        piece: Range<u64>,
+    ) -> MutexGuard<'s, State> {
         let Some(active) = state.active.clone() else { return state };
         state.zeroing = Some(piece.clone());
         drop(state);
         let written = segment::write_zeros(&*active.file, piece.start, piece.end - piece.start);
         // Zeros that don't fit are no loss: the appends that come here will say so themselves.
-        if written.is_ok() && let Err(error) = active.file.sync() {
+        if written.is_ok()
+            && let Err(error) = active.file.sync()
+        {
             self.health.fail(StoreError::failed("syncing zeros", &error));
         }
         let mut state = self.state();

@@ -16,9 +16,22 @@ use crate::types::{Deleted, InventoryKey, Sealed};
 #[derive(Debug)]
 pub(crate) enum Item {
     /// A row whose trailer is written.
-    Row { key: InventoryKey, location: Location, entry: FootEntry, segment: Arc<Segment>, sealed: Sealed, answer: Answer<Sealed> },
+    Row {
+        key: InventoryKey,
+        location: Location,
+        entry: FootEntry,
+        segment: Arc<Segment>,
+        sealed: Sealed,
+        answer: Answer<Sealed>,
+    },
     /// A tombstone that is written.
-    Tombstone { key: InventoryKey, at: LogPosition, entry: FootEntry, segment: Arc<Segment>, answer: Answer<Deleted> },
+    Tombstone {
+        key: InventoryKey,
+        at: LogPosition,
+        entry: FootEntry,
+        segment: Arc<Segment>,
+        answer: Answer<Deleted>,
+    },
     /// Somebody gave up a reservation.
     Abandoned(LogPosition),
     /// Unlink what is dead.

@@ -141,7 +141,12 @@ impl Reader<'_> {
     }
 
     /// Puts a record in quarantine, if it is the record's fault.
-    fn rotten<T>(&self, key: &InventoryKey, location: &Location, fault: RecordFault) -> Result<T, StoreError> {
+    fn rotten<T>(
+        &self,
+        key: &InventoryKey,
+        location: &Location,
+        fault: RecordFault,
+    ) -> Result<T, StoreError> {
         self.health.check()?;
         let reason = match fault {
             RecordFault::Rotten(error) => error.to_string(),
@@ -152,7 +157,12 @@ impl Reader<'_> {
         };
         tracing::warn!(extent = %key.extent, row = %key.row, instance = %key.instance, reason, "a row is rotten");
         self.index.quarantine(key, location.at, &reason)?;
-        Err(StoreError::Rotten { extent: key.extent, row: key.row, instance: key.instance, reason: reason.into() })
+        Err(StoreError::Rotten {
+            extent: key.extent,
+            row: key.row,
+            instance: key.instance,
+            reason: reason.into(),
+        })
     }
 }
 
@@ -160,7 +170,11 @@ fn is_rot(error: &io::Error) -> bool {
     error.raw_os_error() == Some(BAD_SECTOR) || error.kind() == io::ErrorKind::UnexpectedEof
 }
 
-fn parts(segment: &Segment, key: &InventoryKey, location: &Location) -> Result<(RecordHead, Trailer), RecordFault> {
+fn parts(
+    segment: &Segment,
+    key: &InventoryKey,
+    location: &Location,
+) -> Result<(RecordHead, Trailer), RecordFault> {
     let file = &*segment.file;
     let (head, head_bytes) = scan::read_head(file, segment.id, location.at.offset)?;
     let found = InventoryKey { extent: head.extent, row: head.row, instance: head.instance };

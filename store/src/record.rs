@@ -71,7 +71,8 @@ impl DeviceRecord {
 
     fn decode(bytes: &[u8], file: &Path) -> Result<Self, StoreError> {
         let damaged = |reason: &str| StoreError::Damaged { file: file.to_owned(), reason: reason.to_owned() };
-        let word = |at: usize| bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map(u32::from_le_bytes);
+        let word =
+            |at: usize| bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map(u32::from_le_bytes);
         if !bytes.starts_with(MAGIC) {
             return Err(damaged("it does not begin as a device record"));
         }
@@ -105,7 +106,11 @@ pub(crate) fn write(disk: &dyn Disk, folder: &Path, record: &DeviceRecord) -> Re
 }
 
 /// Refuses any device but the expected one.
-pub(crate) fn expect(found: &DeviceRecord, expected: &ExpectedIdentity, path: &Path) -> Result<(), StoreError> {
+pub(crate) fn expect(
+    found: &DeviceRecord,
+    expected: &ExpectedIdentity,
+    path: &Path,
+) -> Result<(), StoreError> {
     let differs = |what, found: String, expected: String| {
         Err(StoreError::WrongIdentity { path: path.to_owned(), what, found, expected })
     };
@@ -139,7 +144,11 @@ impl RecordFile {
 
     /// Lets a command with this stamp pass; while the guard is held no higher stamp is taken, so that what is done
     /// under it can't come after the command of a newer sender.
-    pub(crate) fn admit(&self, disk: &dyn Disk, stamp: Stamp) -> Result<RwLockReadGuard<'_, DeviceRecord>, StoreError> {
+    pub(crate) fn admit(
+        &self,
+        disk: &dyn Disk,
+        stamp: Stamp,
+    ) -> Result<RwLockReadGuard<'_, DeviceRecord>, StoreError> {
         let seen = self.get();
         if stamp == seen.highest_stamp {
             return Ok(seen);

@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use diptych_core::fragment::{
-    FOOT_END_LEN, Foot, FootEntry, FragmentError, RECORD_HEAD_LEN, Record, RecordKind, SEGMENT_HEAD_LEN, SegmentHead,
+    FOOT_END_LEN, Foot, FootEntry, FragmentError, RECORD_HEAD_LEN, Record, RecordKind, SEGMENT_HEAD_LEN,
+    SegmentHead,
 };
 
 use crate::disk::{Disk, DiskFile, read_exact_at};
@@ -122,7 +123,10 @@ impl Recovery<'_> {
         let head = SegmentHead::parse(&bytes[..read], None).map_err(|error| format_error(&path, &error))?;
         let found = Owner { cluster: head.cluster, device: head.device, generation: head.generation };
         if found != self.owner {
-            let found = format!("cluster {}, device {}, generation {}", found.cluster, found.device, found.generation);
+            let found = format!(
+                "cluster {}, device {}, generation {}",
+                found.cluster, found.device, found.generation
+            );
             return Err(StoreError::ForeignSegment { file: path, found });
         }
         let len = file.len().map_err(failed)?;
@@ -176,7 +180,8 @@ impl Recovery<'_> {
 
     fn unlink(&self, number: u64) -> Result<(), StoreError> {
         let path = segment::path(self.device, number);
-        let removed = self.disk.remove(&path).and_then(|()| self.disk.sync_dir(&self.device.join(segment::FOLDER)));
+        let removed =
+            self.disk.remove(&path).and_then(|()| self.disk.sync_dir(&self.device.join(segment::FOLDER)));
         removed.map_err(|error| self.error("removing", &path, error))
     }
 

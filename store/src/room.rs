@@ -10,8 +10,14 @@ use crate::types::{Purpose, Room};
 const SLACK_MOST: u64 = 64 << 20;
 
 /// Counts `used` bytes against the given capacity, or against what the file system has.
-pub(crate) fn room(disk: &dyn Disk, device: &Path, used: u64, capacity: Option<u64>) -> Result<Room, StoreError> {
-    let file_system = disk.room(device).map_err(|error| StoreError::io_at("asking for room in", device, device, error))?;
+pub(crate) fn room(
+    disk: &dyn Disk,
+    device: &Path,
+    used: u64,
+    capacity: Option<u64>,
+) -> Result<Room, StoreError> {
+    let file_system =
+        disk.room(device).map_err(|error| StoreError::io_at("asking for room in", device, device, error))?;
     let capacity = capacity.unwrap_or(used + file_system.available);
     Ok(Room { capacity, used, free: capacity.saturating_sub(used).min(file_system.available) })
 }

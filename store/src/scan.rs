@@ -2,7 +2,9 @@
 
 use std::io;
 
-use diptych_core::fragment::{ALIGNMENT, FragmentError, RECORD_HEAD_LEN, Record, RecordHead, TRAILER_END_LEN, Trailer};
+use diptych_core::fragment::{
+    ALIGNMENT, FragmentError, RECORD_HEAD_LEN, Record, RecordHead, TRAILER_END_LEN, Trailer,
+};
 use diptych_core::ids::{ClusterId, SegmentId};
 
 use crate::disk::{DiskFile, read_exact_at};
@@ -57,7 +59,11 @@ pub(crate) struct Scan<'f> {
 }
 
 impl<'f> Scan<'f> {
-    pub(crate) fn new(file: &'f dyn DiskFile, segment: SegmentId, cluster: Option<ClusterId>) -> io::Result<Self> {
+    pub(crate) fn new(
+        file: &'f dyn DiskFile,
+        segment: SegmentId,
+        cluster: Option<ClusterId>,
+    ) -> io::Result<Self> {
         Ok(Self { file, segment, cluster, offset: FIRST_RECORD, len: file.len()? })
     }
 

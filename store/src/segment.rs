@@ -72,7 +72,13 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    pub(crate) fn new(number: u64, id: SegmentId, path: PathBuf, file: Arc<dyn DiskFile>, bytes: u64) -> Self {
+    pub(crate) fn new(
+        number: u64,
+        id: SegmentId,
+        path: PathBuf,
+        file: Arc<dyn DiskFile>,
+        bytes: u64,
+    ) -> Self {
         Self { number, id, path, file, contents: Mutex::new(Vec::new()), bytes: AtomicU64::new(bytes) }
     }
 

@@ -33,7 +33,12 @@ pub struct Writer {
 
 impl Writer {
     /// Reserves the room and writes the head.
-    pub(crate) fn begin(log: Arc<Log>, queue: Arc<Queue>, head: RecordHead, room: u64) -> Result<Self, StoreError> {
+    pub(crate) fn begin(
+        log: Arc<Log>,
+        queue: Arc<Queue>,
+        head: RecordHead,
+        room: u64,
+    ) -> Result<Self, StoreError> {
         let mut head_bytes = [0; RECORD_HEAD_LEN];
         let reservation = log.reserve(head.reserved, |segment, offset| {
             head_bytes = head.encode(segment.id);
@@ -113,7 +118,14 @@ impl Writer {
         self.queue.push(Item::Row {
             key: InventoryKey { extent, row, instance },
             location: Location { at, record_bytes: reserved, kind, quarantined: false },
-            entry: FootEntry { extent, row, kind: kind.into(), instance, offset: at.offset, length: reserved },
+            entry: FootEntry {
+                extent,
+                row,
+                kind: kind.into(),
+                instance,
+                offset: at.offset,
+                length: reserved,
+            },
             segment: Arc::clone(&self.reservation.segment),
             sealed: Sealed { instance, row_bytes: self.checks.row_bytes() },
             answer,

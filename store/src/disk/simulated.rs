@@ -180,6 +180,13 @@ impl SimulatedDisk {
         inode.durable[offset] ^= 0x10;
     }
 
+    /// Lets one byte rot where no memory covers it up once it is dropped.
+    pub(crate) fn flip_platter(&self, path: &Path, offset: usize) {
+        let mut state = self.state();
+        let number = state.names[path];
+        state.inodes.get_mut(&number).expect("named files are there").durable[offset] ^= 0x10;
+    }
+
     /// A file as it is now.
     pub(crate) fn bytes(&self, path: &Path) -> Vec<u8> {
         let state = self.state();
@@ -225,7 +232,8 @@ impl Disk for SimulatedDisk {
     fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
         let state = self.state();
         let inside = state.names.keys().filter_map(|path| path.strip_prefix(folder).ok());
-        let first = inside.filter_map(|rest| rest.iter().next()).map(|name| name.to_string_lossy().into_owned());
+        let first =
+            inside.filter_map(|rest| rest.iter().next()).map(|name| name.to_string_lossy().into_owned());
         Ok(first.collect::<BTreeSet<_>>().into_iter().collect())
     }
 
@@ -254,7 +262,8 @@ impl Disk for SimulatedDisk {
         count_sync(&mut state)?;
         let (here, elsewhere): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.unsynced_names).into_iter().partition(|change| {
-                let (NameChange::Add(path, _) | NameChange::Remove(path) | NameChange::Rename(_, path)) = change;
+                let (NameChange::Add(path, _) | NameChange::Remove(path) | NameChange::Rename(_, path)) =
+                    change;
                 path.parent() == Some(folder)
             });
         for change in &here {

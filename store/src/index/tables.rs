@@ -270,6 +270,8 @@ pub(super) fn quarantine(
 pub(super) fn forget_segment(transaction: &WriteTransaction, number: u64) -> Result<(), redb::Error> {
     transaction.open_table(SEGMENTS)?.remove(number)?;
     transaction.open_table(PINS)?.retain(|(tombstone, killed), _| tombstone != number && killed != number)?;
-    transaction.open_table(KILLED)?.retain(|_, (tombstone, killed)| tombstone != number && killed != number)?;
+    transaction
+        .open_table(KILLED)?
+        .retain(|_, (tombstone, killed)| tombstone != number && killed != number)?;
     Ok(())
 }

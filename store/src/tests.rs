@@ -1,0 +1,8 @@
+//! Tests of whole devices, most of them on the simulated disk.
+
+mod basics;
+mod crashes;
+mod faults;
+mod inspected;
+mod model;
+mod support;

@@ -1,0 +1,122 @@
+//! What is left after the machine dies.
+
+use super::support::*;
+use crate::{Purpose, StoreError};
+
+#[test]
+fn a_row_that_was_answered_survives_any_crash() {
+    for seed in 0..60 {
+        let disk = formatted();
+        let device = open(&disk);
+        let (kept, unanswered) = (new_row(1, 0, 1), new_row(2, 0, 2));
+        put(&device, &kept, &bytes(seed, 50_000)).expect("there is room");
+        let mut writer = device.begin(&unanswered, 90_000, Purpose::Client).expect("there is room");
+        writer.append(&bytes(seed, 90_000)).expect("it was reserved");
+        disk.crash(seed);
+        drop((writer, device));
+        let device = open(&disk);
+        assert_eq!(
+            get(&device, &kept).unwrap_or_else(|error| panic!("seed {seed}: {error}")),
+            bytes(seed, 50_000)
+        );
+        assert!(matches!(get(&device, &unanswered), Err(StoreError::NotFound { .. })), "seed {seed}");
+        assert!(device.open_report().unclean);
+    }
+}
+
+#[test]
+fn a_segment_cut_at_any_byte_of_its_last_record_keeps_all_before_it() {
+    let disk = formatted();
+    let device = open(&disk);
+    let (first, last) = (new_row(1, 0, 1), new_row(2, 0, 2));
+    put(&device, &first, &bytes(1, 3_000)).expect("there is room");
+    let path = segments(&disk).pop().expect("there is a segment");
+    let start = disk.bytes(&path).len();
+    put(&device, &last, &bytes(2, 700)).expect("there is room");
+    let whole = disk.bytes(&path);
+    disk.crash(0);
+    drop(device);
+    for cut in start..whole.len() {
+        let disk = formatted();
+        disk.plant(&path, whole[..cut].to_vec());
+        let device = open(&disk);
+        assert_eq!(get(&device, &first).expect("it is whole"), bytes(1, 3_000), "cut at {cut}");
+        assert!(matches!(get(&device, &last), Err(StoreError::NotFound { .. })), "cut at {cut}");
+        put(&device, &new_row(3, 0, 3), b"goes on").expect("there is room");
+    }
+    let disk = formatted();
+    disk.plant(&path, whole);
+    assert_eq!(get(&open(&disk), &last).expect("nothing was cut"), bytes(2, 700));
+}
+
+#[test]
+fn a_flipped_byte_of_the_last_record_is_never_served() {
+    let disk = formatted();
+    let device = open(&disk);
+    let (first, last) = (new_row(1, 0, 1), new_row(2, 0, 2));
+    put(&device, &first, &bytes(1, 3_000)).expect("there is room");
+    let path = segments(&disk).pop().expect("there is a segment");
+    let start = disk.bytes(&path).len();
+    put(&device, &last, &bytes(2, 300)).expect("there is room");
+    let whole = disk.bytes(&path);
+    disk.crash(0);
+    drop(device);
+    for at in start..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 0x40;
+        let disk = formatted();
+        disk.plant(&path, flipped);
+        let device = open(&disk);
+        assert_eq!(get(&device, &first).expect("it is whole"), bytes(1, 3_000), "byte {at}");
+        match get(&device, &last) {
+            Ok(read) => assert_eq!(read, bytes(2, 300), "byte {at} is padding"),
+            Err(StoreError::NotFound { .. }) => {}
+            Err(error) => panic!("byte {at}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn rot_in_one_head_does_not_hide_the_records_behind_it() {
+    let disk = formatted();
+    let device = open(&disk);
+    let rows: Vec<_> = (0..3).map(|number| new_row(number, 0, u64::from(number))).collect();
+    for row in &rows {
+        put(&device, row, &bytes(u64::from(row.extent.0[0]), 5_000)).expect("there is room");
+    }
+    let path = segments(&disk).pop().expect("there is a segment");
+    let middle =
+        find(&disk, &path, &[1; 16]).map(|_| find(&disk, &path, &bytes(1, 64)).expect("it is there") - 128);
+    disk.crash(0);
+    drop(device);
+    disk.flip(&path, middle.expect("it is there") + 20);
+    let device = open(&disk);
+    assert_eq!(get(&device, &rows[2]).expect("it is whole"), bytes(2, 5_000));
+    assert!(matches!(get(&device, &rows[1]), Err(StoreError::NotFound { .. })));
+}
+
+#[test]
+fn a_delete_that_was_answered_survives_any_crash() {
+    for seed in 0..40 {
+        let disk = formatted();
+        let device = open(&disk);
+        let rows: Vec<_> = (0..8).map(|number| new_row(number, 0, u64::from(number))).collect();
+        for row in &rows {
+            put(&device, row, &bytes(3, 60_000)).expect("there is room");
+        }
+        for row in &rows[..7] {
+            delete(&device, row).expect("it is there");
+        }
+        if seed % 2 == 0 {
+            device.reclaim().expect("it reclaims");
+        }
+        disk.crash(seed);
+        drop(device);
+        for _ in 0..2 {
+            let device = open(&disk);
+            assert_eq!(device.record_count().expect("it counts"), 1, "seed {seed}");
+            assert_eq!(get(&device, &rows[7]).expect("it lives"), bytes(3, 60_000), "seed {seed}");
+            device.close().expect("it closes");
+        }
+    }
+}

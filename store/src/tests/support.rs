@@ -1,0 +1,110 @@
+//! What the tests share.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use diptych_core::ids::{
+    ClusterId, DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, KeeperNumber, Row, Stamp,
+};
+use diptych_core::records::ExtentKind;
+
+use crate::device::format_on;
+use crate::disk::simulated::{Dice, SimulatedDisk};
+use crate::{Device, DeviceIdentity, NewRow, OpenOptions, Purpose, RowEnd, StoreError};
+
+pub(super) fn identity() -> DeviceIdentity {
+    DeviceIdentity {
+        cluster: ClusterId([1; 16]),
+        site: "east".parse().expect("a label"),
+        device: DeviceId(7),
+        generation: Generation(1),
+    }
+}
+
+pub(super) fn folder() -> PathBuf {
+    PathBuf::from("/device")
+}
+
+pub(super) fn options() -> OpenOptions {
+    OpenOptions {
+        segment_bytes: 256 << 10,
+        index_cache_bytes: 1 << 20,
+        zero_ahead_bytes: 0,
+        ..OpenOptions::default()
+    }
+}
+
+pub(super) fn formatted() -> SimulatedDisk {
+    let disk = SimulatedDisk::new();
+    format_on(&disk, &folder(), &identity()).expect("an empty disk can be formatted");
+    disk
+}
+
+pub(super) fn open(disk: &SimulatedDisk) -> Device {
+    try_open(disk).expect("it opens")
+}
+
+pub(super) fn try_open(disk: &SimulatedDisk) -> Result<Device, StoreError> {
+    Device::open_on(Arc::new(disk.clone()), &folder(), options())
+}
+
+pub(super) fn stamp(epoch: u64) -> Stamp {
+    Stamp { epoch: Epoch(epoch), keeper: KeeperNumber(1) }
+}
+
+pub(super) fn instance(number: u64) -> InstanceId {
+    InstanceId(number.to_be_bytes())
+}
+
+pub(super) fn new_row(extent: u8, row: u8, number: u64) -> NewRow {
+    NewRow {
+        kind: ExtentKind::Data,
+        extent: ExtentId([extent; 16]),
+        row: Row(row),
+        instance: instance(number),
+        needed: 4,
+        coding: 0,
+        shard_bytes: 4096,
+        epoch: Epoch(3),
+        hlc: Hlc(5),
+        first_position: None,
+    }
+}
+
+pub(super) fn end() -> RowEnd {
+    RowEnd { extent_bytes: 12_345, extent_hash: [9; 32], last_position: None }
+}
+
+/// Bytes that only this seed gives.
+pub(super) fn bytes(seed: u64, len: usize) -> Vec<u8> {
+    let mut dice = Dice::new(seed);
+    (0..len).map(|_| dice.roll(256) as u8).collect()
+}
+
+/// Puts a row and waits until it is durable.
+pub(super) fn put(device: &Device, row: &NewRow, bytes: &[u8]) -> Result<(), StoreError> {
+    device.put_row(row, bytes, &end(), Purpose::Client)?.wait().map(drop)
+}
+
+/// Reads a row whole.
+pub(super) fn get(device: &Device, row: &NewRow) -> Result<Vec<u8>, StoreError> {
+    let description = device.describe(row.extent, row.row, Some(row.instance))?;
+    device.read(row.extent, row.row, Some(row.instance), 0..description.row_bytes).map(|bytes| bytes.to_vec())
+}
+
+/// Deletes a row and waits until that is durable.
+pub(super) fn delete(device: &Device, row: &NewRow) -> Result<(), StoreError> {
+    device.delete(row.extent, row.row, row.instance, stamp(1))?.wait().map(drop)
+}
+
+/// Segment files in the order of the log.
+pub(super) fn segments(disk: &SimulatedDisk) -> Vec<PathBuf> {
+    let folder = folder().join("segments");
+    let names = crate::disk::Disk::list(disk, &folder).expect("it lists");
+    names.into_iter().map(|name| folder.join(name)).collect()
+}
+
+/// Where `needle` lies in a file.
+pub(super) fn find(disk: &SimulatedDisk, path: &Path, needle: &[u8]) -> Option<usize> {
+    disk.bytes(path).windows(needle.len()).position(|window| window == needle)
+}
