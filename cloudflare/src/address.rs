@@ -9,7 +9,9 @@ use std::net::IpAddr;
 use diptych_core::ids::ClusterId;
 use thiserror::Error;
 
-use crate::client::{self, Batch, Client, DnsRecord, NewRecord, PatchRecord, RecordFilter, RecordType, TTL_AUTO, ZoneId};
+use crate::client::{
+    self, Batch, Client, DnsRecord, NewRecord, PatchRecord, RecordFilter, RecordType, TTL_AUTO, ZoneId,
+};
 
 /// The comment on each record that belongs to this cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,7 +141,8 @@ fn difference(mut owned: Vec<&DnsRecord>, target: &NameTarget) -> Batch {
     let mut batch = Batch::default();
     // What has the right content keeps its record.
     wanted.retain(|address| {
-        let right = |record: &&DnsRecord| record.kind == kind(*address) && record.content.parse() == Ok(*address);
+        let right =
+            |record: &&DnsRecord| record.kind == kind(*address) && record.content.parse() == Ok(*address);
         let Some(at) = owned.iter().position(right) else { return true };
         let record = owned.remove(at);
         if !target.is_met_by(record) {
@@ -179,7 +182,11 @@ pub enum PointError {
 }
 
 /// Lists the name's records.
-pub async fn name_records(client: &Client, zone: &ZoneId, hostname: &str) -> Result<Vec<DnsRecord>, client::Error> {
+pub async fn name_records(
+    client: &Client,
+    zone: &ZoneId,
+    hostname: &str,
+) -> Result<Vec<DnsRecord>, client::Error> {
     client.records(zone, &RecordFilter { name: Some(hostname.to_owned()), kind: None }).await
 }
 
@@ -207,7 +214,13 @@ mod tests {
 
     fn target(addresses: &[&str]) -> NameTarget {
         let addresses = addresses.iter().map(|text| text.parse().expect("an address")).collect();
-        NameTarget { hostname: "files.example.com".to_owned(), addresses, proxied: true, ttl: 60, owner: owner() }
+        NameTarget {
+            hostname: "files.example.com".to_owned(),
+            addresses,
+            proxied: true,
+            ttl: 60,
+            owner: owner(),
+        }
     }
 
     fn record(id: &str, kind: RecordType, content: &str) -> DnsRecord {
@@ -224,9 +237,13 @@ mod tests {
 
     /// What a batch leaves of a listing.
     fn applied(listing: &[DnsRecord], batch: &Batch) -> Vec<DnsRecord> {
-        let mut after: Vec<_> = listing.iter().filter(|held| !batch.deletes.contains(&held.id)).cloned().collect();
+        let mut after: Vec<_> =
+            listing.iter().filter(|held| !batch.deletes.contains(&held.id)).cloned().collect();
         for patch in &batch.patches {
-            let held = after.iter_mut().find(|held| held.id == patch.id).expect("a patch names a record that is kept");
+            let held = after
+                .iter_mut()
+                .find(|held| held.id == patch.id)
+                .expect("a patch names a record that is kept");
             held.content = patch.content.clone().expect("planned patches are whole");
             held.proxied = patch.proxied.expect("planned patches are whole");
             held.ttl = patch.ttl.expect("planned patches are whole");
@@ -253,20 +270,25 @@ mod tests {
         let foreign = DnsRecord { comment: None, ..record("f00", RecordType::A, "198.51.100.9") };
         let error = plan_name(&[foreign, record("a", RecordType::A, "192.0.2.1")], &target(&["192.0.2.2"]));
         let text = error.expect_err("not ours").to_string();
-        assert!(text.contains("198.51.100.9") && text.contains("f00") && text.contains("diptych:0707"), "{text}");
+        assert!(
+            text.contains("198.51.100.9") && text.contains("f00") && text.contains("diptych:0707"),
+            "{text}"
+        );
     }
 
     #[test]
     fn a_flip_changes_records_in_place_and_leaves_other_types_alone() {
         let txt = DnsRecord { comment: None, ..record("t", RecordType::Other("TXT".to_owned()), "v=spf1") };
-        let batch = plan_name(&[record("a", RecordType::A, "192.0.2.1"), txt], &target(&["192.0.2.9"])).expect("ours");
+        let batch = plan_name(&[record("a", RecordType::A, "192.0.2.1"), txt], &target(&["192.0.2.9"]))
+            .expect("ours");
         assert_eq!((batch.deletes.len(), batch.patches.len(), batch.posts.len()), (0, 1, 0));
         assert_eq!(batch.patches[0].content.as_deref(), Some("192.0.2.9"));
     }
 
     #[test]
     fn an_owned_alias_gives_way_to_addresses() {
-        let batch = plan_name(&[record("c", RecordType::Cname, "x.example.net")], &target(&["192.0.2.1"])).expect("ours");
+        let batch = plan_name(&[record("c", RecordType::Cname, "x.example.net")], &target(&["192.0.2.1"]))
+            .expect("ours");
         assert_eq!((batch.deletes.len(), batch.posts.len()), (1, 1));
     }
 

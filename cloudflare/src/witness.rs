@@ -12,7 +12,9 @@ use diptych_core::ids::{Epoch, SiteName};
 use thiserror::Error;
 
 use crate::address::{ForeignRecords, NameTarget, Owner, Pointed, name_records, plan_name};
-use crate::client::{self, Batch, Client, DnsRecord, NewRecord, RecordFilter, RecordId, RecordType, TTL_AUTO, ZoneId};
+use crate::client::{
+    self, Batch, Client, DnsRecord, NewRecord, RecordFilter, RecordId, RecordType, TTL_AUTO, ZoneId,
+};
 
 /// End of each content. `.invalid` never resolves (RFC 2606), so the record leads nowhere.
 const SUFFIX: &str = ".diptych.invalid";
@@ -122,7 +124,9 @@ pub enum WitnessError {
     #[error("the lease record was written, but not read back")]
     NotReadBack(#[source] Box<WitnessError>),
     /// The record's name holds something that Diptych did not write, or more than one record.
-    #[error("{name} holds what this cluster did not write ({what}); delete it, or choose another zone for the witness")]
+    #[error(
+        "{name} holds what this cluster did not write ({what}); delete it, or choose another zone for the witness"
+    )]
     Foreign {
         /// Name of the record.
         name: String,
@@ -265,7 +269,11 @@ impl RecordWitness {
         match self.client.batch(&self.zone, swap).await {
             Ok(_) => Ok(Some(())),
             Err(refused @ client::Error::Refused { .. }) => {
-                if self.still_stands(token).await? { Err(refused.into()) } else { Ok(None) }
+                if self.still_stands(token).await? {
+                    Err(refused.into())
+                } else {
+                    Ok(None)
+                }
             }
             Err(error) => Err(error.into()),
         }
@@ -301,7 +309,13 @@ mod tests {
 
     #[test]
     fn contents_of_others_are_refused() {
-        for text in ["example.com", "e1.east.diptych.invalid", "e1.east.zz.diptych.invalid", "1.east.00.diptych.invalid", ""] {
+        for text in [
+            "example.com",
+            "e1.east.diptych.invalid",
+            "e1.east.zz.diptych.invalid",
+            "1.east.00.diptych.invalid",
+            "",
+        ] {
             assert!(text.parse::<LeaseRecord>().is_err(), "{text:?}");
         }
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use common::{HOSTNAME, TOKEN, client, client_with, eventually, options, owner, record, start, target, zone};
 use diptych_cloudflare::address::{PointError, Pointed, point_name};
 use diptych_cloudflare::client::{
-    Batch, Client, ClientOptions, Error, HealthStatus, HttpConfig, NewHealthCheck, PatchRecord, RecordFilter, RecordId,
-    RecordType, TokenState, ZoneId,
+    Batch, Client, ClientOptions, Error, HealthStatus, HttpConfig, NewHealthCheck, PatchRecord, RecordFilter,
+    RecordId, RecordType, TokenState, ZoneId,
 };
 use diptych_cloudflare::emulator::{CallFault, Emulator, Faults, NextCalls, Only};
 
@@ -62,8 +62,14 @@ async fn records_are_created_changed_listed_by_name_and_deleted() {
     let emulator = start(options()).await;
     let client = client(&emulator);
     let zone = zone(&client).await;
-    let made = client.create_record(&zone, &record("a.example.com", RecordType::A, "192.0.2.1")).await.expect("made");
-    client.create_record(&zone, &record("b.example.com", RecordType::Cname, "x.example.net")).await.expect("made");
+    let made = client
+        .create_record(&zone, &record("a.example.com", RecordType::A, "192.0.2.1"))
+        .await
+        .expect("made");
+    client
+        .create_record(&zone, &record("b.example.com", RecordType::Cname, "x.example.net"))
+        .await
+        .expect("made");
     let patch = PatchRecord {
         id: made.id.clone(),
         name: made.name.clone(),
@@ -87,7 +93,13 @@ async fn a_listing_of_several_pages_is_whole() {
     let emulator = start(options()).await;
     let client = client(&emulator);
     let zone = zone(&client).await;
-    let post = |index: u32| record(&format!("n{index}.example.com"), RecordType::A, &format!("10.0.{}.{}", index >> 8, index & 255));
+    let post = |index: u32| {
+        record(
+            &format!("n{index}.example.com"),
+            RecordType::A,
+            &format!("10.0.{}.{}", index >> 8, index & 255),
+        )
+    };
     let posts = (0..2345).map(post).collect();
     client.batch(&zone, &Batch { posts, ..Batch::default() }).await.expect("within the plan's limit");
     let mut names = all(&client, &zone).await;
@@ -101,8 +113,14 @@ async fn a_batch_with_one_failure_changes_nothing() {
     let emulator = start(options()).await;
     let client = client(&emulator);
     let zone = zone(&client).await;
-    let kept = client.create_record(&zone, &record("a.example.com", RecordType::A, "192.0.2.1")).await.expect("made");
-    client.create_record(&zone, &record("c.example.com", RecordType::Cname, "x.example.net")).await.expect("made");
+    let kept = client
+        .create_record(&zone, &record("a.example.com", RecordType::A, "192.0.2.1"))
+        .await
+        .expect("made");
+    client
+        .create_record(&zone, &record("c.example.com", RecordType::Cname, "x.example.net"))
+        .await
+        .expect("made");
     let before = all(&client, &zone).await;
     let batch = Batch {
         deletes: vec![kept.id.clone()],
@@ -125,7 +143,10 @@ async fn a_batch_deletes_before_it_posts() {
     let emulator = start(options()).await;
     let client = client(&emulator);
     let zone = zone(&client).await;
-    let old = client.create_record(&zone, &record("c.example.com", RecordType::Cname, "x.example.net")).await.expect("made");
+    let old = client
+        .create_record(&zone, &record("c.example.com", RecordType::Cname, "x.example.net"))
+        .await
+        .expect("made");
     let batch = Batch {
         deletes: vec![old.id.clone()],
         posts: vec![record("c.example.com", RecordType::Cname, "y.example.net")],
@@ -147,7 +168,10 @@ async fn too_many_calls_lock_the_user_out_and_say_for_how_long() {
         client.verify_token().await.expect("within the limit");
     }
     for _ in 0..2 {
-        let error = client_with(&emulator, "another").verify_token().await.expect_err("counted by user, not by token");
+        let error = client_with(&emulator, "another")
+            .verify_token()
+            .await
+            .expect_err("counted by user, not by token");
         let Error::RateLimited { retry_after, .. } = error else { panic!("{error}") };
         assert!((290..=300).contains(&retry_after.as_secs()));
     }
@@ -176,7 +200,8 @@ async fn failures_of_the_server_are_unclear_and_may_have_been_applied() {
         let answer = client.create_record(&zone, &record(&name, RecordType::A, "192.0.2.1")).await;
         let error = answer.expect_err("a fault");
         assert!(error.may_be_applied(), "{fault:?}: {error}");
-        let there = || async { all(&client, &zone).await.iter().any(|(held, _)| *held == name).then_some(()) };
+        let there =
+            || async { all(&client, &zone).await.iter().any(|(held, _)| *held == name).then_some(()) };
         if applied {
             eventually("the record is there", there).await;
         } else {
@@ -208,7 +233,10 @@ async fn pointing_the_name_creates_flips_and_then_rests() {
     assert_eq!(point_name(&client, &zone, &target("192.0.2.1")).await.expect("created"), Pointed::Changed);
     assert_eq!(point_name(&client, &zone, &target("192.0.2.2")).await.expect("flipped"), Pointed::Changed);
     next(&emulator, 1, CallFault::InternalError, Only::Writes);
-    assert_eq!(point_name(&client, &zone, &target("192.0.2.2")).await.expect("no write"), Pointed::AlreadyRight);
+    assert_eq!(
+        point_name(&client, &zone, &target("192.0.2.2")).await.expect("no write"),
+        Pointed::AlreadyRight
+    );
     assert_eq!(all(&client, &zone).await, [(HOSTNAME.to_owned(), "192.0.2.2".to_owned())]);
 }
 
@@ -222,7 +250,10 @@ async fn a_name_with_a_foreign_record_is_left_alone() {
     client.create_record(&zone, &foreign).await.expect("made");
     let error = point_name(&client, &zone, &target("192.0.2.1")).await.expect_err("not ours");
     assert!(matches!(&error, PointError::Foreign(_)), "{error}");
-    assert!(error.to_string().contains("198.51.100.7") && error.to_string().contains(owner().comment()), "{error}");
+    assert!(
+        error.to_string().contains("198.51.100.7") && error.to_string().contains(owner().comment()),
+        "{error}"
+    );
     assert_eq!(all(&client, &zone).await, [(HOSTNAME.to_owned(), "198.51.100.7".to_owned())]);
 }
 
@@ -262,7 +293,11 @@ async fn a_health_check_probes_for_real() {
     let healthy = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
     let seen = std::sync::Arc::clone(&healthy);
     let answer = move || async move {
-        if seen.load(std::sync::atomic::Ordering::Relaxed) { axum::http::StatusCode::OK } else { axum::http::StatusCode::SERVICE_UNAVAILABLE }
+        if seen.load(std::sync::atomic::Ordering::Relaxed) {
+            axum::http::StatusCode::OK
+        } else {
+            axum::http::StatusCode::SERVICE_UNAVAILABLE
+        }
     };
     let app = axum::Router::new().route("/health", axum::routing::get(answer));
     tokio::spawn(async move { axum::serve(listener, app).await });
@@ -279,7 +314,10 @@ async fn a_health_check_probes_for_real() {
         expected_codes: vec!["2xx".to_owned()],
         header: None,
     };
-    let check = client.create_health_check(&zone, &NewHealthCheck::http("east", "127.0.0.1", config)).await.expect("made");
+    let check = client
+        .create_health_check(&zone, &NewHealthCheck::http("east", "127.0.0.1", config))
+        .await
+        .expect("made");
     let reaches = |wanted: HealthStatus| {
         let (client, zone, id) = (&client, &zone, &check.id);
         eventually("the verdict", async move || {
@@ -301,7 +339,8 @@ async fn the_control_api_changes_and_clears_faults() {
     let emulator = start(options()).await;
     let url = format!("{}/faults", emulator.control_url().expect("it has one"));
     let plain = plain_client();
-    let patched = plain.patch(&url).body(r#"{"dns_down": true, "next": [{"calls": 2, "fault": "bad_gateway"}]}"#);
+    let patched =
+        plain.patch(&url).body(r#"{"dns_down": true, "next": [{"calls": 2, "fault": "bad_gateway"}]}"#);
     let answer = patched.header("content-type", "application/json").send().await.expect("answered");
     assert_eq!(answer.status().as_u16(), 200);
     assert!(emulator.faults().dns_down && emulator.faults().next[0].calls == 2);
@@ -313,7 +352,9 @@ async fn the_control_api_changes_and_clears_faults() {
 
 fn plain_client() -> reqwest::Client {
     let provider = std::sync::Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().expect("versions");
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions");
     let tls = tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
     reqwest::Client::builder().tls_backend_preconfigured(tls).build().expect("a client")
 }

@@ -129,7 +129,9 @@ async fn an_unclear_swap_is_found_by_its_nonce() {
     let client = Client::new(hasty.call_limit(Duration::from_millis(400))).expect("plain http");
     let witness = RecordWitness::new(client, zone_id, HOSTNAME, owner());
     let mut token = None;
-    for (number, fault) in [(1, CallFault::TimeoutApplied), (2, CallFault::BadGatewayApplied), (3, CallFault::CutApplied)] {
+    for (number, fault) in
+        [(1, CallFault::TimeoutApplied), (2, CallFault::BadGatewayApplied), (3, CallFault::CutApplied)]
+    {
         emulator.set_faults(|faults| faults.next = vec![NextCalls { calls: 1, fault, only: Only::Writes }]);
         let record = lease(u64::from(number), "east", number);
         let error = witness.swap(token.as_ref(), &record, None).await.expect_err("no answer");
@@ -162,8 +164,16 @@ async fn a_record_that_diptych_did_not_write_is_neither_read_nor_replaced() {
     let foreign = record(witness.name(), RecordType::Cname, "somewhere.example.net");
     client.create_record(&zone, &foreign).await.expect("made");
     assert!(matches!(witness.read().await, Err(WitnessError::Foreign { .. })));
-    assert!(matches!(witness.swap(None, &lease(1, "east", 1), None).await, Err(WitnessError::Foreign { .. })));
-    let names: BTreeSet<_> =
-        client.records(&zone, &RecordFilter::default()).await.expect("listed").into_iter().map(|record| record.content).collect();
+    assert!(matches!(
+        witness.swap(None, &lease(1, "east", 1), None).await,
+        Err(WitnessError::Foreign { .. })
+    ));
+    let names: BTreeSet<_> = client
+        .records(&zone, &RecordFilter::default())
+        .await
+        .expect("listed")
+        .into_iter()
+        .map(|record| record.content)
+        .collect();
     assert_eq!(names, BTreeSet::from(["somewhere.example.net".to_owned()]));
 }

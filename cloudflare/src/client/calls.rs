@@ -6,8 +6,8 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::types::Envelope;
 use super::{
-    Batch, BatchAnswer, Call, Client, DnsRecord, Error, HealthCheck, HealthCheckId, NewHealthCheck, NewRecord, PatchRecord,
-    Permission, RecordFilter, RecordId, TokenStatus, Zone, ZoneId,
+    Batch, BatchAnswer, Call, Client, DnsRecord, Error, HealthCheck, HealthCheckId, NewHealthCheck,
+    NewRecord, PatchRecord, Permission, RecordFilter, RecordId, TokenStatus, Zone, ZoneId,
 };
 
 /// No body.
@@ -26,7 +26,12 @@ impl Client {
     }
 
     /// All pages of a listing. `path` ends with a query.
-    async fn pages<T: DeserializeOwned>(&self, call: Call, path: &str, page_size: usize) -> Result<Vec<T>, Error> {
+    async fn pages<T: DeserializeOwned>(
+        &self,
+        call: Call,
+        path: &str,
+        page_size: usize,
+    ) -> Result<Vec<T>, Error> {
         let mut all = Vec::new();
         for page in 1.. {
             let path = format!("{path}&page={page}&per_page={page_size}");
@@ -94,11 +99,18 @@ impl Client {
     /// Applies all changes, or none.
     pub async fn batch(&self, zone: &ZoneId, batch: &Batch) -> Result<BatchAnswer, Error> {
         let call = Call { name: "change records together", permission: Permission::DnsEdit };
-        Ok(self.send(call, Method::POST, &format!("/zones/{zone}/dns_records/batch"), Some(batch)).await?.result)
+        Ok(self
+            .send(call, Method::POST, &format!("/zones/{zone}/dns_records/batch"), Some(batch))
+            .await?
+            .result)
     }
 
     /// Creates a health check.
-    pub async fn create_health_check(&self, zone: &ZoneId, check: &NewHealthCheck) -> Result<HealthCheck, Error> {
+    pub async fn create_health_check(
+        &self,
+        zone: &ZoneId,
+        check: &NewHealthCheck,
+    ) -> Result<HealthCheck, Error> {
         let call = Call { name: "create a health check", permission: Permission::HealthChecksEdit };
         Ok(self.send(call, Method::POST, &format!("/zones/{zone}/healthchecks"), Some(check)).await?.result)
     }

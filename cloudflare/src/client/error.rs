@@ -93,7 +93,9 @@ pub enum Error {
         retry_after: Duration,
     },
     /// The token is unknown, revoked or expired. Nothing was changed.
-    #[error("Cloudflare does not accept the token ({call}): {message}; make a new one and put it into the Secret")]
+    #[error(
+        "Cloudflare does not accept the token ({call}): {message}; make a new one and put it into the Secret"
+    )]
     Unauthorized {
         /// The call.
         call: &'static str,
@@ -101,7 +103,9 @@ pub enum Error {
         message: String,
     },
     /// The token is valid but may not do this. Nothing was changed.
-    #[error("the Cloudflare token may not {call}: {message}; it needs the permission {permission} for this zone")]
+    #[error(
+        "the Cloudflare token may not {call}: {message}; it needs the permission {permission} for this zone"
+    )]
     Forbidden {
         /// The call.
         call: &'static str,
@@ -210,7 +214,9 @@ pub(super) fn from_answer(
         }
         StatusCode::FORBIDDEN => Error::Forbidden { call, permission, message },
         // 408 and 409 come from the edge as well as from the API: not proof that nothing was changed.
-        StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT => Error::Unclear { call, reason: format!("answered {status}") },
+        StatusCode::REQUEST_TIMEOUT | StatusCode::CONFLICT => {
+            Error::Unclear { call, reason: format!("answered {status}") }
+        }
         _ if (status.is_client_error() || status.is_success()) && !errors.is_empty() => {
             Error::Refused { call, status: status.as_u16(), errors }
         }
@@ -225,7 +231,8 @@ fn is_about_token(code: u32, message: &str) -> bool {
 
 fn retry_after(headers: &HeaderMap) -> Duration {
     const LOCK_OUT: Duration = Duration::from_secs(300);
-    let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+    let seconds =
+        headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
     seconds.map_or(LOCK_OUT, Duration::from_secs)
 }
 
@@ -239,7 +246,9 @@ mod tests {
     }
 
     fn coded(code: u32) -> String {
-        format!(r#"{{"success":false,"errors":[{{"code":{code},"message":"x","extra":1}}],"messages":[],"result":null}}"#)
+        format!(
+            r#"{{"success":false,"errors":[{{"code":{code},"message":"x","extra":1}}],"messages":[],"result":null}}"#
+        )
     }
 
     #[test]
@@ -274,6 +283,8 @@ mod tests {
 
     #[test]
     fn a_rate_limit_without_a_time_lasts_five_minutes() {
-        assert!(matches!(answer(429, ""), Error::RateLimited { retry_after, .. } if retry_after.as_secs() == 300));
+        assert!(
+            matches!(answer(429, ""), Error::RateLimited { retry_after, .. } if retry_after.as_secs() == 300)
+        );
     }
 }

@@ -20,8 +20,9 @@ use serde::de::DeserializeOwned;
 pub use error::{ApiMessage, Error, Permission, SetupError};
 pub use token::{ApiToken, InvalidToken};
 pub use types::{
-    Batch, BatchAnswer, DnsRecord, HealthCheck, HealthCheckId, HealthStatus, HttpConfig, NewHealthCheck, NewRecord,
-    PatchRecord, PutRecord, RecordFilter, RecordId, RecordType, TcpConfig, TokenState, TokenStatus, Zone, ZoneId, TTL_AUTO,
+    Batch, BatchAnswer, DnsRecord, HealthCheck, HealthCheckId, HealthStatus, HttpConfig, NewHealthCheck,
+    NewRecord, PatchRecord, PutRecord, RecordFilter, RecordId, RecordType, TTL_AUTO, TcpConfig, TokenState,
+    TokenStatus, Zone, ZoneId,
 };
 
 use error::{from_answer, from_transport};
@@ -85,8 +86,10 @@ impl Client {
     /// # Errors
     /// The machine has no root certificates although the base URL is https, or the base URL is neither http nor https.
     pub fn new(options: ClientOptions) -> Result<Self, SetupError> {
-        let url = reqwest::Url::parse(&options.base_url)
-            .map_err(|error| SetupError::BaseUrl { url: options.base_url.clone(), reason: error.to_string() })?;
+        let url = reqwest::Url::parse(&options.base_url).map_err(|error| SetupError::BaseUrl {
+            url: options.base_url.clone(),
+            reason: error.to_string(),
+        })?;
         if !matches!(url.scheme(), "http" | "https") {
             let reason = "http or https is needed".to_owned();
             return Err(SetupError::BaseUrl { url: options.base_url.clone(), reason });
@@ -117,7 +120,8 @@ impl Client {
         body: Option<&(impl Serialize + Sync)>,
     ) -> Result<Envelope<T>, Error> {
         let url = format!("{}{path}", self.options.base_url);
-        let mut request = self.http.request(method, url).header(http::header::AUTHORIZATION, self.options.token.header());
+        let mut request =
+            self.http.request(method, url).header(http::header::AUTHORIZATION, self.options.token.header());
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -136,7 +140,9 @@ async fn read_answer<T: DeserializeOwned>(call: Call, response: Response) -> Res
     match serde_json::from_slice::<Envelope<T>>(&body) {
         Ok(envelope) if envelope.success => Ok(envelope),
         Ok(_) => Err(from_answer(call.name, call.permission, status, &headers, &body)),
-        Err(error) => Err(Error::Unclear { call: call.name, reason: format!("the answer can't be read: {error}") }),
+        Err(error) => {
+            Err(Error::Unclear { call: call.name, reason: format!("the answer can't be read: {error}") })
+        }
     }
 }
 
@@ -173,7 +179,8 @@ mod tests {
 
     #[test]
     fn options_and_client_do_not_print_the_token() {
-        let client = Client::new(ClientOptions::new(token()).base_url("http://127.0.0.1:1/")).expect("no roots needed");
+        let client = Client::new(ClientOptions::new(token()).base_url("http://127.0.0.1:1/"))
+            .expect("no roots needed");
         assert!(!format!("{client:?}").contains("0123456789"));
         assert_eq!(client.base_url(), "http://127.0.0.1:1");
     }

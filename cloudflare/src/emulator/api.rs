@@ -55,8 +55,10 @@ impl ApiHandler {
         if path.strip_prefix(PREFIX) == Some("/ips") {
             return Ok(self.router.clone().oneshot(request).await?);
         }
-        let authenticated =
-            self.shared.faults.with(|faults| self.shared.tokens.authenticate(request.headers(), &path, &faults.revoked));
+        let authenticated = self
+            .shared
+            .faults
+            .with(|faults| self.shared.tokens.authenticate(request.headers(), &path, &faults.revoked));
         let token = match authenticated {
             Ok(token) => token,
             Err(failure) => return Ok(failure.into_response()),
@@ -90,10 +92,12 @@ impl Handler for ApiHandler {
         }
         match fault {
             CallFault::InternalError => {
-                Ok(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, 10001, "Internal server error").into_response())
+                Ok(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, 10001, "Internal server error")
+                    .into_response())
             }
             CallFault::BadGateway | CallFault::BadGatewayApplied => {
-                Ok((StatusCode::BAD_GATEWAY, Html("<html><title>502 Bad Gateway</title></html>")).into_response())
+                Ok((StatusCode::BAD_GATEWAY, Html("<html><title>502 Bad Gateway</title></html>"))
+                    .into_response())
             }
             CallFault::RateLimited => Ok(rate_limited(300)),
             CallFault::Timeout | CallFault::TimeoutApplied => std::future::pending().await,
@@ -133,7 +137,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
         match Json::from_request(request, state).await {
             Ok(Json(body)) => Ok(Self(body)),
             Err(error) => {
-                Err(Failure::bad_request(9207, "Request body is invalid.").because((9207, &error.body_text())))
+                Err(Failure::bad_request(9207, "Request body is invalid.")
+                    .because((9207, &error.body_text())))
             }
         }
     }
@@ -154,5 +159,8 @@ fn allowed<'a>(
 /// `page` and `per_page`, put into bounds.
 fn page(query: &HashMap<String, String>, default: usize, (least, most): (usize, usize)) -> Page {
     let number = |name: &str| query.get(name).and_then(|text| text.parse::<usize>().ok());
-    Page { number: number("page").unwrap_or(1).max(1), size: number("per_page").unwrap_or(default).clamp(least, most) }
+    Page {
+        number: number("page").unwrap_or(1).max(1),
+        size: number("per_page").unwrap_or(default).clamp(least, most),
+    }
 }

@@ -78,7 +78,11 @@ struct Answer {
 
 #[async_trait::async_trait]
 impl RequestHandler for Answerer {
-    async fn handle_request<R: ResponseHandler, T: Time>(&self, request: &Request, mut respond: R) -> ResponseInfo {
+    async fn handle_request<R: ResponseHandler, T: Time>(
+        &self,
+        request: &Request,
+        mut respond: R,
+    ) -> ResponseInfo {
         let mut metadata = Metadata::response_from_request(&request.metadata);
         metadata.authoritative = true;
         let nothing_sent = ResponseInfo::from(Header { metadata, counts: HeaderCounts::default() });
@@ -94,8 +98,13 @@ impl RequestHandler for Answerer {
         };
         metadata.response_code = answer.code.unwrap_or(ResponseCode::NoError);
         metadata.authoritative = answer.code != Some(ResponseCode::Refused);
-        let response =
-            MessageResponseBuilder::from_message_request(request).build(metadata, &answer.records, [], &answer.soa, []);
+        let response = MessageResponseBuilder::from_message_request(request).build(
+            metadata,
+            &answer.records,
+            [],
+            &answer.soa,
+            [],
+        );
         respond.send_response(response).await.unwrap_or_else(|error| {
             tracing::debug!(%error, "a DNS answer was not sent");
             nothing_sent
@@ -123,7 +132,14 @@ impl Answerer {
     }
 
     /// Adds the records of a name, and those that its aliases lead to; false where the name does not exist.
-    fn follow(&self, view: &View, zone: &Zone, name: &str, wanted: RecordType, into: &mut Vec<DnsRecord>) -> bool {
+    fn follow(
+        &self,
+        view: &View,
+        zone: &Zone,
+        name: &str,
+        wanted: RecordType,
+        into: &mut Vec<DnsRecord>,
+    ) -> bool {
         let mut name = name.to_owned();
         for step in 0..CHAIN {
             if name == zone.name {
@@ -132,13 +148,17 @@ impl Answerer {
             let Some(records) = view.lookup(&name) else {
                 return step > 0 || name == zone.name || view.has_below(&name);
             };
-            if records.iter().any(|record| record.proxied) && matches!(wanted, RecordType::A | RecordType::AAAA) {
+            if records.iter().any(|record| record.proxied)
+                && matches!(wanted, RecordType::A | RecordType::AAAA)
+            {
                 into.extend(self.edge(&name, wanted));
                 return true;
             }
             // A proxied alias is not shown at all.
             let open = || records.iter().filter(|record| !record.proxied);
-            into.extend(open().filter(|record| is_wanted(record, wanted)).filter_map(|record| to_dns(&name, record)));
+            into.extend(
+                open().filter(|record| is_wanted(record, wanted)).filter_map(|record| to_dns(&name, record)),
+            );
             match open().find(|record| record.kind == "CNAME") {
                 Some(alias) if wanted != RecordType::CNAME => {
                     into.extend(to_dns(&name, alias));
@@ -186,7 +206,8 @@ fn of_zone(zone: &Zone, wanted: RecordType) -> Vec<DnsRecord> {
 fn soa(zone: &Zone) -> Option<DnsRecord> {
     let [primary, _] = zone.name_servers();
     let mailbox = parse_name(&format!("dns.{}", zone.name))?;
-    let data = SOA::new(parse_name(&primary)?, mailbox, zone.serial, 10_000, 2_400, 604_800, NEGATIVE_SECONDS);
+    let data =
+        SOA::new(parse_name(&primary)?, mailbox, zone.serial, 10_000, 2_400, 604_800, NEGATIVE_SECONDS);
     Some(DnsRecord::from_rdata(parse_name(&zone.name)?, ZONE_SECONDS, RData::SOA(data)))
 }
 

@@ -74,6 +74,7 @@ impl Page {
             "page": self.number, "per_page": self.size, "count": page.len(), "total_count": total,
             "total_pages": total.div_ceil(self.size),
         });
-        Json(json!({"success": true, "errors": [], "messages": [], "result": page, "result_info": info})).into_response()
+        Json(json!({"success": true, "errors": [], "messages": [], "result": page, "result_info": info}))
+            .into_response()
     }
 }

@@ -101,8 +101,12 @@ struct Shared {
 
 impl Shared {
     fn set_faults(&self, mut faults: Faults) {
-        let ids: BTreeSet<String> =
-            faults.revoked.iter().filter_map(|name| self.tokens.find(name)).map(|token| token.id.clone()).collect();
+        let ids: BTreeSet<String> = faults
+            .revoked
+            .iter()
+            .filter_map(|name| self.tokens.find(name))
+            .map(|token| token.id.clone())
+            .collect();
         faults.revoked = ids;
         let delay = Duration::from_millis(faults.propagation_ms);
         self.propagation.set_delay(delay, Duration::from_millis(faults.jitter_ms));
@@ -247,8 +251,8 @@ fn share(options: &EmulatorOptions) -> Result<Shared, EmulatorError> {
 fn read_tokens(options: &EmulatorOptions) -> Result<Vec<TokenSpec>, EmulatorError> {
     let mut tokens = options.tokens.clone();
     if let Some(path) = &options.token_file {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| EmulatorError::File { path: path.clone(), source })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| EmulatorError::File { path: path.clone(), source })?;
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
             tokens.push(line.parse()?);
         }
@@ -274,7 +278,11 @@ struct Plain(Router);
 impl Handler for Plain {
     type Body = axum::body::Body;
 
-    async fn handle(self: Arc<Self>, _: SocketAddr, request: Request<Incoming>) -> Result<Response<Self::Body>, Cut> {
+    async fn handle(
+        self: Arc<Self>,
+        _: SocketAddr,
+        request: Request<Incoming>,
+    ) -> Result<Response<Self::Body>, Cut> {
         Ok(self.0.clone().oneshot(request).await?)
     }
 }

@@ -163,7 +163,9 @@ impl FromStr for EdgeListener {
         };
         parse().ok_or_else(|| InvalidOption {
             option: "--edge",
-            reason: format!("{text:?} is not like 127.0.0.1:8080=9000 (listen address = port of the origins)"),
+            reason: format!(
+                "{text:?} is not like 127.0.0.1:8080=9000 (listen address = port of the origins)"
+            ),
         })
     }
 }

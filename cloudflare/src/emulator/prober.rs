@@ -87,7 +87,9 @@ pub(super) async fn run(shared: Arc<Shared>, scale: f64) {
             .filter(|check| !check.suspended)
             .map(|check| (check.id.as_str(), check))
             .collect();
-        running.retain(|id, (version, _)| checks.get(id.as_str()).is_some_and(|check| check.modified_on == *version));
+        running.retain(|id, (version, _)| {
+            checks.get(id.as_str()).is_some_and(|check| check.modified_on == *version)
+        });
         for (id, check) in checks {
             if !running.contains_key(id) {
                 let task = tokio::spawn(keep_probing(Arc::clone(&shared), check.clone(), scale));
@@ -110,7 +112,8 @@ impl Drop for Probing {
 }
 
 async fn keep_probing(shared: Arc<Shared>, check: HealthCheck, scale: f64) {
-    let pause = Duration::from_secs(u64::from(check.interval)).mul_f64(scale.max(0.0)).max(Duration::from_millis(20));
+    let pause =
+        Duration::from_secs(u64::from(check.interval)).mul_f64(scale.max(0.0)).max(Duration::from_millis(20));
     loop {
         let mut result = probe(&shared, &check).await;
         for _ in 0..check.retries {
@@ -140,7 +143,9 @@ impl HttpSettings {
     /// Name that the origin is asked for.
     fn host<'a>(&'a self, address: &'a str) -> &'a str {
         let headers = self.header.iter().flatten();
-        let host = headers.filter(|(name, _)| name.eq_ignore_ascii_case("host")).find_map(|(_, values)| values.first());
+        let host = headers
+            .filter(|(name, _)| name.eq_ignore_ascii_case("host"))
+            .find_map(|(_, values)| values.first());
         host.map_or(address, String::as_str)
     }
 }
@@ -153,7 +158,10 @@ async fn probe(shared: &Shared, check: &HealthCheck) -> Result<(), String> {
         "TCP" => {
             let port = check.tcp_config.as_ref().and_then(|config| config["port"].as_u64()).unwrap_or(80);
             let port = u16::try_from(port).map_err(|_| "TCP port out of range".to_owned())?;
-            timeout(limit, connect(shared, &check.address, port)).await.map_err(|_| "TCP Timeout occurred")?.map(drop)
+            timeout(limit, connect(shared, &check.address, port))
+                .await
+                .map_err(|_| "TCP Timeout occurred")?
+                .map(drop)
         }
         "HTTP" => {
             let stream = timeout(limit, connect(shared, &check.address, settings.port.unwrap_or(80))).await;
@@ -165,7 +173,8 @@ async fn probe(shared: &Shared, check: &HealthCheck) -> Result<(), String> {
             let stream = timeout(limit, connect(shared, &check.address, settings.port.unwrap_or(443))).await;
             let stream = stream.map_err(|_| "TCP Timeout occurred")??;
             let asked = timeout(limit, async {
-                let secure = tls::handshake(stream, settings.host(&check.address), settings.allow_insecure).await?;
+                let secure =
+                    tls::handshake(stream, settings.host(&check.address), settings.allow_insecure).await?;
                 ask(secure, &check.address, &settings).await
             });
             asked.await.map_err(|_| "HTTP timeout occurred")?
@@ -210,12 +219,17 @@ async fn ask(
     let mut request = Request::builder()
         .method(settings.method.as_deref().unwrap_or("GET"))
         .uri(settings.path.as_deref().unwrap_or("/"))
-        .header("user-agent", "Mozilla/5.0 (compatible;Cloudflare-Healthchecks/1.0;+https://www.cloudflare.com/)");
+        .header(
+            "user-agent",
+            "Mozilla/5.0 (compatible;Cloudflare-Healthchecks/1.0;+https://www.cloudflare.com/)",
+        );
     let headers = settings.header.clone().unwrap_or_default();
     if !headers.keys().any(|name| name.eq_ignore_ascii_case("host")) {
         request = request.header("host", address);
     }
-    for (name, value) in headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value))) {
+    for (name, value) in
+        headers.iter().flat_map(|(name, values)| values.iter().map(move |value| (name, value)))
+    {
         request = request.header(name, value);
     }
     let request = request.body(Empty::<Bytes>::new()).map_err(|error| failed(&error))?;
@@ -238,7 +252,10 @@ async fn ask(
 /// `200`, or `2xx`.
 fn is_expected(status: &str, code: &str) -> bool {
     code.len() == status.len()
-        && code.chars().zip(status.chars()).all(|(wanted, got)| wanted.eq_ignore_ascii_case(&'x') || wanted == got)
+        && code
+            .chars()
+            .zip(status.chars())
+            .all(|(wanted, got)| wanted.eq_ignore_ascii_case(&'x') || wanted == got)
 }
 
 #[cfg(test)]

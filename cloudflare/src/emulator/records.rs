@@ -42,14 +42,34 @@ pub(super) struct BatchInput {
 }
 
 const TYPES: [&str; 21] = [
-    "A", "AAAA", "CAA", "CERT", "CNAME", "DNSKEY", "DS", "HTTPS", "LOC", "MX", "NAPTR", "NS", "OPENPGPKEY", "PTR", "SMIMEA",
-    "SRV", "SSHFP", "SVCB", "TLSA", "TXT", "URI",
+    "A",
+    "AAAA",
+    "CAA",
+    "CERT",
+    "CNAME",
+    "DNSKEY",
+    "DS",
+    "HTTPS",
+    "LOC",
+    "MX",
+    "NAPTR",
+    "NS",
+    "OPENPGPKEY",
+    "PTR",
+    "SMIMEA",
+    "SRV",
+    "SSHFP",
+    "SVCB",
+    "TLSA",
+    "TXT",
+    "URI",
 ];
 
 /// Deletes, patches, puts, posts, in this order. The first failure is returned, and the caller then drops the zone.
 pub(super) fn batch(zone: &mut Zone, input: BatchInput, plan: Plan) -> Result<Value, Failure> {
     // The batch itself was found: what is missing in it is no 404.
-    apply_batch(zone, input, plan).map_err(|failure| Failure { status: http::StatusCode::BAD_REQUEST, ..failure })
+    apply_batch(zone, input, plan)
+        .map_err(|failure| Failure { status: http::StatusCode::BAD_REQUEST, ..failure })
 }
 
 fn apply_batch(zone: &mut Zone, input: BatchInput, plan: Plan) -> Result<Value, Failure> {
@@ -197,7 +217,9 @@ fn content_of(kind: &str, data: &Value) -> String {
     match kind {
         "CAA" => format!("{} {} \"{}\"", field("flags"), field("tag"), field("value")),
         "SRV" => format!("{} {} {}", field("weight"), field("port"), field("target")),
-        _ => data.as_object().into_iter().flatten().map(|(name, _)| field(name)).collect::<Vec<_>>().join(" "),
+        _ => {
+            data.as_object().into_iter().flatten().map(|(name, _)| field(name)).collect::<Vec<_>>().join(" ")
+        }
     }
 }
 
@@ -252,7 +274,8 @@ fn check_alone(record: &Record, zone: &str) -> Result<(), Failure> {
 }
 
 fn is_name(name: &str) -> bool {
-    let label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(|byte| byte.is_ascii_graphic());
+    let label =
+        |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(|byte| byte.is_ascii_graphic());
     (1..=253).contains(&name.len()) && name.split('.').all(label)
 }
 
@@ -305,7 +328,8 @@ mod tests {
     #[test]
     fn a_name_without_the_zone_is_completed_and_a_proxied_one_has_automatic_time() {
         let mut zone = Zone::new("example.com");
-        let sent = json!({"name": "Files", "type": "A", "content": "192.0.2.1", "proxied": true, "ttl": 3600});
+        let sent =
+            json!({"name": "Files", "type": "A", "content": "192.0.2.1", "proxied": true, "ttl": 3600});
         let record = post(&mut zone, input(sent), Plan::Free).expect("fine");
         assert_eq!((record.name.as_str(), record.ttl), ("files.example.com", 1));
     }

@@ -43,7 +43,10 @@ pub(super) trait Handler: Send + Sync + 'static {
 }
 
 /// Binds, with the address in the error.
-pub(super) async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, super::EmulatorError> {
+pub(super) async fn bind(
+    what: &'static str,
+    address: SocketAddr,
+) -> Result<TcpListener, super::EmulatorError> {
     TcpListener::bind(address).await.map_err(|source| super::EmulatorError::Listen { what, address, source })
 }
 
@@ -77,7 +80,10 @@ pub(super) async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>, st
 
 /// Out of file descriptors or memory: trying at once again would only spin.
 fn is_exhausted(error: &io::Error) -> bool {
-    !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
+    !matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
 }
 
 async fn connection<H: Handler>(stream: TcpStream, client: SocketAddr, handler: Arc<H>) {

@@ -25,7 +25,11 @@ pub(super) struct Store {
 
 impl Store {
     /// Opens the state file, if there is one, and adds the zones that it lacks.
-    pub(super) fn open(state: Option<PathBuf>, zones: &[String], propagation: Arc<Propagation>) -> io::Result<Self> {
+    pub(super) fn open(
+        state: Option<PathBuf>,
+        zones: &[String],
+        propagation: Arc<Propagation>,
+    ) -> io::Result<Self> {
         let mut database = match &state {
             Some(path) if path.exists() => serde_json::from_slice(&std::fs::read(path)?)?,
             _ => Database::default(),
@@ -70,7 +74,10 @@ impl Store {
         task.await.unwrap_or_else(|error| Err(internal(&error.to_string())))
     }
 
-    async fn change_whole<T>(&self, act: impl FnOnce(&mut Database) -> Result<T, Failure>) -> Result<T, Failure> {
+    async fn change_whole<T>(
+        &self,
+        act: impl FnOnce(&mut Database) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let state = self.writer.lock().await;
         let before = self.current.load_full();
         let mut after = Database::clone(&before);

@@ -87,7 +87,11 @@ fn parse_rights(names: &str) -> Result<BTreeSet<Right>, InvalidOption> {
 
 impl fmt::Debug for TokenSpec {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("TokenSpec").field("rights", &self.rights).field("zones", &self.zones).finish_non_exhaustive()
+        formatter
+            .debug_struct("TokenSpec")
+            .field("rights", &self.rights)
+            .field("zones", &self.zones)
+            .finish_non_exhaustive()
     }
 }
 
@@ -107,9 +111,17 @@ impl Token {
     /// Whether it may do this in that zone.
     pub(super) fn check(&self, right: Right, zone: &str) -> Result<(), Failure> {
         if !self.sees(zone) {
-            return Err(Failure::new(StatusCode::FORBIDDEN, 9109, "Unauthorized to access requested resource"));
+            return Err(Failure::new(
+                StatusCode::FORBIDDEN,
+                9109,
+                "Unauthorized to access requested resource",
+            ));
         }
-        if self.may(right) { Ok(()) } else { Err(Failure::new(StatusCode::FORBIDDEN, 10000, "Authentication error")) }
+        if self.may(right) {
+            Ok(())
+        } else {
+            Err(Failure::new(StatusCode::FORBIDDEN, 10000, "Authentication error"))
+        }
     }
 
     pub(super) fn may(&self, right: Right) -> bool {
@@ -150,7 +162,8 @@ impl Tokens {
             let inner = (6111, "Invalid format for Authorization header");
             Failure::new(StatusCode::BAD_REQUEST, 6003, "Invalid request headers").because(inner)
         };
-        let secret = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).ok_or_else(malformed)?;
+        let secret =
+            value.to_str().ok().and_then(|text| text.strip_prefix("Bearer ")).ok_or_else(malformed)?;
         let known = self.0.iter().find(|token| token.spec.secret == secret && !revoked.contains(&token.id));
         known.cloned().ok_or_else(|| {
             if path.ends_with("/tokens/verify") {

@@ -41,7 +41,11 @@ async fn list(
 fn is_wanted(record: &Record, query: &HashMap<String, String>) -> bool {
     let any = query.get("match").is_some_and(|text| text == "any");
     let mut verdicts = query.iter().filter_map(|(key, value)| verdict(record, key, value));
-    if any { verdicts.next().is_none_or(|first| first || verdicts.any(|other| other)) } else { verdicts.all(|fits| fits) }
+    if any {
+        verdicts.next().is_none_or(|first| first || verdicts.any(|other| other))
+    } else {
+        verdicts.all(|fits| fits)
+    }
 }
 
 /// Whether the record fits one filter; none: the parameter is no filter.

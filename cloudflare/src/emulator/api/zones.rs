@@ -34,11 +34,16 @@ async fn verify(Caller { 0: token }: Caller) -> Response {
     ))
 }
 
-async fn list(State(shared): Api, Caller { 0: token }: Caller, UrlQuery(query): Query) -> Result<Response, Failure> {
+async fn list(
+    State(shared): Api,
+    Caller { 0: token }: Caller,
+    UrlQuery(query): Query,
+) -> Result<Response, Failure> {
     if !token.may(Right::ZoneRead) {
         return Err(Failure::new(StatusCode::FORBIDDEN, 10000, "Authentication error"));
     }
-    let wanted = |field: &str, value: &str| query.get(field).is_none_or(|text| text.eq_ignore_ascii_case(value));
+    let wanted =
+        |field: &str, value: &str| query.get(field).is_none_or(|text| text.eq_ignore_ascii_case(value));
     let database = shared.store.database();
     let zones: Vec<Value> = database
         .zones
@@ -72,7 +77,9 @@ async fn page_rules(
 async fn addresses(State(shared): Api, UrlQuery(_): UrlQuery<HashMap<String, String>>) -> Response {
     let networks = |v4: bool| -> Vec<String> {
         let of_kind = shared.edge_addresses.iter().filter(|address| address.is_ipv4() == v4);
-        of_kind.map(|address| format!("{address}/{}", if IpAddr::is_ipv4(address) { 32 } else { 128 })).collect()
+        of_kind
+            .map(|address| format!("{address}/{}", if IpAddr::is_ipv4(address) { 32 } else { 128 }))
+            .collect()
     };
     success(json!({
         "ipv4_cidrs": networks(true), "ipv6_cidrs": networks(false), "etag": "38f79d050aa027e3be3865e495dcc9bc",

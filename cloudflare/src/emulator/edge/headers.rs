@@ -2,8 +2,10 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SERVER, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, SERVER, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
 
@@ -48,7 +50,8 @@ pub(super) fn to_origin(
     client: IpAddr,
     ray: &Ray,
 ) -> Result<Request<Incoming>, EdgeFailure> {
-    let authority = request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
+    let authority =
+        request.uri().authority().and_then(|authority| HeaderValue::from_str(authority.as_str()).ok());
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let uri = path.parse::<Uri>().map_err(|_| EdgeFailure::BadRequest)?;
     *request.uri_mut() = uri;

@@ -94,7 +94,8 @@ impl Edge {
         ray: &Ray,
     ) -> Result<Response<Incoming>, EdgeFailure> {
         let addresses = self.route(&request)?;
-        let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        let length =
+            request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         if length.is_some_and(|length| length > self.body_limit) {
             return Err(EdgeFailure::BodyTooLarge);
         }
@@ -113,7 +114,8 @@ impl Edge {
     /// Where the request goes: all addresses of its name, as far as the edge has heard.
     fn route(&self, request: &Request<Incoming>) -> Result<Vec<SocketAddr>, EdgeFailure> {
         let host = request.uri().host().or_else(|| request.headers().get(HOST)?.to_str().ok());
-        let host = without_port(host.ok_or(EdgeFailure::BadRequest)?).trim_end_matches('.').to_ascii_lowercase();
+        let host =
+            without_port(host.ok_or(EdgeFailure::BadRequest)?).trim_end_matches('.').to_ascii_lowercase();
         let is_address = host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
         let name = match &self.default_host {
             Some(default) if is_address => default.clone(),
@@ -159,7 +161,11 @@ impl Edge {
 /// `name:port` and `[v6]:port` without the port.
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !ends_inside_brackets(host) => name,
+        Some((name, port))
+            if port.bytes().all(|byte| byte.is_ascii_digit()) && !ends_inside_brackets(host) =>
+        {
+            name
+        }
         _ => host,
     }
 }

@@ -14,7 +14,11 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 /// A TLS session with the origin; `insecure` takes any certificate (`allow_insecure` of the check).
-pub(super) async fn handshake(stream: TcpStream, host: &str, insecure: bool) -> Result<TlsStream<TcpStream>, String> {
+pub(super) async fn handshake(
+    stream: TcpStream,
+    host: &str,
+    insecure: bool,
+) -> Result<TlsStream<TcpStream>, String> {
     let failed = |error: &dyn std::error::Error| format!("TLS error: {error}");
     let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(&error))?;
     let config = config(insecure).map_err(|error| failed(&error))?;
@@ -23,7 +27,8 @@ pub(super) async fn handshake(stream: TcpStream, host: &str, insecure: bool) -> 
 
 fn config(insecure: bool) -> Result<ClientConfig, rustls::Error> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let builder =
+        ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     if insecure {
         let verifier = Arc::new(AnyCertificate(provider));
         Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth())
