@@ -207,8 +207,8 @@ pub struct InventoryRecord {
     pub instance: InstanceId,
     /// What its extent holds.
     pub kind: ExtentKind,
-    /// Bytes of the row.
-    pub len: u32,
+    /// Bytes that the record takes.
+    pub record_bytes: u64,
     /// A check of it failed: it is not served any more.
     pub quarantined: bool,
 }

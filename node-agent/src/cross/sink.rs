@@ -1,0 +1,158 @@
+//! Where the rows of a crossing extent go: this agent's devices, and those of its siblings.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use diptych_core::ids::NodeName;
+use diptych_store::Purpose;
+use diptych_wire::agent::{AgentError, Begin, BeginRow, Cross, CrossTarget, CrossedRow};
+use diptych_wire::client::RowStream;
+
+use crate::agent::Agent;
+use crate::siblings::sibling_error;
+use crate::streams::OpenRows;
+
+enum Way {
+    Local(OpenRows),
+    Sibling(RowStream),
+    /// Given up, with the reason.
+    Broken(AgentError),
+}
+
+/// Rows of one node.
+struct Sink {
+    node: NodeName,
+    /// By row of the sink: its index among the targets.
+    rows: Vec<usize>,
+    way: Way,
+}
+
+pub(super) struct Sinks {
+    sinks: Vec<Sink>,
+    needed: u8,
+}
+
+impl Sinks {
+    pub(super) async fn begin(agent: &Agent, command: &Cross, reserve: u32) -> Result<Self, AgentError> {
+        let mut nodes: BTreeMap<(&NodeName, Option<&String>), Vec<usize>> = BTreeMap::new();
+        for (index, CrossTarget { node, address, .. }) in command.targets.iter().enumerate() {
+            nodes.entry((node, address.as_ref())).or_default().push(index);
+        }
+        let sinks = nodes.into_iter().map(|((node, address), rows)| async move {
+            let begin = begin_of(command, &rows, reserve);
+            let way = match address {
+                None => Way::Local(OpenRows::begin(agent, &begin, Purpose::Repair).await),
+                Some(address) => begin_sibling(agent, node, address, &begin).await.unwrap_or_else(Way::Broken),
+            };
+            Sink { node: node.clone(), rows, way }
+        });
+        let made = Self { sinks: futures::future::join_all(sinks).await, needed: command.extent.needed };
+        made.enough()?;
+        Ok(made)
+    }
+
+    /// A stripe's shard of each target.
+    pub(super) async fn append(&mut self, shards: Vec<Bytes>) -> Result<(), AgentError> {
+        let shards = &shards;
+        futures::future::join_all(self.sinks.iter_mut().map(|sink| sink.append(shards))).await;
+        self.enough()
+    }
+
+    /// Makes the rows durable; where they are. Those that could not be written are left out.
+    pub(super) async fn seal(self, agent: &Agent, command: &Cross) -> Result<Vec<CrossedRow>, AgentError> {
+        let (length, hash) = (command.extent.length, command.extent.hash);
+        let sealed = self.sinks.into_iter().map(|sink| async move {
+            let Sink { node, rows, way } = sink;
+            let sealed = match way {
+                Way::Local(open) => open.seal(agent, length, hash).await,
+                Way::Sibling(stream) => {
+                    stream.seal(length, hash).await.map_err(|error| sibling_error(&node, error))
+                }
+                Way::Broken(error) => Err(error),
+            };
+            (node, rows, sealed)
+        });
+        let mut crossed = Vec::with_capacity(command.targets.len());
+        let mut reasons = Vec::new();
+        for (node, rows, sealed) in futures::future::join_all(sealed).await {
+            let sealed = sealed.unwrap_or_else(|error| rows.iter().map(|_| Err(error.clone())).collect());
+            for (index, instance) in rows.into_iter().zip(sealed) {
+                let CrossTarget { row, device, .. } = command.targets[index];
+                match instance {
+                    Ok(instance) => crossed.push(CrossedRow { row, device, instance }),
+                    Err(error) => reasons.push(format!("row {row} on {node}: {error}")),
+                }
+            }
+        }
+        if !reasons.is_empty() {
+            tracing::warn!(extent = %command.extent.extent, ?reasons, "rows of a crossing extent are missing");
+        }
+        if crossed.len() < usize::from(self.needed) {
+            return Err(AgentError::InsufficientRows {
+                present: crossed.len() as u8,
+                needed: self.needed,
+                reason: reasons.join("; "),
+            });
+        }
+        crossed.sort_by_key(|row| row.row);
+        Ok(crossed)
+    }
+
+    /// Whether k rows may still become durable; else going on is for nothing.
+    fn enough(&self) -> Result<(), AgentError> {
+        let alive = |sink: &Sink| match &sink.way {
+            Way::Local(open) => open.alive(),
+            Way::Sibling(stream) => stream.failed().iter().filter(|failed| failed.is_none()).count(),
+            Way::Broken(_) => 0,
+        };
+        let present = self.sinks.iter().map(alive).sum::<usize>();
+        if present >= usize::from(self.needed) {
+            return Ok(());
+        }
+        let reasons = self.sinks.iter().filter_map(|sink| match &sink.way {
+            Way::Broken(error) => Some(format!("{}: {error}", sink.node)),
+            Way::Local(_) | Way::Sibling(_) => None,
+        });
+        let reason = format!("rows can't be written: {}", reasons.collect::<Vec<_>>().join("; "));
+        Err(AgentError::InsufficientRows { present: present as u8, needed: self.needed, reason })
+    }
+}
+
+impl Sink {
+    async fn append(&mut self, shards: &[Bytes]) {
+        let pieces: Vec<_> =
+            self.rows.iter().enumerate().map(|(row, &index)| (row as u16, shards[index].clone())).collect();
+        let appended = match &mut self.way {
+            Way::Local(open) => open.append(pieces).await.map(drop),
+            Way::Sibling(stream) => stream.append(pieces).await.map_err(|error| sibling_error(&self.node, error)),
+            Way::Broken(_) => Ok(()),
+        };
+        if let Err(error) = appended {
+            self.way = Way::Broken(error);
+        }
+    }
+}
+
+async fn begin_sibling(agent: &Agent, node: &NodeName, address: &str, begin: &Begin) -> Result<Way, AgentError> {
+    let client = agent.siblings.client(agent.site(), node, address)?;
+    let (stream, _) = client.begin(begin).await.map_err(|error| sibling_error(node, error))?;
+    Ok(Way::Sibling(stream))
+}
+
+fn begin_of(command: &Cross, rows: &[usize], reserve: u32) -> Begin {
+    let extent = &command.extent;
+    let row = |&index: &usize| {
+        let CrossTarget { device, row, .. } = command.targets[index];
+        BeginRow { device, row, reserve }
+    };
+    Begin {
+        stamp: command.stamp,
+        map_generation: command.map_generation,
+        extent: extent.extent,
+        needed: extent.needed,
+        kind: extent.kind,
+        birth_epoch: extent.birth_epoch,
+        birth_hlc: extent.birth_hlc,
+        rows: rows.iter().map(row).collect(),
+    }
+}
