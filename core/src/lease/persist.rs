@@ -154,8 +154,10 @@ impl Turn<'_> {
         }
         state.loss = Loss::Unasked;
         state.approval = Approval::None;
-        // The record at the witness and the public name are this site's to write now.
-        state.witness.next_swap = self.now;
+        if state.witness.seen.as_ref().is_some_and(|seen| Some(seen.epoch()) < gate) {
+            // Won by the peer's vote: the record at the witness and the public name follow at once.
+            state.witness.next_swap = self.now;
+        }
     }
 
     pub(super) fn on_record_seen(&mut self, record: &SiteRecord) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::witness::Witness;
 use crate::ids::{Epoch, KeeperNumber, SiteName};
 use crate::lease::{
-    Borrowed, BootTime, Command, Config, Effect, Event, Lease, Loan, LossDecision, Message, Millis, Mode, Persisted,
+    Admission, Borrowed, BootTime, Command, Config, Effect, Event, Guard, Lease, Loan, LossDecision, Message, Mode, Persisted,
     SiteRecord, SwapResult, Timers, Waiting, WitnessRead,
 };
 use crate::records::{Gate, Position};
@@ -96,6 +96,8 @@ enum Act {
     Step { site: usize, keeper: KeeperNumber, event: Event },
     Write { site: usize, keeper: KeeperNumber, effect: Effect },
     GatewayAsks { site: usize },
+    /// Something that the other site committed under `epoch` arrives.
+    Entry { site: usize, epoch: Epoch },
     GatewayHears { site: usize, asked: BootTime, loan: Loan },
 }
 
@@ -150,6 +152,7 @@ pub(super) struct Sim {
     pub(super) wins: Vec<(Epoch, usize, Real)>,
     pub(super) loss_gate: LossDecision,
     pub(super) mode: Mode,
+    pub(super) without: Option<Guard>,
     votes: BTreeSet<(Epoch, usize, usize)>,
     swapped: BTreeSet<(Epoch, usize)>,
     queue: BinaryHeap<Queued>,
@@ -189,6 +192,7 @@ impl Sim {
             wins: Vec::new(),
             loss_gate: LossDecision::Allowed,
             mode: Mode::Automatic,
+            without: None,
             votes: BTreeSet::new(),
             swapped: BTreeSet::new(),
             queue: BinaryHeap::new(),
@@ -203,13 +207,19 @@ impl Sim {
 
     /// Both sites, with nothing anywhere yet, until the preferred one serves.
     pub(super) fn started(seed: u64) -> Self {
+        Self::started_without(seed, None)
+    }
+
+    pub(super) fn started_without(seed: u64, guard: Option<Guard>) -> Self {
         let mut sim = Self::new(seed);
+        sim.without = guard;
         for site in [EAST, WEST] {
             sim.start_keeper(site);
             sim.tell(site, Event::DevicesEmpty(true));
         }
         sim.run_until(10 * SECOND, |sim| sim.serving(EAST)).expect("the first start ends");
-        sim.run(25 * SECOND);
+        // Long enough for the passive site to have seen the record for a witness lease.
+        sim.run(60 * SECOND);
         sim
     }
 
@@ -236,7 +246,8 @@ impl Sim {
             timers: Timers::default(),
             seed,
         };
-        let lease = Lease::new(Arc::new(config), record, own.clock.at(self.now));
+        let now = own.clock.at(self.now);
+        let lease = Lease::new(Arc::new(config), record, now).without(self.without, now);
         own.keepers.insert(number, lease);
         self.trace(site, || format!("keeper {number} starts"));
         self.tell(site, Event::Tick);
@@ -314,6 +325,7 @@ impl Sim {
             Act::Step { site, keeper, event } => self.step(site, keeper, event),
             Act::Write { site, keeper, effect } => self.write(site, keeper, effect),
             Act::GatewayAsks { site } => self.gateway_asks(site),
+            Act::Entry { site, epoch } => self.take_entry(site, epoch),
             Act::GatewayHears { site, asked, loan } => {
                 if self.sites[site].up {
                     self.sites[site].gateway.take(asked, loan);
@@ -510,13 +522,39 @@ impl Sim {
         if let Some(Gate::Open(epoch)) = own.record.as_ref().map(|record| record.gate) {
             assert!(epoch >= own.highest_commit, "property 3: a commit of {epoch} follows {}", own.highest_commit);
             own.highest_commit = epoch;
+            if self.weather.link[site] {
+                let (low, high) = self.weather.latency;
+                let delay = self.random.between(low * MS, high * MS);
+                self.schedule(delay, Act::Entry { site: 1 - site, epoch });
+            }
         }
+        let own = &mut self.sites[site];
         let asked = own.gateway_clock.at(self.now);
         let time = own.clock.at(self.now);
         let keepers: Vec<_> = own.keepers.values().filter_map(|lease| lease.loan(time)).collect();
         for loan in keepers {
             self.schedule(latency, Act::GatewayHears { site, asked, loan });
         }
+    }
+
+    /// The peer's entry is taken in the transaction that raises the vote, or refused.
+    fn take_entry(&mut self, site: usize, epoch: Epoch) {
+        let peer = self.sites[1 - site].name.clone();
+        let own = &mut self.sites[site];
+        let Some(record) = own.record.as_ref().filter(|record| own.up && record.vote.is_some()) else { return };
+        match record.admit(epoch, &peer) {
+            Admission::Refuse { .. } => return,
+            Admission::Take => {}
+            Admission::TakeRaising(new) => {
+                own.highest_vote = new.epoch();
+                own.record = Some(new.clone());
+                self.trace(site, || format!("an entry raises the vote: {new:?}"));
+                self.tell(site, Event::RecordSeen(new));
+            }
+        }
+        let own = &mut self.sites[site];
+        assert!(epoch >= own.highest_commit, "property 3: an entry of {epoch} follows {}", own.highest_commit);
+        own.highest_commit = epoch;
     }
 
     /// A win is the second vote counted: the machine asks for the gate to open.
