@@ -1,0 +1,293 @@
+//! The peer door: what the other site, and its agents, may ask of this one. HTTP over mTLS, so who asks is known.
+//!
+//! A gateway listens; extents and forwarded requests it answers by itself, lease messages go to its keeper.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Path, Query, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use diptych_catalog::{Catalog, CatalogError, FeedEntry, FeedStart};
+use diptych_core::ids::{ExtentId, SiteName};
+use diptych_core::keys::{self, Key, KeyRange, Owner};
+use diptych_core::lease::Message;
+use diptych_core::records::{Gate, Position, Record, Term};
+use diptych_wire::identity::{Identity, Role};
+use diptych_wire::peer::{self, Compacted, FeedFrame, SnapshotPage, SnapshotReply, TermLabel, UnseenTerm};
+use futures::{Stream, StreamExt, stream};
+use http::StatusCode;
+use http::request::Parts;
+use serde::Deserialize;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::absorb::absorb;
+use crate::error::SiteError;
+use crate::keeper::KeeperHandle;
+
+/// A follower that hears nothing for longer takes the feed for broken.
+const BEAT_EVERY: Duration = Duration::from_millis(500);
+/// Keys of a snapshot's page.
+const PAGE: usize = 2_000;
+/// Entries that are joined into one write.
+const AT_ONCE: usize = 256;
+
+/// Gives the ciphertext of extents, whichever rows it takes.
+#[async_trait]
+pub trait ExtentSource: Send + Sync + 'static {
+    /// The answer to a `GET` of an extent: 200 or 206 with a stream, 404 or 410 where this site has none of it, 503 where too
+    /// few rows can be read.
+    async fn extent(&self, extent: ExtentId, range: Option<&str>) -> Response;
+}
+
+/// Answers requests that came to the other site and belong here.
+#[async_trait]
+pub trait ForwardTarget: Send + Sync + 'static {
+    /// As `front` (`s3`, `rest`) of this site would.
+    async fn answer(&self, front: &str, request: Request) -> Response;
+}
+
+/// What a door needs.
+pub struct DoorParts {
+    /// The other site: nobody else may ask.
+    pub peer: SiteName,
+    /// This site's catalog.
+    pub catalog: Arc<dyn Catalog>,
+    /// This site's keeper.
+    pub keeper: KeeperHandle,
+    /// This site's rows.
+    pub extents: Arc<dyn ExtentSource>,
+    /// This site's fronts.
+    pub fronts: Arc<dyn ForwardTarget>,
+}
+
+type Door = Arc<DoorParts>;
+
+/// The door's service.
+pub fn router(parts: DoorParts) -> Router {
+    let door: Door = Arc::new(parts);
+    Router::new()
+        .route(peer::FEED, get(feed))
+        .route(peer::SNAPSHOT, post(snapshot))
+        .route(&format!("{}/{{extent}}", peer::EXTENTS), get(extent))
+        .route(peer::LEASE, post(lease))
+        .route(peer::READ, post(read))
+        .route(peer::UNSEEN, post(unseen))
+        .fallback(forwarded)
+        .layer(axum::extract::DefaultBodyLimit::max(64 << 20))
+        .with_state(door)
+}
+
+/// A caller of the other site, with one of the roles that may ask.
+struct FromPeer;
+
+impl FromRequestParts<Door> for FromPeer {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, Response> {
+        let identity = parts.extensions.get::<Identity>();
+        let fine = identity.is_some_and(|identity| {
+            identity.site == door.peer
+                && matches!(identity.role, Role::Gateway | Role::Operator | Role::Agent | Role::Peer)
+        });
+        if fine {
+            return Ok(Self);
+        }
+        let who = identity.map_or_else(|| "nobody".to_owned(), ToString::to_string);
+        tracing::warn!(who, path = parts.uri.path(), "denied at the peer door");
+        Err(refuse(StatusCode::FORBIDDEN, format!("{who} may not ask here: only site {} may", door.peer)))
+    }
+}
+
+fn refuse(status: StatusCode, text: impl Into<String>) -> Response {
+    (status, text.into()).into_response()
+}
+
+fn failed(error: &impl std::fmt::Display) -> Response {
+    refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+}
+
+fn reply(value: &impl Serialize) -> Response {
+    match postcard::to_stdvec(value) {
+        Ok(bytes) => bytes.into_response(),
+        Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+fn question<T: DeserializeOwned>(body: &[u8]) -> Result<T, Response> {
+    postcard::from_bytes(body).map_err(|error| refuse(StatusCode::BAD_REQUEST, format!("the body can't be read: {error}")))
+}
+
+async fn extent(_: FromPeer, State(door): State<Door>, Path(extent): Path<String>, headers: http::HeaderMap) -> Response {
+    let Ok(extent) = extent.parse() else { return refuse(StatusCode::BAD_REQUEST, "no extent's name") };
+    let range = headers.get(http::header::RANGE).and_then(|range| range.to_str().ok());
+    door.extents.extent(extent, range).await
+}
+
+async fn lease(_: FromPeer, State(door): State<Door>, body: Bytes) -> Response {
+    match question::<Message>(&body) {
+        Ok(message) => {
+            door.keeper.deliver(message);
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(refusal) => refusal,
+    }
+}
+
+async fn read(_: FromPeer, State(door): State<Door>, body: Bytes) -> Response {
+    let wanted: Vec<Key> = match question(&body) {
+        Ok(wanted) => wanted,
+        Err(refusal) => return refusal,
+    };
+    let read = async {
+        let view = door.catalog.view().await?;
+        wanted.iter().map(|key| Ok(view.get(key)?.filter(|_| is_fed(key)).map(|raw| raw.to_vec()))).collect()
+    };
+    match read.await {
+        Ok::<Vec<Option<Vec<u8>>>, CatalogError>(values) => reply(&values),
+        Err(error) => failed(&error),
+    }
+}
+
+/// What a site keeps to itself never leaves it.
+fn is_fed(key: &Key) -> bool {
+    !matches!(keys::owner(key), Some(Owner::Private(_)) | None)
+}
+
+async fn unseen(_: FromPeer, State(door): State<Door>, body: Bytes) -> Response {
+    let term: UnseenTerm = match question(&body) {
+        Ok(term) => term,
+        Err(refusal) => return refusal,
+    };
+    let Some((epoch, _)) = door.keeper.state().serves else {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "this site is not active");
+    };
+    match absorb(door.catalog.as_ref(), epoch, &term).await {
+        Ok(taken) => reply(&taken),
+        Err(error) => failed(&error),
+    }
+}
+
+async fn forwarded(_: FromPeer, State(door): State<Door>, request: Request) -> Response {
+    let front = request.headers().get(peer::FORWARD).and_then(|front| front.to_str().ok()).map(str::to_owned);
+    match front {
+        Some(front) => door.fronts.answer(&front, request).await,
+        None => refuse(StatusCode::NOT_FOUND, "no such path"),
+    }
+}
+
+async fn snapshot(_: FromPeer, State(door): State<Door>, body: Bytes) -> Response {
+    let page: SnapshotPage = match question(&body) {
+        Ok(page) => page,
+        Err(refusal) => return refusal,
+    };
+    match snapshot_page(door.catalog.as_ref(), page.from).await {
+        Ok(page) => reply(&page),
+        Err(error) => failed(&error),
+    }
+}
+
+async fn snapshot_page(catalog: &dyn Catalog, from: Option<Key>) -> Result<SnapshotReply, SiteError> {
+    let term = term_label(catalog).await?;
+    let view = catalog.view().await?;
+    let range = KeyRange { start: from.unwrap_or(Key(Vec::new())), end: Key(vec![0xff; 64]) };
+    let page = view.scan(&range, PAGE)?;
+    let entries = page.entries.into_iter().filter(|(key, _)| is_fed(key)).map(|(key, value)| (key, value.to_vec()));
+    Ok(SnapshotReply { position: view.position(), term, entries: entries.collect(), next: page.next })
+}
+
+/// The term that this site's role-owned changes belong to, while its gate is open.
+async fn term_label(catalog: &dyn Catalog) -> Result<Option<TermLabel>, SiteError> {
+    let view = catalog.view().await?;
+    let gate = view.get(&keys::site_gate(catalog.site()))?.map(|raw| Gate::decode(&raw)).transpose()?;
+    let (Some(Gate::Open(epoch) | Gate::Sealed(epoch)), incarnation) = (gate, view.position().incarnation) else {
+        return Ok(None);
+    };
+    let term = view.get(&keys::term(epoch))?.map(|raw| Term::decode(&raw)).transpose()?;
+    let own = term.filter(|term| term.holder == *catalog.site() && term.begun_at.incarnation == incarnation);
+    Ok(own.map(|term| TermLabel { epoch, begun_at: term.begun_at }))
+}
+
+#[derive(Deserialize)]
+struct FeedQuery {
+    incarnation: u64,
+    revision: u64,
+}
+
+async fn feed(_: FromPeer, State(door): State<Door>, Query(query): Query<FeedQuery>) -> Response {
+    let after = Position { incarnation: query.incarnation, revision: query.revision };
+    match door.catalog.feed(after).await {
+        Ok(FeedStart::From(entries)) => {
+            let frames = frames(Arc::clone(&door.catalog), entries);
+            Response::new(Body::from_stream(frames.map(Ok::<Bytes, Infallible>)))
+        }
+        Ok(FeedStart::Compacted { oldest }) => {
+            let mut answer = reply(&Compacted { oldest });
+            *answer.status_mut() = StatusCode::GONE;
+            answer
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+/// What a feed's stream knows of what it said.
+struct FeedState {
+    catalog: Arc<dyn Catalog>,
+    entries: stream::ReadyChunks<diptych_catalog::Feed>,
+    term: Option<Option<TermLabel>>,
+}
+
+/// Frames of a feed: entries as they come, a beat when there are none, the term whenever it is another.
+fn frames(catalog: Arc<dyn Catalog>, entries: diptych_catalog::Feed) -> impl Stream<Item = Bytes> {
+    let state = FeedState { catalog, entries: entries.ready_chunks(AT_ONCE), term: None };
+    stream::unfold(Some(state), |state| async move {
+        let mut state = state?;
+        match next_frames(&mut state).await {
+            Ok(bytes) => Some((bytes, Some(state))),
+            Err(error) => {
+                tracing::info!(%error, "a feed ends");
+                None
+            }
+        }
+    })
+}
+
+async fn next_frames(state: &mut FeedState) -> Result<Bytes, SiteError> {
+    let position = state.catalog.position().await?;
+    let entries = tokio::time::timeout(BEAT_EVERY, state.entries.next()).await;
+    let mut bytes = Vec::new();
+    // Looked at after the entries came: what is of a term stands behind its beginning, whatever was open before.
+    let term = term_label(state.catalog.as_ref()).await?;
+    if state.term != Some(term) {
+        state.term = Some(term);
+        encode(&FeedFrame::Term(term), &mut bytes);
+    }
+    match entries {
+        Ok(Some(entries)) => {
+            for entry in entries {
+                encode_entry(entry?, &mut bytes);
+            }
+        }
+        Ok(None) => return Err(SiteError::Catalog(CatalogError::Unavailable { reason: "the feed ended".to_owned() })),
+        Err(_) => encode(&FeedFrame::Beat { position }, &mut bytes),
+    }
+    Ok(bytes.into())
+}
+
+fn encode_entry(entry: FeedEntry, bytes: &mut Vec<u8>) {
+    let changes = entry.changes.into_iter().map(|(key, value)| (key, value.map(|value| value.to_vec())));
+    encode(&FeedFrame::Entry { position: entry.position, changes: changes.collect() }, bytes);
+}
+
+fn encode(frame: &FeedFrame, bytes: &mut Vec<u8>) {
+    if let Ok(frame) = postcard::to_stdvec(frame) {
+        bytes.extend_from_slice(&(frame.len() as u32).to_le_bytes());
+        bytes.extend_from_slice(&frame);
+    }
+}
