@@ -110,6 +110,13 @@ impl MapNode {
         self.state == NodeState::Live && device.state == MapDeviceState::Live && device.weight > 0
     }
 
+    /// Its share of the extra rows among nodes. A full device counts, whatever it holds: were the rank of a node to depend on
+    /// the rows that lie there, moving one would change the rank, and rows would be moved again and again.
+    fn weight(&self) -> u64 {
+        let here = |device: &&MapDevice| matches!(device.state, MapDeviceState::Live | MapDeviceState::Full);
+        self.devices.iter().filter(here).map(|device| u64::from(device.weight)).sum()
+    }
+
     /// Whether rows on a device of this node may stay.
     fn keeps_rows(&self, device: &MapDevice) -> bool {
         let device_keeps = matches!(device.state, MapDeviceState::Live | MapDeviceState::Full);
@@ -284,10 +291,15 @@ impl<'a> Fill<'a> {
             let devices: Vec<FillDevice> = taking
                 .map(|device| FillDevice { id: device.id, weight: device.weight, rows: rows_on(device.id) })
                 .collect();
-            let weight = devices.iter().map(|device| u64::from(device.weight)).sum();
             let emptiest = devices.iter().map(|device| device.rows).min()?;
             let rows = node.devices.iter().map(|device| rows_on(device.id)).sum();
-            Some(FillNode { map: node, cost: node_cost(extent, &node.name, weight), rows, devices, emptiest })
+            Some(FillNode {
+                map: node,
+                cost: node_cost(extent, &node.name, node.weight()),
+                rows,
+                devices,
+                emptiest,
+            })
         };
         Self { extent, nodes: map.nodes.iter().filter_map(node).collect() }
     }
