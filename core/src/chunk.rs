@@ -36,7 +36,9 @@ pub enum ChunkError {
         source: CipherError,
     },
     /// More plaintext than a chunk holds, or less in one that is not the last.
-    #[error("chunk {index} of blob {blob} has {plain} bytes of plaintext: {CHUNK} are right, fewer only in the last")]
+    #[error(
+        "chunk {index} of blob {blob} has {plain} bytes of plaintext: {CHUNK} are right, fewer only in the last"
+    )]
     PlainLength {
         /// The blob.
         blob: BlobId,
@@ -334,7 +336,9 @@ pub fn chunks_of(
         let (length, plain, plain_offset) = (length_of(at)?, plain_of(at), u64::from(at) * CHUNK as u64);
         let index = piece.first_chunk.checked_add(at).ok_or_else(|| wrong("the chunk numbers overflow"))?;
         if plain_offset + u64::from(plain) > wanted.start && plain_offset < wanted.end
-            || (wanted.is_empty() && plain_offset <= wanted.start && wanted.start <= plain_offset + u64::from(plain))
+            || (wanted.is_empty()
+                && plain_offset <= wanted.start
+                && wanted.start <= plain_offset + u64::from(plain))
         {
             found.push(ChunkPlace {
                 index,

@@ -110,7 +110,8 @@ pub trait BulkCipher: Send + Sync {
     ///
     /// # Errors
     /// [`CipherError::Refused`] beyond the algorithm's limits.
-    fn seal(&self, key: &SecretKey, nonce: &Nonce, aad: &[u8], in_out: &mut [u8]) -> Result<Tag, CipherError>;
+    fn seal(&self, key: &SecretKey, nonce: &Nonce, aad: &[u8], in_out: &mut [u8])
+    -> Result<Tag, CipherError>;
 
     /// Decrypts `sealed` (ciphertext, then tag) into `out`, which is [`TAG_LEN`] bytes shorter.
     ///
@@ -135,7 +136,13 @@ impl BulkCipher for RustCryptoAesGcm {
         Algorithm::Aes256Gcm
     }
 
-    fn seal(&self, key: &SecretKey, nonce: &Nonce, aad: &[u8], in_out: &mut [u8]) -> Result<Tag, CipherError> {
+    fn seal(
+        &self,
+        key: &SecretKey,
+        nonce: &Nonce,
+        aad: &[u8],
+        in_out: &mut [u8],
+    ) -> Result<Tag, CipherError> {
         let length = in_out.len();
         Aes256Gcm::new(key.expose().into())
             .encrypt_inout_detached(nonce.into(), aad, InOutBuf::from(in_out))
@@ -161,7 +168,12 @@ impl BulkCipher for RustCryptoAesGcm {
 }
 
 /// Seals a small secret or a list: ciphertext, then tag. `nonce` is random and fresh for each call under one key.
-pub fn seal_metadata(key: &SecretKey, nonce: &Nonce, aad: &[u8], plain: &[u8]) -> Result<Vec<u8>, CipherError> {
+pub fn seal_metadata(
+    key: &SecretKey,
+    nonce: &Nonce,
+    aad: &[u8],
+    plain: &[u8],
+) -> Result<Vec<u8>, CipherError> {
     let mut sealed = Vec::with_capacity(plain.len() + TAG_LEN);
     sealed.extend_from_slice(plain);
     let tag = RustCryptoAesGcm.seal(key, nonce, aad, &mut sealed)?;
@@ -170,7 +182,12 @@ pub fn seal_metadata(key: &SecretKey, nonce: &Nonce, aad: &[u8], plain: &[u8]) -
 }
 
 /// Opens what [`seal_metadata`] made.
-pub fn open_metadata(key: &SecretKey, nonce: &Nonce, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, CipherError> {
+pub fn open_metadata(
+    key: &SecretKey,
+    nonce: &Nonce,
+    aad: &[u8],
+    sealed: &[u8],
+) -> Result<Vec<u8>, CipherError> {
     let mut plain = vec![0; sealed.len().saturating_sub(TAG_LEN)];
     RustCryptoAesGcm.open(key, nonce, aad, sealed, &mut plain)?;
     Ok(plain)

@@ -103,11 +103,15 @@ impl Encoder {
         let shard = stripe.shard as usize;
         assert_eq!(stripe.data.len(), shard * usize::from(self.needed), "a stripe cut for another k");
         let data: Vec<&[u8]> = stripe.data.chunks(shard.max(1)).collect();
-        let parity: Vec<&[u8]> = self.parity_rows().map(|row| self.generator.row(usize::from(row.0))).collect();
+        let parity: Vec<&[u8]> =
+            self.parity_rows().map(|row| self.generator.row(usize::from(row.0))).collect();
         let mut made = combine(&parity, &data, shard).into_iter();
-        let one = |row: &Row| match self.is_data(*row) {
-            true => stripe.data_shard(*row),
-            false => made.next().map(Bytes::from).unwrap_or_default(),
+        let one = |row: &Row| {
+            if self.is_data(*row) {
+                stripe.data_shard(*row)
+            } else {
+                made.next().map(Bytes::from).unwrap_or_default()
+            }
         };
         self.rows.iter().map(one).collect()
     }
@@ -182,7 +186,8 @@ impl Decoder {
 pub fn reconstruct(needed: u8, have: &[(Row, &[u8])], want: &[Row]) -> Result<Vec<Vec<u8>>, ErasureError> {
     let rows: Vec<Row> = have.iter().map(|(row, _)| *row).collect();
     let decoder = Decoder::new(needed, &rows, want)?;
-    let bytes_of = |row: &Row| have.iter().find(|(other, _)| other == row).map_or(&[][..], |(_, bytes)| bytes);
+    let bytes_of =
+        |row: &Row| have.iter().find(|(other, _)| other == row).map_or(&[][..], |(_, bytes)| bytes);
     let shards: Vec<&[u8]> = decoder.have().iter().map(bytes_of).collect();
     decoder.decode(&shards)
 }

@@ -49,7 +49,9 @@ pub enum FragmentError {
         needed: u64,
     },
     /// Rot, a torn write, or a part of another segment or record.
-    #[error("{what} has checksum {stored:08x}, its bytes give {computed:08x}: they were altered or half written")]
+    #[error(
+        "{what} has checksum {stored:08x}, its bytes give {computed:08x}: they were altered or half written"
+    )]
     Checksum {
         /// Which part.
         what: &'static str,
@@ -95,7 +97,9 @@ pub enum FragmentError {
     #[error("a record of {0} reserved bytes is impossible")]
     Reserved(u64),
     /// The trailer's lengths contradict each other or the record's room.
-    #[error("trailer says {row_bytes} bytes in {blocks} checksum blocks of {crc_block} in a record of {reserved}")]
+    #[error(
+        "trailer says {row_bytes} bytes in {blocks} checksum blocks of {crc_block} in a record of {reserved}"
+    )]
     Lengths {
         /// Bytes of the row.
         row_bytes: u64,
@@ -124,7 +128,13 @@ fn salted_crc(segment: SegmentId, bytes: &[u8]) -> u32 {
 }
 
 /// Checks in the order that gives the most useful answer: is it there, is it whole, can this version read it.
-fn check(what: &'static str, magic_fits: bool, stored: u32, computed: u32, format: u16) -> Result<(), FragmentError> {
+fn check(
+    what: &'static str,
+    magic_fits: bool,
+    stored: u32,
+    computed: u32,
+    format: u16,
+) -> Result<(), FragmentError> {
     if !magic_fits {
         Err(FragmentError::Absent { what })
     } else if stored != computed {
@@ -136,7 +146,11 @@ fn check(what: &'static str, magic_fits: bool, stored: u32, computed: u32, forma
     }
 }
 
-fn check_cluster(what: &'static str, found: ClusterId, expected: Option<ClusterId>) -> Result<(), FragmentError> {
+fn check_cluster(
+    what: &'static str,
+    found: ClusterId,
+    expected: Option<ClusterId>,
+) -> Result<(), FragmentError> {
     match expected {
         Some(expected) if expected != found => Err(FragmentError::AnotherCluster { what, found, expected }),
         _ => Ok(()),

@@ -30,7 +30,9 @@ pub const FORMAT: u16 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum KeyringError {
     /// Not 32 bytes in hexadecimal or base64.
-    #[error("the cluster key is not 32 bytes: 64 hexadecimal digits or 44 characters of base64 are needed, got {0}")]
+    #[error(
+        "the cluster key is not 32 bytes: 64 hexadecimal digits or 44 characters of base64 are needed, got {0}"
+    )]
     KeyText(String),
     /// No keyring at all.
     #[error("these {0} bytes are no keyring")]
@@ -48,7 +50,9 @@ pub enum KeyringError {
     #[error("the keyring is damaged ({0}): take the copy of another device or the catalog")]
     Damaged(&'static str),
     /// The keyring is whole, but another cluster key wrapped it.
-    #[error("the cluster key is not the one that wrapped this keyring (cluster {cluster}, generation {generation})")]
+    #[error(
+        "the cluster key is not the one that wrapped this keyring (cluster {cluster}, generation {generation})"
+    )]
     WrongKey {
         /// The keyring's cluster.
         cluster: ClusterId,

@@ -155,7 +155,8 @@ impl TailBuilder {
         bytes.put_bytes(0, 3);
         let list = postcard::to_extend(&self.entries, vec![LIST_FORMAT])
             .map_err(|error| TailError::Malformed(error.to_string()))?;
-        let sealed = seal_metadata(&ring_key.tail_key(extent), nonce, &bytes, &list).map_err(TailError::Sealed)?;
+        let sealed =
+            seal_metadata(&ring_key.tail_key(extent), nonce, &bytes, &list).map_err(TailError::Sealed)?;
         bytes.put_slice(nonce);
         bytes.put_slice(&sealed);
         let sealed_len = bytes.len() - lengths_len;
@@ -211,7 +212,9 @@ impl Tail {
     /// `Absent`, `Cut`, `Checksum`, `UnknownAlgorithm`, `Malformed`.
     pub fn parse(bytes: &[u8]) -> Result<Self, TailError> {
         let len = tail_len(bytes, u64::MAX)?;
-        let start = (bytes.len() as u64).checked_sub(len).ok_or(TailError::Cut { len: bytes.len() as u64, needed: len })?;
+        let start = (bytes.len() as u64)
+            .checked_sub(len)
+            .ok_or(TailError::Cut { len: bytes.len() as u64, needed: len })?;
         let (covered, mut end) = bytes[start as usize..].split_at(len as usize - 8);
         let (stored, computed) = (end.get_u32_le(), checksum(covered));
         if stored != computed {
@@ -247,14 +250,17 @@ impl Tail {
     /// `Keyring`, `Sealed`, `Malformed`.
     pub fn open(&self, extent: ExtentId, keyring: &Keyring) -> Result<Vec<TailEntry>, TailError> {
         let key = keyring.ring_key(self.ring_key)?.tail_key(extent);
-        let list = open_metadata(&key, &self.nonce, &self.associated, &self.sealed).map_err(TailError::Sealed)?;
+        let list =
+            open_metadata(&key, &self.nonce, &self.associated, &self.sealed).map_err(TailError::Sealed)?;
         match list.split_first() {
             Some((&LIST_FORMAT, list)) => {
                 postcard::from_bytes(list).map_err(|error| TailError::Malformed(error.to_string()))
             }
             other => {
                 let found = other.map_or(0, |(format, _)| *format);
-                Err(TailError::Malformed(format!("its list has format {found}, this version reads {LIST_FORMAT}")))
+                Err(TailError::Malformed(format!(
+                    "its list has format {found}, this version reads {LIST_FORMAT}"
+                )))
             }
         }
     }

@@ -8,11 +8,12 @@ use diptych_core::chunk::{ChunkOpener, ChunkSealer, SealedChunk};
 use diptych_core::cipher::{BulkCipher, Purpose, RustCryptoAesGcm, SecretKey, blob_key, subkey};
 use diptych_core::erasure::Encoder;
 use diptych_core::fragment::{
-    BlockChecks, Codec, Foot, FootEntry, Record, RecordHead, RecordKind, SegmentHead, Tombstone, Trailer, record_len,
+    BlockChecks, Codec, Foot, FootEntry, Record, RecordHead, RecordKind, SegmentHead, Tombstone, Trailer,
+    record_len,
 };
 use diptych_core::ids::{
-    BlobId, BucketId, ClusterId, DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, KeeperNumber, RingKeyNumber,
-    Row, SegmentId, Stamp, UploadId, VersionId,
+    BlobId, BucketId, ClusterId, DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, KeeperNumber,
+    RingKeyNumber, Row, SegmentId, Stamp, UploadId, VersionId,
 };
 use diptych_core::keyring::{ClusterKey, Keyring, NewRingKey};
 use diptych_core::layout::{CHUNK, StripeBuilder, StripeLayout};
@@ -75,8 +76,10 @@ fn number(value: &Value) -> u64 {
 
 #[test]
 fn the_committed_vectors_are_what_the_independent_script_computes() {
-    let output =
-        Command::new("python3").arg(folder().join("golden.py")).output().expect("python3 is needed for this test");
+    let output = Command::new("python3")
+        .arg(folder().join("golden.py"))
+        .output()
+        .expect("python3 is needed for this test");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let committed = std::fs::read(folder().join("golden/vectors.json")).expect("the committed vectors");
     assert!(output.stdout == committed, "core/tests/golden/vectors.json differs from what golden.py prints");
@@ -210,7 +213,8 @@ fn segment_and_record_are_those_of_the_vectors() {
     assert_eq!(Trailer::parse(&bytes, &head, &head_bytes), Ok(trailer));
 
     let stamp = Stamp { epoch: Epoch(15), keeper: KeeperNumber(16) };
-    let tombstone = Tombstone { cluster: cluster(), extent: extent(), row: Row(9), killed: instance(), stamp };
+    let tombstone =
+        Tombstone { cluster: cluster(), extent: extent(), row: Row(9), killed: instance(), stamp };
     let bytes = hex_of(&golden["tombstone"]);
     assert_eq!(tombstone.encode(SEGMENT)[..], bytes);
     assert_eq!(Record::parse(&bytes, SEGMENT, Some(cluster())), Ok(Record::Tombstone(tombstone)));
@@ -237,8 +241,11 @@ fn keyring() -> Keyring {
         nonce: array(nonce),
         made_ms,
     };
-    Keyring::create(cluster(), new("ring key 1", "nonce 1", 1000))
-        .with_ring_key(new("ring key 2", "nonce 2", 2000))
+    Keyring::create(cluster(), new("ring key 1", "nonce 1", 1000)).with_ring_key(new(
+        "ring key 2",
+        "nonce 2",
+        2000,
+    ))
 }
 
 #[test]

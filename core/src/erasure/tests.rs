@@ -43,7 +43,8 @@ fn stripe_of(needed: u8, bytes: &[u8]) -> Stripe {
 fn a_code() -> impl Strategy<Value = (u8, Vec<Row>, Vec<u8>)> {
     (1..=NEEDED_MAX, prop::collection::vec(any::<u8>(), 1..600)).prop_flat_map(|(needed, data)| {
         let least = usize::from(needed);
-        let rows = prop::sample::subsequence((0..=u8::MAX).collect::<Vec<_>>(), least..least + 6).prop_shuffle();
+        let rows =
+            prop::sample::subsequence((0..=u8::MAX).collect::<Vec<_>>(), least..least + 6).prop_shuffle();
         (Just(needed), rows.prop_map(|rows| rows.into_iter().map(Row).collect()), Just(data))
     })
 }
@@ -117,7 +118,8 @@ proptest! {
 
 #[test]
 fn long_shards_are_coded_whole() {
-    let data: Vec<u8> = (0..3 * 100_003).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+    let data: Vec<u8> =
+        (0..3 * 100_003).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
     let stripe = stripe_of(3, &data);
     let made = Encoder::new(3, [Row(0), Row(7), Row(1), Row(200)]).unwrap().encode(&stripe);
     let shards: Vec<Bytes> = (0..3).map(|row| stripe.data_shard(Row(row))).collect();

@@ -259,7 +259,11 @@ impl Record {
     /// # Errors
     /// `Cut`, `Absent` (the log ends here, or the bytes rotted), `Checksum`, `NewerFormat`, `AnotherCluster`, and those
     /// of [`RecordHead::validate`].
-    pub fn parse(bytes: &[u8], segment: SegmentId, expected: Option<ClusterId>) -> Result<Self, FragmentError> {
+    pub fn parse(
+        bytes: &[u8],
+        segment: SegmentId,
+        expected: Option<ClusterId>,
+    ) -> Result<Self, FragmentError> {
         let needed = RECORD_HEAD_LEN as u64;
         let cut = FragmentError::Cut { what: HEAD, len: bytes.len() as u64, needed };
         let raw = RawHead::parse(bytes.first_chunk().ok_or(cut)?, segment)?;
@@ -270,7 +274,8 @@ impl Record {
         if raw.reserved != needed {
             return Err(FragmentError::Reserved(raw.reserved));
         }
-        let (cluster, extent, row, killed, stamp) = (raw.cluster, raw.extent, raw.row, raw.instance, raw.stamp);
+        let (cluster, extent, row, killed, stamp) =
+            (raw.cluster, raw.extent, raw.row, raw.instance, raw.stamp);
         Ok(Self::Tombstone(Tombstone { cluster, extent, row, killed, stamp }))
     }
 

@@ -111,7 +111,7 @@ fn every_flipped_byte_of_a_foot_is_noticed() {
 
 #[test]
 fn every_flipped_byte_of_a_row_is_noticed() {
-    let row: Vec<u8> = (0..9000_u32).map(|at| (at * 31 >> 3) as u8).collect();
+    let row: Vec<u8> = (0..9000_u32).map(|at| ((at * 31) >> 3) as u8).collect();
     let trailer = trailer(&row, 4096);
     for at in (0..row.len()).step_by(7) {
         let mut altered = row.clone();

@@ -134,7 +134,9 @@ impl Trailer {
         let computed = crc32c::crc32c(bytes);
         match self.blocks.get(index as usize) {
             Some(stored) if *stored == computed => Ok(()),
-            stored => Err(FragmentError::Block { index, stored: stored.copied().unwrap_or_default(), computed }),
+            stored => {
+                Err(FragmentError::Block { index, stored: stored.copied().unwrap_or_default(), computed })
+            }
         }
     }
 }

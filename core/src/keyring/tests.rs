@@ -30,7 +30,10 @@ fn a_new_ring_key_becomes_the_current_one_and_the_old_one_stays() {
     assert_eq!((keyring.generation(), keyring.current().number()), (Generation(2), RingKeyNumber(2)));
     assert_eq!(keyring.ring_key(RingKeyNumber(1)).unwrap().made_ms(), 7);
     let missing = keyring.ring_key(RingKeyNumber(3)).unwrap_err();
-    assert_eq!(missing.to_string(), "ring key 3 is not in the keyring of generation 2: a newer keyring is needed");
+    assert_eq!(
+        missing.to_string(),
+        "ring key 3 is not in the keyring of generation 2: a newer keyring is needed"
+    );
 }
 
 #[test]
@@ -48,7 +51,10 @@ fn every_flipped_byte_is_damage_even_with_a_right_checksum() {
         let mut altered = bytes.clone();
         altered[at] ^= 0x20;
         let opened = Keyring::open(&altered, &cluster_key(9)).unwrap_err();
-        assert!(matches!(opened, KeyringError::Damaged(_) | KeyringError::NotAKeyring(_)), "byte {at}: {opened}");
+        assert!(
+            matches!(opened, KeyringError::Damaged(_) | KeyringError::NotAKeyring(_)),
+            "byte {at}: {opened}"
+        );
         if at < bytes.len() - 4 {
             assert!(Keyring::open(&with_checksum(altered), &cluster_key(9)).is_err(), "forged byte {at}");
         }
@@ -74,7 +80,8 @@ fn the_generation_reads_without_a_key() {
 
 #[test]
 fn a_new_cluster_key_rewraps_the_same_ring_keys() {
-    let rewrapped = Keyring::open(&keyring().seal(&cluster_key(9)), &cluster_key(9)).unwrap().next_generation();
+    let rewrapped =
+        Keyring::open(&keyring().seal(&cluster_key(9)), &cluster_key(9)).unwrap().next_generation();
     let bytes = rewrapped.seal(&cluster_key(10));
     let opened = Keyring::open(&bytes, &cluster_key(10)).unwrap();
     assert_eq!((opened.generation(), opened.ring_keys()), (Generation(3), keyring().ring_keys()));

@@ -120,7 +120,8 @@ fn a_small_extent_is_one_stripe_with_short_shards() {
 fn a_range_over_two_shards_decodes_two_short_columns() {
     let layout = StripeLayout::new(4, 4 * SHARD as u64);
     let edge = SHARD as u64;
-    let reads: Vec<_> = layout.locate_decode(edge - 10..edge + 10).map(|read| (read.row_offset, read.len)).collect();
+    let reads: Vec<_> =
+        layout.locate_decode(edge - 10..edge + 10).map(|read| (read.row_offset, read.len)).collect();
     assert_eq!(reads, [(edge - 10, 10), (0, 10)]);
 }
 
