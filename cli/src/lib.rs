@@ -2,6 +2,6 @@
 
 pub mod client;
 pub mod command;
-pub mod config;
 pub mod dev;
+pub mod files;
 pub mod process;

@@ -5,12 +5,15 @@
 
 pub mod absorb;
 pub mod agents;
+pub mod bootstrap;
 pub mod collector;
+pub mod config;
 pub mod context;
 pub mod door;
 pub mod error;
 pub mod keeper;
 pub mod loops;
+pub mod name;
 pub mod nodes;
 pub mod peer;
 pub mod rejoin;

@@ -6,13 +6,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use base64::Engine;
 use diptych_core::ids::SiteName;
+use diptych_site::config::{AgentConfig, IdentityFiles, NodeConfig, PeerConfig, SiteConfig, SurviveConfig};
 use diptych_wire::authority::{Authority, Request};
 use diptych_wire::identity::{Identity, Role};
 use rand::RngCore;
 
 use super::plan::{DevPlan, NodePlan, OutsidePlan, SitePlan};
 use super::supervise::Job;
-use crate::config::{self, AgentConfig, IdentityFiles, NodeConfig, PeerConfig, SiteConfig, SurviveConfig};
+use crate::files::write_private;
 
 /// Certificates of `dev` are made anew at each start.
 const VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -69,8 +70,8 @@ impl Maker<'_> {
             certificate: folder.join(format!("{name}.pem")),
             key: folder.join(format!("{name}.key")),
         };
-        config::write_private(&files.certificate, issued.chain_pem().as_bytes())?;
-        config::write_private(&files.key, issued.key_pem().as_bytes())?;
+        write_private(&files.certificate, issued.chain_pem().as_bytes())?;
+        write_private(&files.key, issued.key_pem().as_bytes())?;
         Ok(files)
     }
 
@@ -78,7 +79,7 @@ impl Maker<'_> {
         let folder = self.data_dir.join("config");
         std::fs::create_dir_all(&folder)?;
         let path = folder.join(format!("{name}.json"));
-        config::write_private(&path, &serde_json::to_vec_pretty(config)?)?;
+        write_private(&path, &serde_json::to_vec_pretty(config)?)?;
         Ok(self.job(name, vec![command.to_owned(), "--config".to_owned(), path.display().to_string()]))
     }
 
@@ -141,6 +142,11 @@ impl Maker<'_> {
             zone: outside.zone.clone(),
             hostname: outside.hostname.clone(),
             public_addresses: vec![own.address],
+            public_hosts: vec![
+                outside.hostname.clone(),
+                outside.edge_s3.to_string(),
+                outside.edge_rest.to_string(),
+            ],
         })
     }
 
@@ -201,8 +207,8 @@ fn authority(plan: &DevPlan, data_dir: &Path) -> Result<Authority> {
         return Ok(Authority::from_pem(&read(&certificate)?, &read(&key)?)?);
     }
     let authority = Authority::create(plan.cluster)?;
-    config::write_private(&key, authority.key_pem().as_bytes())?;
-    config::write_private(&certificate, authority.certificate_pem().as_bytes())?;
+    write_private(&key, authority.key_pem().as_bytes())?;
+    write_private(&certificate, authority.certificate_pem().as_bytes())?;
     Ok(authority)
 }
 
@@ -213,7 +219,7 @@ fn cluster_key(data_dir: &Path) -> Result<PathBuf> {
         let mut key = [0; 32];
         rand::rng().fill_bytes(&mut key);
         let text = base64::engine::general_purpose::STANDARD.encode(key);
-        config::write_private(&path, format!("{text}\n").as_bytes())?;
+        write_private(&path, format!("{text}\n").as_bytes())?;
     }
     Ok(path)
 }

@@ -106,7 +106,7 @@ pub fn write_endpoints(plan: &DevPlan, supervisor: &mut Supervisor, data_dir: &P
             dns: outside.dns.to_string(),
             pid: supervisor.pid("cloudflare").unwrap_or(0),
         }),
-        witness: plan.outside.as_ref().filter(|_| plan.witness == options::WitnessKind::Outside).map(|outside| {
+        witness: plan.outside.as_ref().filter(|_| plan.witness == diptych_site::config::WitnessKind::Outside).map(|outside| {
             WitnessEndpoint { address: outside.witness.to_string(), pid: supervisor.pid("witness").unwrap_or(0) }
         }),
         sites,

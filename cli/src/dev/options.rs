@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
-use serde::{Deserialize, Serialize};
+use clap::Args;
+use diptych_site::config::{Acknowledge, WitnessKind};
 
 /// Options of `diptych dev`. Those of the first start are kept in the data folder; a later start goes on with them.
 #[derive(Debug, Clone, Args)]
@@ -21,10 +21,10 @@ pub struct DevOptions {
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub devices: u8,
     /// When a write is answered: durable in its own site, or in both
-    #[arg(long, value_enum, default_value_t = Acknowledge::OneSite)]
+    #[arg(long, value_name = "OneSite|BothSites", default_value = "OneSite")]
     pub acknowledge: Acknowledge,
     /// Where the third vote lies
-    #[arg(long, value_enum, default_value_t = WitnessKind::Outside)]
+    #[arg(long, value_name = "outside|record", default_value = "outside")]
     pub witness: WitnessKind,
     /// Serve S3 and REST by https, with certificates of the cluster's own authority
     #[arg(long)]
@@ -32,24 +32,4 @@ pub struct DevOptions {
     /// Seconds without a sign of life after which a node's rows are rebuilt elsewhere
     #[arg(long, default_value_t = 10)]
     pub node_dead_after: u32,
-}
-
-/// When a write is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[value(rename_all = "PascalCase")]
-pub enum Acknowledge {
-    /// Durable in the active site.
-    OneSite,
-    /// Whole in both sites.
-    BothSites,
-}
-
-/// Where the third vote lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[value(rename_all = "lowercase")]
-pub enum WitnessKind {
-    /// A process outside both sites.
-    Outside,
-    /// A record at Cloudflare.
-    Record,
 }

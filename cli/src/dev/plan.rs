@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use diptych_core::ids::{ClusterId, DeviceId, NodeName, SiteName};
+use diptych_site::config::{Acknowledge, DeviceConfig, WitnessKind};
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 
-use super::options::{Acknowledge, DevOptions, WitnessKind};
-use crate::config::{self, DeviceConfig};
+use super::options::DevOptions;
+use crate::files;
 
 const FILE_NAME: &str = "dev.json";
 const FORMAT: u32 = 1;
@@ -102,7 +103,7 @@ impl DevPlan {
     pub fn read_or_make(options: &DevOptions) -> Result<Self> {
         let path = options.data_dir.join(FILE_NAME);
         if path.exists() {
-            let plan: Self = config::read(&path)?;
+            let plan: Self = files::read_json(&path)?;
             if plan.format != FORMAT {
                 bail!("{} has format {}, this version reads {FORMAT}", path.display(), plan.format);
             }
@@ -112,7 +113,7 @@ impl DevPlan {
             return Ok(plan);
         }
         let plan = Self::make(options)?;
-        config::write_private(&path, &serde_json::to_vec_pretty(&plan)?)?;
+        files::write_private(&path, &serde_json::to_vec_pretty(&plan)?)?;
         Ok(plan)
     }
 

@@ -6,11 +6,11 @@ pub mod site;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
+use diptych_site::config::IdentityFiles;
 use diptych_wire::authority::Issued;
 use diptych_wire::tls::Credentials;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::IdentityFiles;
 
 /// Where a process's configuration is.
 #[derive(Debug, Clone, clap::Args)]

@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use diptych_catalog::{Batch, Catalog, CatalogError, Change, Expect, Guard, View, Write};
-use diptych_core::ids::{KeeperNumber, SiteName};
+use diptych_core::ids::{Epoch, KeeperNumber, SiteName};
 use diptych_core::keys::{self, Key};
 use diptych_core::lease::{Persisted, SiteRecord, Token};
-use diptych_core::records::{Gate, KeeperLease, Record, Vote};
+use diptych_core::records::{Cursor, Gate, KeeperLease, Record, Term, Vote};
 
+use crate::context::now_ms;
 use crate::error::SiteError;
 
 /// Reads the record as a view shows it.
@@ -64,16 +65,48 @@ pub fn writes(site: &SiteName, new: &SiteRecord) -> Vec<Write> {
 pub async fn persist(catalog: &dyn Catalog, new: &SiteRecord, expect: &SiteRecord) -> Result<Persisted, SiteError> {
     let site = catalog.site().clone();
     let view = catalog.view().await?;
-    let Some(guards) = unchanged(view.as_ref(), &site, expect)? else {
+    let Some(mut guards) = unchanged(view.as_ref(), &site, expect)? else {
         return refused(view.as_ref(), &site);
     };
-    let change = Change { guards, writes: writes(&site, new) };
+    let mut writes = writes(&site, new);
+    if let (Gate::Open(epoch), true) = (new.gate, new.gate != expect.gate) {
+        begin_term(view.as_ref(), &site, epoch, &mut guards, &mut writes)?;
+    }
+    let change = Change { guards, writes };
     match catalog.commit(Batch::one(None, change)).await {
         Ok(committed) if committed.all_applied() => Ok(Persisted::Stored { at: committed.position }),
         Ok(_) => refused(catalog.view().await?.as_ref(), &site),
         Err(CatalogError::Unclear { .. }) => Ok(Persisted::Unknown),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The term's record goes into the transaction that opens its gate: no commit of the term stands before its beginning,
+/// and the transaction compares the cursor, so that P is where the other site's feed was left.
+fn begin_term(
+    view: &dyn View,
+    site: &SiteName,
+    epoch: Epoch,
+    guards: &mut Vec<Guard>,
+    writes: &mut Vec<Write>,
+) -> Result<(), SiteError> {
+    let key = keys::term(epoch);
+    if view.get(&key)?.is_some() {
+        return Ok(());
+    }
+    let cursor_key = keys::cursor(site);
+    let cursor = view.get(&cursor_key)?;
+    let followed = cursor.as_deref().map(Cursor::decode).transpose()?;
+    let term = Term {
+        holder: site.clone(),
+        taken_over_at: followed.map(|cursor| cursor.applied),
+        begun_at: view.position(),
+        begun_ms: now_ms(),
+    };
+    guards.push(Guard { key: cursor_key, expect: cursor.map_or(Expect::Absent, Expect::Value) });
+    guards.push(Guard { key: key.clone(), expect: Expect::Absent });
+    writes.push(Write::Put(key, Bytes::from(term.encode())));
+    Ok(())
 }
 
 fn refused(view: &dyn View, site: &SiteName) -> Result<Persisted, SiteError> {

@@ -1,14 +1,13 @@
-//! Configuration of the processes: JSON files, written by `diptych dev`, mounted by the chart.
+//! Configuration of the processes: JSON files, written by `diptych dev` and by the operator.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::str::FromStr;
 
-use anyhow::{Context, Result};
 use diptych_core::ids::{ClusterId, DeviceId, NodeName, SiteName};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::dev::options::{Acknowledge, WitnessKind};
+use thiserror::Error;
 
 /// Files of a process's identity, all PEM.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -137,24 +136,53 @@ pub struct PeerConfig {
     pub hostname: String,
     /// Addresses of this site that the name points to while it is active.
     pub public_addresses: Vec<std::net::IpAddr>,
+    /// What stands in the Host header of requests that come under the public name.
+    pub public_hosts: Vec<String>,
 }
 
-/// Reads a configuration.
-pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is half written or of another version", path.display()))
+/// When a write is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Acknowledge {
+    /// Durable in the active site.
+    OneSite,
+    /// Whole in both sites.
+    BothSites,
 }
 
-/// Replaces a file whole, readable by its owner only: it may hold secrets.
-pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let fresh = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&fresh, path)
-    };
-    write().with_context(|| format!("{} can't be written", path.display()))
+/// Where the third vote lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WitnessKind {
+    /// A process outside both sites.
+    Outside,
+    /// A record at Cloudflare.
+    Record,
+}
+
+/// A word that is none of those that are known.
+#[derive(Debug, Error)]
+#[error("{0:?} is not one of {1}")]
+pub struct UnknownWord(String, &'static str);
+
+impl FromStr for Acknowledge {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        match word {
+            "OneSite" => Ok(Self::OneSite),
+            "BothSites" => Ok(Self::BothSites),
+            _ => Err(UnknownWord(word.to_owned(), "OneSite, BothSites")),
+        }
+    }
+}
+
+impl FromStr for WitnessKind {
+    type Err = UnknownWord;
+
+    fn from_str(word: &str) -> Result<Self, UnknownWord> {
+        match word {
+            "outside" => Ok(Self::Outside),
+            "record" => Ok(Self::Record),
+            _ => Err(UnknownWord(word.to_owned(), "outside, record")),
+        }
+    }
 }
