@@ -54,6 +54,8 @@ struct State {
     ready: Option<Arc<Segment>>,
     /// One is being made, outside of the lock.
     making: bool,
+    /// Making one failed when the log ended here; the groomer tries again further on.
+    not_made_at: Option<u64>,
     next_number: u64,
     /// Reservations that are neither durable in the index nor given up.
     in_flight: BTreeSet<LogPosition>,
@@ -86,6 +88,7 @@ impl Log {
             zeroing: None,
             ready: None,
             making: false,
+            not_made_at: None,
             next_number,
             in_flight: BTreeSet::new(),
             full: Vec::new(),
@@ -162,7 +165,8 @@ impl Log {
     }
 
     fn wants_next(&self, state: &State) -> bool {
-        state.ready.is_none() && !state.making && state.position > self.segment_bytes / 4 * 3
+        let useful = state.position > self.segment_bytes / 4 * 3 && state.not_made_at != Some(state.position);
+        useful && state.ready.is_none() && !state.making
     }
 
     /// The active segment is full: the next one takes its place.
@@ -323,10 +327,10 @@ impl Log {
             Ok(ready) => {
                 state.next_number = number + 1;
                 state.ready = Some(ready);
-                state
             }
-            // Whoever needs it tries again and hears why not; until then there is nothing to do here.
-            Err(_) => self.groom.wait(state).unwrap_or_else(PoisonError::into_inner),
+            // Whoever needs it tries again, and hears why not.
+            Err(_) => state.not_made_at = Some(state.position),
         }
+        state
     }
 }

@@ -85,7 +85,7 @@ fn rot_is_quarantined_reported_and_found_again_after_a_reopen() {
     let (rotten, sound) = (new_row(1, 0, 1), new_row(2, 0, 2));
     put(&device, &rotten, &bytes(1, 100_000)).expect("there is room");
     put(&device, &sound, &bytes(2, 100_000)).expect("there is room");
-    let path = segments(&disk).pop().expect("there is a segment");
+    let path = segments(&disk).remove(0);
     let at = find(&disk, &path, &bytes(1, 64)).expect("it is there");
     disk.flip(&path, at + 70_000);
     let first = device.read(rotten.extent, rotten.row, None, 0..65_536).expect("that block is sound");
