@@ -13,9 +13,8 @@ const PACKAGES: [&str; 3] = ["cloudflare==5.9.0", "octodns==1.22.0", "octodns-cl
 
 async fn run(what: &str, command: &mut Command) {
     let output = command.stdin(Stdio::null()).output().await;
-    let output = output.unwrap_or_else(|error| {
-        panic!("{what} can't be started ({error}); install python3 and python3-venv")
-    });
+    assert!(output.is_ok(), "{what} can't be started ({output:?}); install python3 and python3-venv");
+    let output = output.expect("just looked at");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(
         output.status.success(),

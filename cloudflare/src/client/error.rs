@@ -230,7 +230,7 @@ fn is_about_token(code: u32, message: &str) -> bool {
 }
 
 fn retry_after(headers: &HeaderMap) -> Duration {
-    const LOCK_OUT: Duration = Duration::from_secs(300);
+    const LOCK_OUT: Duration = Duration::from_mins(5);
     let seconds =
         headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
     seconds.map_or(LOCK_OUT, Duration::from_secs)

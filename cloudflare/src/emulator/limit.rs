@@ -76,20 +76,20 @@ mod tests {
 
     #[test]
     fn one_call_too_many_locks_out_for_a_whole_window() {
-        let limit = RateLimit::new(3, Duration::from_secs(300));
+        let limit = RateLimit::new(3, Duration::from_mins(5));
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         for second in 0..3 {
             assert!(limit.take(at(second)).is_ok());
         }
-        assert_eq!(limit.take(at(10)).expect_err("too many"), Duration::from_secs(300));
+        assert_eq!(limit.take(at(10)).expect_err("too many"), Duration::from_mins(5));
         assert_eq!(limit.take(at(309)).expect_err("still locked out"), Duration::from_secs(1));
         assert_eq!(limit.take(at(310)).expect("over").remaining, 2);
     }
 
     #[test]
     fn calls_leave_the_window_one_by_one() {
-        let limit = RateLimit::new(2, Duration::from_secs(300));
+        let limit = RateLimit::new(2, Duration::from_mins(5));
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         assert!(limit.take(at(0)).is_ok());

@@ -111,10 +111,10 @@ impl EmulatorOptions {
             edge_addresses: Vec::new(),
             body_limit: 100 * 1000 * 1000,
             origin_connect_limit: Duration::from_secs(3),
-            origin_answer_limit: Duration::from_secs(120),
+            origin_answer_limit: Duration::from_mins(2),
             health_scale: 1.0,
             rate_limit: 1200,
-            rate_window: Duration::from_secs(300),
+            rate_window: Duration::from_mins(5),
         })
     }
 

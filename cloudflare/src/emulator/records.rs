@@ -9,6 +9,9 @@ use super::failure::Failure;
 use super::model::{Record, Zone, is_proxiable, is_within, new_id, now};
 use super::options::Plan;
 
+/// Null clears, silence keeps.
+type Sent = Option<Option<String>>;
+
 /// Fields of a record as a client sends them. What clients may not write (`id` in a body, dates, …) is ignored.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(super) struct Input {
@@ -24,11 +27,11 @@ pub(super) struct Input {
     settings: Option<Value>,
     /// `Some(None)` where the client sent null.
     #[serde(default, deserialize_with = "sent")]
-    comment: Option<Option<String>>,
+    comment: Sent,
     tags: Option<Vec<String>>,
 }
 
-fn sent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+fn sent<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Sent, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Path, Query as UrlQuery, State};
 use axum::response::Response;
 use axum::routing::get;
+use axum::{Extension, Router};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -107,7 +107,7 @@ fn to_api(shared: &Shared, check: &HealthCheck) -> Value {
 
 async fn list(
     State(shared): Api,
-    Caller { 0: token }: Caller,
+    Extension(token): Caller,
     Path(zone): Path<String>,
     UrlQuery(query): Query,
 ) -> Result<Response, Failure> {
@@ -119,7 +119,7 @@ async fn list(
 
 async fn show(
     State(shared): Api,
-    Caller { 0: token }: Caller,
+    Extension(token): Caller,
     Path((zone, check)): Path<(String, String)>,
 ) -> Result<Response, Failure> {
     let database = shared.store.database();
@@ -147,7 +147,7 @@ async fn edit<T: Send + 'static>(
 
 async fn create(
     State(shared): Api,
-    Caller { 0: token }: Caller,
+    Extension(token): Caller,
     Path(zone): Path<String>,
     JsonBody(input): JsonBody<Input>,
 ) -> Result<Response, Failure> {
@@ -167,7 +167,7 @@ async fn create(
 
 async fn patch(
     State(shared): Api,
-    Caller { 0: token }: Caller,
+    Extension(token): Caller,
     Path((zone, check)): Path<(String, String)>,
     JsonBody(input): JsonBody<Input>,
 ) -> Result<Response, Failure> {
@@ -182,7 +182,7 @@ async fn patch(
 
 async fn put(
     State(shared): Api,
-    Caller { 0: token }: Caller,
+    Extension(token): Caller,
     Path((zone, check)): Path<(String, String)>,
     JsonBody(input): JsonBody<Input>,
 ) -> Result<Response, Failure> {
@@ -199,7 +199,7 @@ async fn put(
 
 async fn delete(
     State(shared): Api,
-    Caller { 0: token }: Caller,
+    Extension(token): Caller,
     Path((zone, check)): Path<(String, String)>,
 ) -> Result<Response, Failure> {
     let act = move |zone: &mut Zone| {

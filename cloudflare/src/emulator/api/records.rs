@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Path, Query as UrlQuery, State};
 use axum::response::Response;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use serde_json::{Value, json};
 
 use super::{Api, Caller, JsonBody, Query, allowed, page};
@@ -25,7 +25,7 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
 
 async fn list(
     State(shared): Api,
-    Caller { 0: token }: Caller,
+    Extension(token): Caller,
     Path(zone): Path<String>,
     UrlQuery(query): Query,
 ) -> Result<Response, Failure> {
@@ -102,7 +102,7 @@ fn sort(found: &mut [&Record], query: &HashMap<String, String>) {
 
 async fn show(
     State(shared): Api,
-    Caller { 0: token }: Caller,
+    Extension(token): Caller,
     Path((zone, record)): Path<(String, String)>,
 ) -> Result<Response, Failure> {
     let database = shared.store.database();
@@ -128,7 +128,7 @@ async fn edit<T: Send + 'static>(
 
 async fn create(
     State(shared): Api,
-    Caller { 0: token }: Caller,
+    Extension(token): Caller,
     Path(zone): Path<String>,
     JsonBody(input): JsonBody<Input>,
 ) -> Result<Response, Failure> {
@@ -139,7 +139,7 @@ async fn create(
 
 async fn patch(
     State(shared): Api,
-    Caller { 0: token }: Caller,
+    Extension(token): Caller,
     Path((zone, record)): Path<(String, String)>,
     JsonBody(input): JsonBody<Input>,
 ) -> Result<Response, Failure> {
@@ -149,7 +149,7 @@ async fn patch(
 
 async fn put(
     State(shared): Api,
-    Caller { 0: token }: Caller,
+    Extension(token): Caller,
     Path((zone, record)): Path<(String, String)>,
     JsonBody(input): JsonBody<Input>,
 ) -> Result<Response, Failure> {
@@ -159,7 +159,7 @@ async fn put(
 
 async fn delete(
     State(shared): Api,
-    Caller { 0: token }: Caller,
+    Extension(token): Caller,
     Path((zone, record)): Path<(String, String)>,
 ) -> Result<Response, Failure> {
     let record = edit(&shared, token, zone, move |zone| records::delete(zone, &record)).await?;
@@ -168,7 +168,7 @@ async fn delete(
 
 async fn batch(
     State(shared): Api,
-    Caller { 0: token }: Caller,
+    Extension(token): Caller,
     Path(zone): Path<String>,
     JsonBody(input): JsonBody<BatchInput>,
 ) -> Result<Response, Failure> {

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::{Path, Query as UrlQuery, State};
 use axum::response::Response;
 use axum::routing::get;
+use axum::{Extension, Router};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ pub(super) fn routes() -> Router<Arc<Shared>> {
         .route("/ips", get(addresses))
 }
 
-async fn verify(Caller { 0: token }: Caller) -> Response {
+async fn verify(Extension(token): Caller) -> Response {
     let result = json!({"id": token.id, "status": "active"});
     let message = json!({"code": 10000, "message": "This API Token is valid and active", "type": null});
     axum::response::IntoResponse::into_response(axum::Json(
@@ -36,7 +36,7 @@ async fn verify(Caller { 0: token }: Caller) -> Response {
 
 async fn list(
     State(shared): Api,
-    Caller { 0: token }: Caller,
+    Extension(token): Caller,
     UrlQuery(query): Query,
 ) -> Result<Response, Failure> {
     if !token.may(Right::ZoneRead) {
@@ -57,7 +57,7 @@ async fn list(
 
 async fn show(
     State(shared): Api,
-    Caller { 0: token }: Caller,
+    Extension(token): Caller,
     Path(zone): Path<String>,
 ) -> Result<Response, Failure> {
     let database = shared.store.database();
@@ -67,7 +67,7 @@ async fn show(
 
 async fn page_rules(
     State(shared): Api,
-    Caller { 0: token }: Caller,
+    Extension(token): Caller,
     Path(zone): Path<String>,
 ) -> Result<Response, Failure> {
     allowed(&shared.store.database(), &token, &zone, Right::PageRulesRead)?;

@@ -71,13 +71,11 @@ impl Body for Upload {
         if let Some(data) = frame.data_ref() {
             let length = data.remaining() as u64;
             self.state.bytes.fetch_add(length, Ordering::Relaxed);
-            match self.left.checked_sub(length) {
-                Some(left) => self.left = left,
-                None => {
-                    self.state.too_large.store(true, Ordering::Relaxed);
-                    return Poll::Ready(Some(Err(UploadError::TooLarge)));
-                }
-            }
+            let Some(left) = self.left.checked_sub(length) else {
+                self.state.too_large.store(true, Ordering::Relaxed);
+                return Poll::Ready(Some(Err(UploadError::TooLarge)));
+            };
+            self.left = left;
         }
         Poll::Ready(Some(Ok(frame)))
     }

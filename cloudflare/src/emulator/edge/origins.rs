@@ -20,7 +20,7 @@ use super::page::EdgeFailure;
 /// Idle connections to one origin.
 const IDLE_MOST: usize = 256;
 /// An idle connection older than this is not used again.
-const IDLE_LIMIT: Duration = Duration::from_secs(60);
+const IDLE_LIMIT: Duration = Duration::from_mins(1);
 
 /// The connections, by address: what DNS says decides the address, so a kept one never outlives a flip.
 #[derive(Debug)]
