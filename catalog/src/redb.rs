@@ -61,7 +61,7 @@ impl RedbCatalog {
     /// `Unavailable`: it is open elsewhere, of another site, or its disk says no. `Corrupt`: it is damaged, or no
     /// catalog.
     pub fn open(path: &Path, site: SiteName, options: &RedbOptions) -> Result<Self, CatalogError> {
-        let disk = Disk::open(path, options.cache_bytes, options.meta(&site))?;
+        let disk = Disk::open(path, options.cache_bytes, &options.meta(&site))?;
         Self::start(site, disk)
     }
 
@@ -74,7 +74,7 @@ impl RedbCatalog {
         site: SiteName,
         options: &RedbOptions,
     ) -> Result<Self, CatalogError> {
-        let disk = Disk::on_backend(backend, options.cache_bytes, options.meta(&site))?;
+        let disk = Disk::on_backend(backend, options.cache_bytes, &options.meta(&site))?;
         Self::start(site, disk)
     }
 

@@ -1,6 +1,6 @@
 //! The redb engine: the suite, and what is its own: its file, kills, disks that fail.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
+#![expect(clippy::unwrap_used, reason = "these are tests")]
 
 use std::io::{BufRead, BufReader, Error, Write as _};
 use std::path::Path;
@@ -27,6 +27,7 @@ fn open(path: &Path) -> Result<RedbCatalog, CatalogError> {
     RedbCatalog::open(path, east(), &RedbOptions::default())
 }
 
+#[expect(clippy::unused_async, reason = "other engines wait for their servers")]
 async fn start() -> Bench {
     let folder = tempfile::tempdir().expect("a folder");
     let catalog = open(&folder.path().join("catalog")).expect("it opens");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use diptych_core::ids::Epoch;
 use diptych_core::keys::{self, Key};
-use diptych_core::records::{Gate, Record};
+use diptych_core::records::Gate;
 
 use super::{Bench, expect, key, put, put_all, read, value};
 use crate::{Batch, Catalog, CatalogError, Change, Expect, Guard, Outcome, Write};

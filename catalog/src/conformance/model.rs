@@ -73,6 +73,7 @@ fn follow(model: &mut Model, entries: Vec<FeedEntry>) {
 }
 
 /// Outcomes, contents and feed are those of the model, after each of many sequences.
+#[expect(clippy::unused_async, reason = "as all cases")]
 pub async fn random_batches_do_what_the_model_does(bench: &Bench) {
     let runtime = tokio::runtime::Handle::current();
     let run = || {

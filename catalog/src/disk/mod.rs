@@ -46,7 +46,7 @@ pub(crate) enum Persist {
 
 impl Disk {
     /// Opens or makes the file; `new` tells what a file says that was just made.
-    pub(crate) fn open(path: &Path, cache_bytes: usize, new: Meta) -> Result<Self, CatalogError> {
+    pub(crate) fn open(path: &Path, cache_bytes: usize, new: &Meta) -> Result<Self, CatalogError> {
         let fresh = !path.exists();
         let database = guarded(path, || redb::Builder::new().set_cache_size(cache_bytes).create(path))?;
         let disk = Self::start(path, database, new)?;
@@ -65,7 +65,7 @@ impl Disk {
     pub(crate) fn on_backend(
         backend: impl StorageBackend,
         cache_bytes: usize,
-        new: Meta,
+        new: &Meta,
     ) -> Result<Self, CatalogError> {
         let path = Path::new("(no file)");
         let database =
@@ -73,7 +73,7 @@ impl Disk {
         Self::start(path, database, new)
     }
 
-    fn start(path: &Path, database: Database, new: Meta) -> Result<Self, CatalogError> {
+    fn start(path: &Path, database: Database, new: &Meta) -> Result<Self, CatalogError> {
         let position = guarded(path, || Ok(Tables::ensure(&database, new)))??;
         Ok(Self { database, tip: watch::Sender::new(Ok(position)) })
     }

@@ -97,7 +97,7 @@ pub(crate) struct Tables<'txn> {
 
 impl<'txn> Tables<'txn> {
     /// Makes the tables of a new file; tells how far an old one is.
-    pub(super) fn ensure(database: &Database, new: Meta) -> Result<Position, CatalogError> {
+    pub(super) fn ensure(database: &Database, new: &Meta) -> Result<Position, CatalogError> {
         let reader = database.begin_read().map_err(storage)?;
         match reader.open_table(META) {
             Ok(_) => {

@@ -34,7 +34,7 @@ const MESSAGE_BYTES: usize = 1 << 30;
 pub(super) fn open_mirror(site: &SiteName, options: &EtcdOptions) -> Result<Disk, CatalogError> {
     let engine = format!("etcd {}", options.prefix);
     let new = Meta { site: site.clone(), incarnation: 0, revision: 0, floor: 0, engine };
-    let open = || Disk::open(&options.mirror, options.mirror_cache_bytes, new.clone());
+    let open = || Disk::open(&options.mirror, options.mirror_cache_bytes, &new);
     match open() {
         Err(CatalogError::Corrupt { reason }) => {
             let aside = options.mirror.with_extension("damaged");
