@@ -20,6 +20,7 @@ use crate::agents::{AgentDial, AgentPool, Agents};
 use crate::authority::Authority;
 use crate::clock::GatewayClock;
 use crate::error::{GatewayError, Result};
+use crate::hold::{HeldWrites, WriteTurns};
 use crate::metrics::Metrics;
 
 /// For this long a node that did not answer counts as down.
@@ -110,6 +111,7 @@ pub struct Context {
     reads: Arc<Semaphore>,
     down: Mutex<HashMap<NodeName, Instant>>,
     refresh: Notify,
+    writes: WriteTurns,
 }
 
 impl Context {
@@ -133,9 +135,20 @@ impl Context {
             limits,
             down: Mutex::default(),
             refresh: Notify::new(),
+            writes: WriteTurns::default(),
         };
         context.refresh_now().await?;
         Ok(context)
+    }
+
+    /// Who may write now.
+    pub(crate) fn writes(&self) -> &WriteTurns {
+        &self.writes
+    }
+
+    /// Holds new writes back until the result is dropped; returns when those under way have ended.
+    pub async fn hold_writes(&self) -> HeldWrites {
+        self.writes.hold().await
     }
 
     /// The site.

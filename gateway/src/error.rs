@@ -6,7 +6,7 @@ use http::StatusCode;
 use thiserror::Error;
 
 /// The answer to a request that was not done, or not known to be done.
-#[derive(Debug, Clone, Error)]
+#[derive(Debug, Clone, PartialEq, Error)]
 pub enum GatewayError {
     /// No such bucket for this caller.
     #[error("there is no bucket {0:?}")]
@@ -135,7 +135,7 @@ pub enum GatewayError {
     Busy(&'static str),
     /// The catalog can't be used.
     #[error("{0}")]
-    Catalog(CatalogError),
+    Catalog(String),
     /// Something stored does not read as it should.
     #[error("stored data is damaged: {0}")]
     Corrupt(String),
@@ -250,7 +250,7 @@ impl From<CatalogError> for GatewayError {
             CatalogError::Unclear { reason } => Self::OutcomeUnknown(reason),
             CatalogError::Corrupt { reason } => Self::Corrupt(reason),
             other @ (CatalogError::TooLarge { .. } | CatalogError::KeyTwice { .. }) => Self::Internal(other.to_string()),
-            other @ CatalogError::Unavailable { .. } => Self::Catalog(other),
+            other @ CatalogError::Unavailable { .. } => Self::Catalog(other.to_string()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! S3 and REST in front of one object layer: bodies are sealed in chunks, coded into rows, placed on the site's agents,
 //! committed in its catalog, and read back from whichever rows answer.
 
+pub mod access;
 pub mod agents;
 pub mod authority;
 pub mod body;
@@ -10,7 +11,19 @@ mod commit;
 pub mod context;
 pub mod digests;
 pub mod error;
+pub mod extents;
+mod gateway;
+mod hold;
 pub mod metrics;
 pub mod objects;
 mod read;
+pub mod rest;
+mod s3;
+mod server;
 mod write;
+
+pub use context::{Context, Dependencies, Limits, PeerConfirmation};
+pub use hold::HeldWrites;
+pub use gateway::{Gateway, GatewayOptions, StartError};
+pub use read::BodyStream;
+pub use server::{Forwarder, Front, Routed};

@@ -81,6 +81,21 @@ impl Objects {
         Ok(Download { info, range, partial, body })
     }
 
+    /// Extents that an object's bytes lie in, in order.
+    pub(crate) fn extents_of(
+        &self,
+        view: &dyn diptych_catalog::View,
+        namespace: &str,
+        bucket: &str,
+        key: &str,
+    ) -> Result<Vec<diptych_core::ids::ExtentId>> {
+        super::types::check_key(key)?;
+        let found = super::buckets::find(view, namespace, bucket)?;
+        let info = super::tags::describe(view, bucket, found.id, key)?;
+        let blobs = self.blobs(view, found.id, info.at, &info.object)?;
+        Ok(blobs.iter().flat_map(|blob| &blob.pieces).map(|piece| piece.extent).collect())
+    }
+
     pub(crate) fn blobs(
         &self,
         view: &dyn diptych_catalog::View,

@@ -18,7 +18,7 @@ use crate::error::{GatewayError, Result};
 use crate::write::{Description, Prepared, SMALL_BODY, Written, prepare_small, write_body};
 
 /// Sums that come behind the body, asked for once it was read.
-pub type LateSums = Box<dyn FnOnce() -> Vec<(Algorithm, String)> + Send>;
+pub type LateSums = Box<dyn FnOnce() -> Vec<(Algorithm, String)> + Send + Sync>;
 
 /// An object that is to be stored.
 #[derive(Default)]

@@ -1,0 +1,79 @@
+//! Access keys: their secrets lie in the catalog, sealed by a ring key, so that either site can check signatures.
+
+use diptych_catalog::Catalog;
+use diptych_core::cipher::{CipherError, NONCE_LEN, Nonce, Purpose, open_metadata, seal_metadata};
+use diptych_core::keyring::{Keyring, KeyringError};
+use diptych_core::keys;
+use diptych_core::records::{AccessKey, Record};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::error::{GatewayError, Result};
+
+/// A secret that can't be sealed or opened.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum AccessError {
+    /// Its ring key is not there.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// Altered, or of another access key.
+    #[error("the sealed secret of access key {id} does not open: {source}")]
+    Sealed {
+        /// The access key.
+        id: String,
+        /// What the cipher said.
+        source: CipherError,
+    },
+}
+
+/// Makes the record of an access key. `nonce` is random and fresh.
+pub fn seal_secret(
+    keyring: &Keyring,
+    id: &str,
+    secret: &str,
+    nonce: &Nonce,
+    namespace: &str,
+    read_only: bool,
+) -> Result<AccessKey, AccessError> {
+    let ring_key = keyring.current();
+    let key = ring_key.subkey(Purpose::AccessKeySecret, id.as_bytes());
+    let sealed = seal_metadata(&key, nonce, id.as_bytes(), secret.as_bytes());
+    let sealed = sealed.map_err(|source| AccessError::Sealed { id: id.to_owned(), source })?;
+    let mut sealed_secret = nonce.to_vec();
+    sealed_secret.extend_from_slice(&sealed);
+    Ok(AccessKey { namespace: namespace.to_owned(), sealed_secret, ring_key: ring_key.number(), read_only })
+}
+
+/// The secret of an access key.
+pub fn open_secret(keyring: &Keyring, id: &str, record: &AccessKey) -> Result<Zeroizing<String>, AccessError> {
+    let wrong = |source| AccessError::Sealed { id: id.to_owned(), source };
+    let short = CipherError::WrongLength { sealed: record.sealed_secret.len(), plain: 0 };
+    let key = keyring.ring_key(record.ring_key)?.subkey(Purpose::AccessKeySecret, id.as_bytes());
+    let (nonce, sealed) = record.sealed_secret.split_first_chunk::<NONCE_LEN>().ok_or_else(|| wrong(short))?;
+    let secret = open_metadata(&key, nonce, id.as_bytes(), sealed).map_err(wrong)?;
+    String::from_utf8(secret).map(Zeroizing::new).map_err(|_| wrong(CipherError::NotAuthentic))
+}
+
+/// The record of an access key, if there is one.
+pub async fn find_key(catalog: &dyn Catalog, id: &str) -> Result<Option<AccessKey>> {
+    let raw = catalog.view().await?.get(&keys::access_key(id))?;
+    raw.as_deref().map(AccessKey::decode).transpose().map_err(GatewayError::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use diptych_core::cipher::SecretKey;
+    use diptych_core::ids::ClusterId;
+    use diptych_core::keyring::NewRingKey;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_opens_for_its_own_access_key_only() {
+        let new = NewRingKey { key: SecretKey::new([3; 32]), nonce: [4; 12], made_ms: 1 };
+        let keyring = Keyring::create(ClusterId([1; 16]), new);
+        let record = seal_secret(&keyring, "KEY", "secret", &[9; 12], "default", false).expect("it seals");
+        assert_eq!(open_secret(&keyring, "KEY", &record).expect("it opens").as_str(), "secret");
+        assert!(matches!(open_secret(&keyring, "OTHER", &record), Err(AccessError::Sealed { .. })));
+    }
+}

@@ -1,0 +1,82 @@
+//! REST: files, where their fragments are, health, lease and metrics.
+
+mod auth;
+mod errors;
+mod files;
+pub mod fragments;
+mod health;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
+use axum::routing::get;
+use diptych_wire::http::BoxError;
+use http_body_util::BodyExt;
+use tower::ServiceExt;
+
+pub use auth::RestToken;
+pub use health::{Health, HealthCheck};
+
+use crate::objects::Objects;
+use crate::server::{Answer, Front};
+
+/// What handlers share.
+#[derive(Clone)]
+pub(crate) struct RestState {
+    objects: Objects,
+    tokens: Arc<Vec<RestToken>>,
+}
+
+/// What answers requests of REST. `more` is served to those who show a token, beside the files.
+pub(crate) fn answer(objects: Objects, tokens: Vec<RestToken>, more: Option<Router>) -> Answer {
+    let state = RestState { objects, tokens: Arc::new(tokens) };
+    let files = || {
+        let one = get(files::read).head(files::describe).put(files::replace).delete(files::delete);
+        Router::new().route("/", get(files::list).post(files::create)).route("/{*id}", one)
+    };
+    let guarded = Router::new()
+        .nest("/api/v1/files", files())
+        .nest("/api/files", files())
+        .route("/api/v1/fragments/{*id}", get(fragments::show))
+        .with_state(state.clone())
+        .merge(more.unwrap_or_default())
+        .layer(DefaultBodyLimit::disable())
+        .route_layer(middleware::from_fn_with_state(state.clone(), auth::require));
+    let open = Router::new()
+        .route("/live", get(health::live))
+        .route("/ready", get(health::ready))
+        .route("/health", get(health::health))
+        .route("/lease", get(health::lease))
+        .route("/metrics", get(health::metrics))
+        .with_state(state.clone());
+    let router = open
+        .merge(guarded)
+        .fallback(errors::no_such_path)
+        .method_not_allowed_fallback(errors::no_such_method)
+        .layer(middleware::from_fn_with_state(state, count));
+    Arc::new(move |request| {
+        let router = router.clone();
+        Box::pin(async move {
+            let answered = router.oneshot(request.map(Body::new)).await;
+            answered.unwrap_or_else(|never| match never {}).map(|body| body.map_err(BoxError::from).boxed_unsync())
+        })
+    })
+}
+
+async fn count(State(state): State<RestState>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let path = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
+    let operation = format!("{} {path}", request.method());
+    let response = next.run(request).await;
+    let metrics = state.objects.context().metrics();
+    let front = Front::Rest.as_str();
+    let status = response.status().as_u16().to_string();
+    metrics.requests.with_label_values(&[front, &operation, &status]).inc();
+    metrics.latency.with_label_values(&[front, &operation]).observe(begun.elapsed().as_secs_f64());
+    response
+}

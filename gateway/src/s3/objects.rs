@@ -1,0 +1,236 @@
+//! Objects: stored, read, copied, deleted.
+
+use s3s::dto::*;
+use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
+
+use super::auth::namespace;
+use super::convert::{self, Outgoing};
+use super::operations::S3Front;
+use crate::digests::{Algorithm, Sums};
+use crate::objects::{Condition, CopyRequest, ObjectInfo, PutRequest, ReadConditions, Wanted};
+
+impl S3Front {
+    pub(super) async fn put_object(&self, mut request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+        let namespace = namespace(&request)?;
+        let length = convert::length(&request.headers, request.input.content_length)
+            .or_else(|| convert::remaining(request.input.body.as_ref()));
+        let body = request.input.body.take();
+        let put = PutRequest {
+            bucket: request.input.bucket.clone(),
+            key: request.input.key.clone(),
+            headers: convert::kept_headers(&request.headers)?,
+            tags: convert::tags(request.input.tagging.as_deref())?,
+            announced: convert::announced(&request.headers, request.input.content_md5.as_deref())?,
+            late_sums: convert::late_sums(request.trailing_headers.take()),
+            condition: Condition {
+                matches: request.input.if_match.take().map(convert::tags_of),
+                none_matches: request.input.if_none_match.take().map(convert::tags_of),
+                ..Condition::default()
+            },
+        };
+        let stored = self.objects.put(&namespace, put, convert::incoming(body), length).await?;
+        let sums = &stored.sums;
+        let output = PutObjectOutput {
+            e_tag: Some(convert::etag(&stored.etag)),
+            checksum_crc32: sum(sums, Algorithm::Crc32),
+            checksum_crc32c: sum(sums, Algorithm::Crc32c),
+            checksum_crc64nvme: sum(sums, Algorithm::Crc64Nvme),
+            checksum_sha1: sum(sums, Algorithm::Sha1),
+            checksum_sha256: sum(sums, Algorithm::Sha256),
+            ..Default::default()
+        };
+        Ok(S3Response::with_headers(output, convert::receipt_headers(&stored.receipt)))
+    }
+
+    pub(super) async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+        let namespace = namespace(&request)?;
+        let input = request.input;
+        refuse_version(input.version_id.as_ref())?;
+        let conditions = ReadConditions {
+            matches: input.if_match.map(convert::tags_of),
+            none_matches: input.if_none_match.map(convert::tags_of),
+            modified_since_ms: input.if_modified_since.map(convert::milliseconds),
+            unmodified_since_ms: input.if_unmodified_since.map(convert::milliseconds),
+        };
+        let wanted = convert::wanted(input.range);
+        let download = self.objects.get(&namespace, &input.bucket, &input.key, wanted, &conditions).await?;
+        let info = &download.info;
+        let size = info.object.size;
+        let range = &download.range;
+        let content_range = download
+            .partial
+            .then(|| format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1)));
+        Ok(S3Response::new(GetObjectOutput {
+            accept_ranges: Some("bytes".to_owned()),
+            content_length: i64::try_from(range.end - range.start).ok(),
+            content_range,
+            e_tag: Some(convert::etag(&info.object.etag)),
+            last_modified: Some(convert::timestamp(info.object.modified_ms)),
+            metadata: convert::metadata(info),
+            content_type: stored_header(info, "content-type"),
+            cache_control: stored_header(info, "cache-control"),
+            content_disposition: stored_header(info, "content-disposition"),
+            content_encoding: stored_header(info, "content-encoding"),
+            content_language: stored_header(info, "content-language"),
+            tag_count: tag_count(info),
+            body: Some(StreamingBlob::new(Outgoing(download.body))),
+            ..Default::default()
+        }))
+    }
+
+    pub(super) async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
+        let namespace = namespace(&request)?;
+        let input = request.input;
+        refuse_version(input.version_id.as_ref())?;
+        let info = self.objects.head(&namespace, &input.bucket, &input.key).await?;
+        let conditions = ReadConditions {
+            matches: input.if_match.map(convert::tags_of),
+            none_matches: input.if_none_match.map(convert::tags_of),
+            modified_since_ms: input.if_modified_since.map(convert::milliseconds),
+            unmodified_since_ms: input.if_unmodified_since.map(convert::milliseconds),
+        };
+        conditions.check(&info.etag(), info.object.modified_ms)?;
+        let size = info.object.size;
+        let wanted = convert::wanted(input.range);
+        let range = wanted.resolve(size)?;
+        let partial = wanted != Wanted::All;
+        Ok(S3Response::new(HeadObjectOutput {
+            accept_ranges: Some("bytes".to_owned()),
+            content_length: i64::try_from(range.end - range.start).ok(),
+            content_range: partial.then(|| format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1))),
+            e_tag: Some(convert::etag(&info.object.etag)),
+            last_modified: Some(convert::timestamp(info.object.modified_ms)),
+            metadata: convert::metadata(&info),
+            content_type: stored_header(&info, "content-type"),
+            cache_control: stored_header(&info, "cache-control"),
+            content_disposition: stored_header(&info, "content-disposition"),
+            content_encoding: stored_header(&info, "content-encoding"),
+            content_language: stored_header(&info, "content-language"),
+            ..Default::default()
+        }))
+    }
+
+    pub(super) async fn delete_object(
+        &self,
+        request: S3Request<DeleteObjectInput>,
+    ) -> S3Result<S3Response<DeleteObjectOutput>> {
+        let namespace = namespace(&request)?;
+        let input = request.input;
+        refuse_version(input.version_id.as_ref())?;
+        let condition = Condition { matches: input.if_match.map(convert::tags_of), ..Condition::default() };
+        self.objects.delete(&namespace, &input.bucket, &input.key, condition).await?;
+        Ok(S3Response::new(DeleteObjectOutput::default()))
+    }
+
+    pub(super) async fn delete_objects(
+        &self,
+        request: S3Request<DeleteObjectsInput>,
+    ) -> S3Result<S3Response<DeleteObjectsOutput>> {
+        let namespace = namespace(&request)?;
+        let Delete { objects, quiet } = request.input.delete;
+        if objects.len() > 1000 {
+            return Err(S3Error::with_message(S3ErrorCode::MalformedXML, "1,000 keys a request are allowed"));
+        }
+        let keys: Vec<String> = objects.into_iter().map(|object| object.key).collect();
+        let results = self.objects.delete_many(&namespace, &request.input.bucket, &keys).await?;
+        let mut deleted = Vec::new();
+        let mut errors = Vec::new();
+        for (key, result) in keys.into_iter().zip(results) {
+            match result {
+                Ok(_) if quiet.unwrap_or(false) => {}
+                Ok(_) => deleted.push(DeletedObject { key: Some(key), ..Default::default() }),
+                Err(error) => errors.push(Error {
+                    key: Some(key),
+                    code: Some(error.code().to_owned()),
+                    message: Some(error.to_string()),
+                    version_id: None,
+                }),
+            }
+        }
+        let errors = (!errors.is_empty()).then_some(errors);
+        Ok(S3Response::new(DeleteObjectsOutput { deleted: Some(deleted), errors, request_charged: None }))
+    }
+
+    pub(super) async fn copy_object(
+        &self,
+        request: S3Request<CopyObjectInput>,
+    ) -> S3Result<S3Response<CopyObjectOutput>> {
+        let namespace = namespace(&request)?;
+        let headers = convert::kept_headers(&request.headers)?;
+        let input = request.input;
+        let (source_bucket, source_key) = source(&input.copy_source)?;
+        let replaced = |directive: Option<&str>| directive == Some("REPLACE");
+        let copy = CopyRequest {
+            source_bucket,
+            source_key,
+            source_conditions: ReadConditions {
+                matches: input.copy_source_if_match.map(convert::tags_of),
+                none_matches: input.copy_source_if_none_match.map(convert::tags_of),
+                modified_since_ms: input.copy_source_if_modified_since.map(convert::milliseconds),
+                unmodified_since_ms: input.copy_source_if_unmodified_since.map(convert::milliseconds),
+            },
+            target: PutRequest {
+                bucket: input.bucket,
+                key: input.key,
+                headers,
+                tags: convert::tags(input.tagging.as_deref())?,
+                ..PutRequest::default()
+            },
+            keep_headers: !replaced(input.metadata_directive.as_ref().map(MetadataDirective::as_str)),
+            keep_tags: !replaced(input.tagging_directive.as_ref().map(TaggingDirective::as_str)),
+        };
+        let stored = self.objects.copy(&namespace, copy).await?;
+        let result = CopyObjectResult {
+            e_tag: Some(convert::etag(&stored.etag)),
+            last_modified: Some(convert::timestamp(stored.modified_ms)),
+            ..Default::default()
+        };
+        let output = CopyObjectOutput { copy_object_result: Some(result), ..Default::default() };
+        Ok(S3Response::with_headers(output, convert::receipt_headers(&stored.receipt)))
+    }
+
+    pub(super) async fn get_object_tagging(
+        &self,
+        request: S3Request<GetObjectTaggingInput>,
+    ) -> S3Result<S3Response<GetObjectTaggingOutput>> {
+        let namespace = namespace(&request)?;
+        let input = request.input;
+        refuse_version(input.version_id.as_ref())?;
+        let info = self.objects.head(&namespace, &input.bucket, &input.key).await?;
+        let tag = |(key, value): (String, String)| Tag { key: Some(key), value: Some(value) };
+        let tag_set = info.object.tags.into_iter().map(tag).collect();
+        Ok(S3Response::new(GetObjectTaggingOutput { tag_set, version_id: None }))
+    }
+}
+
+pub(super) fn sum(sums: &Sums, algorithm: Algorithm) -> Option<String> {
+    sums.get(algorithm).map(str::to_owned)
+}
+
+fn stored_header<T: std::str::FromStr>(info: &ObjectInfo, name: &str) -> Option<T> {
+    info.header(name)?.parse().ok()
+}
+
+fn tag_count(info: &ObjectInfo) -> Option<i32> {
+    let count = info.object.tags.len();
+    (count > 0).then(|| i32::try_from(count).unwrap_or(i32::MAX))
+}
+
+fn refuse_version(version: Option<&String>) -> S3Result<()> {
+    match version {
+        None => Ok(()),
+        Some(version) if version == "null" => Ok(()),
+        Some(_) => Err(S3Error::with_message(S3ErrorCode::NotImplemented, "older versions are not served yet")),
+    }
+}
+
+/// Bucket and key of a copy's source.
+pub(super) fn source(source: &CopySource) -> S3Result<(String, String)> {
+    match source {
+        CopySource::Bucket { bucket, key, version_id: None } => Ok((bucket.to_string(), key.to_string())),
+        CopySource::Bucket { .. } | CopySource::AccessPoint { .. } | CopySource::Outpost { .. } => {
+            let message = "only the newest version of an object of a bucket can be copied";
+            Err(S3Error::with_message(S3ErrorCode::NotImplemented, message))
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Uploads in parts.
+
+use s3s::dto::*;
+use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
+
+use super::auth::namespace;
+use super::buckets::{Encoding, max_keys};
+use super::convert;
+use super::objects::{source, sum};
+use super::operations::S3Front;
+use crate::digests::Algorithm;
+use crate::objects::{CompletePart, Condition, CopyPart, PutRequest, ReadConditions, UploadsRequest, Wanted};
+
+impl S3Front {
+    pub(super) async fn create_multipart_upload(
+        &self,
+        request: S3Request<CreateMultipartUploadInput>,
+    ) -> S3Result<S3Response<CreateMultipartUploadOutput>> {
+        let namespace = namespace(&request)?;
+        let put = PutRequest {
+            bucket: request.input.bucket.clone(),
+            key: request.input.key.clone(),
+            headers: convert::kept_headers(&request.headers)?,
+            tags: convert::tags(request.input.tagging.as_deref())?,
+            ..PutRequest::default()
+        };
+        let id = self.objects.create_upload(&namespace, &put).await?;
+        Ok(S3Response::new(CreateMultipartUploadOutput {
+            bucket: Some(put.bucket),
+            key: Some(put.key),
+            upload_id: Some(id.to_string()),
+            ..Default::default()
+        }))
+    }
+
+    pub(super) async fn upload_part(&self, mut request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
+        let namespace = namespace(&request)?;
+        let length = convert::length(&request.headers, request.input.content_length)
+            .or_else(|| convert::remaining(request.input.body.as_ref()));
+        let body = convert::incoming(request.input.body.take());
+        let announced = convert::announced(&request.headers, request.input.content_md5.as_deref())?;
+        let late = convert::late_sums(request.trailing_headers.take());
+        let input = request.input;
+        let target = (input.bucket.as_str(), input.key.as_str(), input.upload_id.as_str());
+        let number = part_number(input.part_number)?;
+        let sums = self.objects.put_part(&namespace, target, number, body, length, announced, late).await?;
+        Ok(S3Response::new(UploadPartOutput {
+            e_tag: Some(ETag::Strong(hex::encode(sums.md5))),
+            checksum_crc32: sum(&sums, Algorithm::Crc32),
+            checksum_crc32c: sum(&sums, Algorithm::Crc32c),
+            checksum_crc64nvme: sum(&sums, Algorithm::Crc64Nvme),
+            checksum_sha1: sum(&sums, Algorithm::Sha1),
+            checksum_sha256: sum(&sums, Algorithm::Sha256),
+            ..Default::default()
+        }))
+    }
+
+    pub(super) async fn upload_part_copy(
+        &self,
+        request: S3Request<UploadPartCopyInput>,
+    ) -> S3Result<S3Response<UploadPartCopyOutput>> {
+        let namespace = namespace(&request)?;
+        let input = request.input;
+        let (bucket, key) = source(&input.copy_source)?;
+        let range = match &input.copy_source_range {
+            None => Wanted::All,
+            Some(range) => Wanted::parse(range).ok_or_else(|| {
+                S3Error::with_message(S3ErrorCode::InvalidArgument, "x-amz-copy-source-range must be bytes=first-last")
+            })?,
+        };
+        let copy = CopyPart {
+            source: (&bucket, &key),
+            conditions: ReadConditions {
+                matches: input.copy_source_if_match.map(convert::tags_of),
+                none_matches: input.copy_source_if_none_match.map(convert::tags_of),
+                modified_since_ms: input.copy_source_if_modified_since.map(convert::milliseconds),
+                unmodified_since_ms: input.copy_source_if_unmodified_since.map(convert::milliseconds),
+            },
+            range,
+            target: (&input.bucket, &input.key, &input.upload_id),
+            number: part_number(input.part_number)?,
+        };
+        let (md5, modified_ms) = self.objects.copy_part(&namespace, copy).await?;
+        let result = CopyPartResult {
+            e_tag: Some(ETag::Strong(hex::encode(md5))),
+            last_modified: Some(convert::timestamp(modified_ms)),
+            ..Default::default()
+        };
+        Ok(S3Response::new(UploadPartCopyOutput { copy_part_result: Some(result), ..Default::default() }))
+    }
+
+    pub(super) async fn complete_multipart_upload(
+        &self,
+        request: S3Request<CompleteMultipartUploadInput>,
+    ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
+        let namespace = namespace(&request)?;
+        let input = request.input;
+        let named = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
+        let part = |part: CompletedPart| {
+            let number = part_number(part.part_number.unwrap_or(0))?;
+            Ok(CompletePart { number, etag: part.e_tag.map(ETag::into_value) })
+        };
+        let named = named.into_iter().map(part).collect::<S3Result<Vec<_>>>()?;
+        let condition = Condition {
+            matches: input.if_match.map(convert::tags_of),
+            none_matches: input.if_none_match.map(convert::tags_of),
+            ..Condition::default()
+        };
+        let target = (input.bucket.as_str(), input.key.as_str(), input.upload_id.as_str());
+        let stored = self.objects.complete_upload(&namespace, target, &named, condition).await?;
+        let output = CompleteMultipartUploadOutput {
+            e_tag: Some(convert::etag(&stored.etag)),
+            location: Some(format!("/{}/{}", input.bucket, input.key)),
+            bucket: Some(input.bucket),
+            key: Some(input.key),
+            ..Default::default()
+        };
+        Ok(S3Response::with_headers(output, convert::receipt_headers(&stored.receipt)))
+    }
+
+    pub(super) async fn abort_multipart_upload(
+        &self,
+        request: S3Request<AbortMultipartUploadInput>,
+    ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
+        let namespace = namespace(&request)?;
+        let input = request.input;
+        self.objects.abort_upload(&namespace, (&input.bucket, &input.key, &input.upload_id)).await?;
+        Ok(S3Response::new(AbortMultipartUploadOutput::default()))
+    }
+
+    pub(super) async fn list_parts(&self, request: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
+        let namespace = namespace(&request)?;
+        let input = request.input;
+        let after = input.part_number_marker.map_or(Ok(0), |marker| u16::try_from(marker).map_err(|_| bad_number()))?;
+        let max_parts = max_keys(input.max_parts)?;
+        let target = (input.bucket.as_str(), input.key.as_str(), input.upload_id.as_str());
+        let page = self.objects.parts(&namespace, target, after, max_parts as usize).await?;
+        let part = |part: &crate::objects::StoredPart| Part {
+            part_number: Some(i32::from(part.number)),
+            size: i64::try_from(part.size).ok(),
+            e_tag: Some(ETag::Strong(hex::encode(part.md5))),
+            last_modified: Some(convert::timestamp(part.modified_ms)),
+            ..Default::default()
+        };
+        let last = page.parts.last().map(|part| i32::from(part.number));
+        Ok(S3Response::new(ListPartsOutput {
+            bucket: Some(input.bucket),
+            key: Some(input.key),
+            upload_id: Some(input.upload_id),
+            max_parts: Some(max_parts),
+            part_number_marker: Some(i32::from(after)),
+            next_part_number_marker: last.filter(|_| page.more),
+            is_truncated: Some(page.more),
+            parts: Some(page.parts.iter().map(part).collect()),
+            ..Default::default()
+        }))
+    }
+
+    pub(super) async fn list_multipart_uploads(
+        &self,
+        request: S3Request<ListMultipartUploadsInput>,
+    ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+        let namespace = namespace(&request)?;
+        let input = request.input;
+        let encoding = Encoding::of(input.encoding_type.as_ref());
+        let max_uploads = max_keys(input.max_uploads)?;
+        let list = UploadsRequest {
+            prefix: input.prefix.clone().unwrap_or_default(),
+            after: input.key_marker.clone().filter(|key| !key.is_empty()).map(|key| (key, input.upload_id_marker.clone())),
+            limit: max_uploads as usize,
+        };
+        let page = self.objects.uploads(&namespace, &input.bucket, &list).await?;
+        let upload = |upload: &crate::objects::UploadSummary| MultipartUpload {
+            key: Some(encoding.encode(&upload.key)),
+            upload_id: Some(upload.id.to_string()),
+            initiated: Some(convert::timestamp(upload.started_ms)),
+            ..Default::default()
+        };
+        let last = page.uploads.last().filter(|_| page.more);
+        Ok(S3Response::new(ListMultipartUploadsOutput {
+            bucket: Some(input.bucket),
+            prefix: input.prefix,
+            key_marker: input.key_marker,
+            upload_id_marker: input.upload_id_marker,
+            next_key_marker: last.map(|upload| encoding.encode(&upload.key)),
+            next_upload_id_marker: last.map(|upload| upload.id.to_string()),
+            max_uploads: Some(max_uploads),
+            is_truncated: Some(page.more),
+            uploads: Some(page.uploads.iter().map(upload).collect()),
+            encoding_type: input.encoding_type,
+            ..Default::default()
+        }))
+    }
+}
+
+fn bad_number() -> S3Error {
+    S3Error::with_message(S3ErrorCode::InvalidArgument, "part numbers are 1 to 10,000")
+}
+
+fn part_number(number: i32) -> S3Result<u16> {
+    u16::try_from(number).ok().filter(|number| (1..=10_000).contains(number)).ok_or_else(bad_number)
+}
