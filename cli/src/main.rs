@@ -36,6 +36,10 @@ enum Command {
     Site(process::ConfigFile),
     /// Keep fragments on the devices of a node
     NodeAgent(process::ConfigFile),
+    /// Be the third voter, outside both sites
+    Witness(process::witness::WitnessCommand),
+    /// Stand in for Cloudflare: API, DNS and edge
+    CloudflareEmulator(Box<diptych_cloudflare::emulator::EmulatorOptions>),
 }
 
 #[derive(clap::Args)]
@@ -88,5 +92,7 @@ async fn main() -> Result<()> {
         Command::Inspect(inspect) => inspect.run().await,
         Command::Site(file) => process::site::run(&file).await,
         Command::NodeAgent(file) => process::node_agent::run(&file).await,
+        Command::Witness(witness) => process::witness::run(witness).await,
+        Command::CloudflareEmulator(options) => process::emulator::run(*options).await,
     }
 }

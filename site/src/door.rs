@@ -1,6 +1,6 @@
 //! The peer door: what the other site, and its agents, may ask of this one. HTTP over mTLS, so who asks is known.
 //!
-//! A gateway listens; extents and forwarded requests it answers by itself, lease messages go to its keeper.
+//! A gateway listens, and takes forwarded requests aside; lease messages go to its keeper.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Path, Query, Request, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
@@ -46,13 +46,6 @@ pub trait ExtentSource: Send + Sync + 'static {
     async fn extent(&self, extent: ExtentId, range: Option<&str>) -> Response;
 }
 
-/// Answers requests that came to the other site and belong here.
-#[async_trait]
-pub trait ForwardTarget: Send + Sync + 'static {
-    /// As `front` (`s3`, `rest`) of this site would.
-    async fn answer(&self, front: &str, request: Request) -> Response;
-}
-
 /// What a door needs.
 pub struct DoorParts {
     /// The other site: nobody else may ask.
@@ -63,8 +56,6 @@ pub struct DoorParts {
     pub keeper: KeeperHandle,
     /// This site's rows.
     pub extents: Arc<dyn ExtentSource>,
-    /// This site's fronts.
-    pub fronts: Arc<dyn ForwardTarget>,
 }
 
 type Door = Arc<DoorParts>;
@@ -79,7 +70,6 @@ pub fn router(parts: DoorParts) -> Router {
         .route(peer::LEASE, post(lease))
         .route(peer::READ, post(read))
         .route(peer::UNSEEN, post(unseen))
-        .fallback(forwarded)
         .layer(axum::extract::DefaultBodyLimit::max(64 << 20))
         .with_state(door)
 }
@@ -171,14 +161,6 @@ async fn unseen(_: FromPeer, State(door): State<Door>, body: Bytes) -> Response 
     match absorb(door.catalog.as_ref(), epoch, &term).await {
         Ok(taken) => reply(&taken),
         Err(error) => failed(&error),
-    }
-}
-
-async fn forwarded(_: FromPeer, State(door): State<Door>, request: Request) -> Response {
-    let front = request.headers().get(peer::FORWARD).and_then(|front| front.to_str().ok()).map(str::to_owned);
-    match front {
-        Some(front) => door.fronts.answer(&front, request).await,
-        None => refuse(StatusCode::NOT_FOUND, "no such path"),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::collector::Collector;
 use crate::context::{SiteContext, now_ms};
 use crate::error::SiteError;
 use crate::nodes::{NodeSeen, NodeWatch, Seen};
+use crate::peer::exposure::{Progress, exposure};
 use crate::repair::repair_all;
 use crate::status::{DeviceStatus, Exposure, NodeStatus, SiteStatus};
 use crate::survey::{Health, survey};
@@ -34,7 +35,9 @@ struct Shared {
 }
 
 /// Runs the loops of a site until it is dropped.
-pub async fn run(context: Arc<SiteContext>, nodes: NodeWatch) {
+///
+/// `progress`: how far the other site is, where there is one.
+pub async fn run(context: Arc<SiteContext>, nodes: NodeWatch, progress: Option<watch::Receiver<Progress>>) {
     let shared = Shared::default();
     let seen = nodes.seen();
     let every = context.options.look_every;
@@ -42,7 +45,7 @@ pub async fn run(context: Arc<SiteContext>, nodes: NodeWatch) {
         nodes.run(every),
         repair_loop(&context, seen.clone(), &shared),
         collect_loop(&context),
-        status_loop(&context, seen, &shared),
+        status_loop(&context, seen, &shared, progress),
     );
 }
 
@@ -112,10 +115,16 @@ async fn collect_loop(context: &SiteContext) {
     }
 }
 
-async fn status_loop(context: &SiteContext, seen: watch::Receiver<Arc<Seen>>, shared: &Shared) {
+async fn status_loop(
+    context: &SiteContext,
+    seen: watch::Receiver<Arc<Seen>>,
+    shared: &Shared,
+    progress: Option<watch::Receiver<Progress>>,
+) {
     let mut written = None;
     loop {
-        let status = status(context, &seen.borrow(), shared);
+        let exposure = exposed(context, progress.as_ref()).await;
+        let status = status(context, &seen.borrow(), shared, exposure);
         // The time alone is no news.
         let news = SiteStatus { seen_ms: 0, ..status.clone() };
         if written.as_ref() != Some(&news) {
@@ -135,7 +144,18 @@ async fn write(context: &SiteContext, status: &SiteStatus) -> Result<(), SiteErr
     Ok(())
 }
 
-fn status(context: &SiteContext, seen: &Seen, shared: &Shared) -> SiteStatus {
+async fn exposed(context: &SiteContext, progress: Option<&watch::Receiver<Progress>>) -> Option<Exposure> {
+    let (peer, progress) = (context.peer.as_ref()?, progress?.borrow().clone());
+    match exposure(context.catalog.as_ref(), peer, &progress).await {
+        Ok(exposure) => Some(exposure),
+        Err(error) => {
+            tracing::warn!(site = %context.site, %error, "the exposure is not known");
+            None
+        }
+    }
+}
+
+fn status(context: &SiteContext, seen: &Seen, shared: &Shared, exposure: Option<Exposure>) -> SiteStatus {
     let standing = *context.standing.borrow();
     let map = context.map();
     let nodes = map.nodes.iter().map(|node| node_status(node, seen.nodes.get(&node.name)));
@@ -148,7 +168,7 @@ fn status(context: &SiteContext, seen: &Seen, shared: &Shared) -> SiteStatus {
         health: shared.health.borrow().clone(),
         repair_queue: shared.queue.load(Ordering::Relaxed),
         rows_repaired: shared.repaired.load(Ordering::Relaxed),
-        exposure: context.peer.as_ref().map(|_| Exposure::default()),
+        exposure,
         seen_ms: now_ms(),
     }
 }

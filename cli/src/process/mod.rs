@@ -1,7 +1,12 @@
 //! The long-running processes: configuration in, tasks out, an end when they are told.
 
+mod authority;
+pub mod emulator;
+mod forward;
 pub mod node_agent;
+mod record;
 pub mod site;
+pub mod witness;
 
 use std::path::PathBuf;
 
@@ -9,6 +14,8 @@ use anyhow::{Context, Result};
 use diptych_site::config::IdentityFiles;
 use diptych_wire::authority::Issued;
 use diptych_wire::tls::Credentials;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tracing_subscriber::EnvFilter;
 
 
@@ -40,4 +47,16 @@ pub fn credentials(files: &IdentityFiles) -> Result<Credentials> {
     let read = |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()));
     let issued = Issued::from_pem(&read(&files.certificate)?, &read(&files.key)?)?;
     Ok(Credentials::new(&issued)?)
+}
+
+/// Certificate and key of the public listeners: for clients that have none of their own.
+pub fn public_tls(files: &IdentityFiles) -> Result<std::sync::Arc<rustls::ServerConfig>> {
+    let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("{} can't be read", path.display()));
+    let chain = CertificateDer::pem_slice_iter(&read(&files.certificate)?).collect::<Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?)?;
+    let config = rustls::ServerConfig::builder_with_provider(diptych_wire::tls::provider())
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    Ok(std::sync::Arc::new(config))
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use diptych_catalog::{Batch, Change, Expect, FeedEntry, Guard, Write};
-use diptych_core::ids::SiteName;
+use diptych_core::ids::{Epoch, SiteName};
 use diptych_core::keys;
 use diptych_core::lease::Event;
 use diptych_core::records::{Cursor, Position, Record, Wanted};
@@ -35,6 +35,15 @@ pub struct Followed {
     pub heard: Instant,
     /// All of the peer's feed up to here is known to have been sent and applied; None: never heard.
     pub position: Option<Position>,
+    /// The term that the peer said to be active in, last; None: it is not active, or not heard.
+    pub term: Option<Epoch>,
+}
+
+impl Followed {
+    /// Whether the peer is active in this epoch or a newer one, as far as is known.
+    pub fn active_since(&self, epoch: Epoch) -> bool {
+        self.term.is_some_and(|term| term >= epoch)
+    }
 }
 
 /// The follower of one peer.
@@ -45,22 +54,25 @@ pub struct Follower {
     keeper: KeeperHandle,
     followed: watch::Sender<Followed>,
     crossed: Arc<Notify>,
+    wanted: Arc<Notify>,
     term: Option<TermLabel>,
     cursor: Cursor,
     idle: Vec<FeedEntry>,
 }
 
 impl Follower {
-    /// `crossed` wakes it when an extent became whole here.
+    /// `crossed` wakes it when an extent became whole here; `wanted` is told of new ones that are not.
     pub fn new(
         context: Arc<SiteContext>,
         from: SiteName,
         peer: PeerClient,
         keeper: KeeperHandle,
         crossed: Arc<Notify>,
+        wanted: Arc<Notify>,
     ) -> Self {
-        let followed = watch::Sender::new(Followed { heard: Instant::now(), position: None });
-        Self { context, from, peer, keeper, followed, crossed, term: None, cursor: Cursor::default(), idle: Vec::new() }
+        let followed = watch::Sender::new(Followed { heard: Instant::now(), position: None, term: None });
+        let (cursor, idle) = (Cursor::default(), Vec::new());
+        Self { context, from, peer, keeper, followed, crossed, wanted, term: None, cursor, idle }
     }
 
     /// How far it is.
@@ -74,6 +86,7 @@ impl Follower {
             if let Err(error) = self.follow().await {
                 tracing::info!(site = %self.context.site, from = %self.from, %error, "the feed is not followed now");
             }
+            self.followed.send_modify(|followed| followed.term = None);
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -125,7 +138,8 @@ impl Follower {
         }
         self.take_entries(entries).await?;
         let position = beat.or(Some(self.known()));
-        self.followed.send_replace(Followed { heard: Instant::now(), position });
+        let term = self.term.map(|term| term.epoch);
+        self.followed.send_replace(Followed { heard: Instant::now(), position, term });
         Ok(())
     }
 
@@ -161,6 +175,7 @@ impl Follower {
                     if let Some(raised) = taken.raised {
                         self.keeper.tell(Event::RecordSeen(raised));
                     }
+                    self.wanted.notify_one();
                     self.cursor.applied = rest[taken.entries - 1].position;
                     rest.drain(..taken.entries);
                 }

@@ -1,0 +1,175 @@
+//! The public name and, as a third choice of witness, the lease's record, both at Cloudflare.
+
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use diptych_cloudflare::address::{NameTarget, Owner, Pointed, point_name};
+use diptych_cloudflare::client::{Client, Error, RecordId, TTL_AUTO, ZoneId};
+use diptych_cloudflare::witness::{LeaseRecord, NameFlip, Nonce as RecordNonce, RecordWitness as Calls, Swap, WitnessError};
+use diptych_core::ids::KeeperNumber;
+use diptych_core::lease::{Millis, Nonce, SwapResult, Token, WitnessRead, WitnessRecord};
+use diptych_site::config::{PeerConfig, SiteConfig};
+use diptych_site::keeper::witness::Witness;
+use diptych_site::name::PublicName;
+
+/// A 429 without a retry-after: Cloudflare blocks for five minutes.
+const BLOCKED: Millis = Millis(300_000);
+
+/// The name of one cluster in one zone, as this site points it.
+pub(super) struct CloudflareName {
+    client: Client,
+    zone_name: String,
+    zone: OnceLock<ZoneId>,
+    target: NameTarget,
+}
+
+impl CloudflareName {
+    pub(super) fn new(client: Client, config: &SiteConfig, peer: &PeerConfig) -> Self {
+        let target = NameTarget {
+            hostname: peer.hostname.clone(),
+            addresses: peer.public_addresses.clone(),
+            proxied: true,
+            ttl: TTL_AUTO,
+            owner: Owner::new(config.cluster),
+        };
+        Self { client, zone_name: peer.zone.clone(), zone: OnceLock::new(), target }
+    }
+
+    /// The zone, looked up once.
+    async fn zone(&self) -> Result<ZoneId, String> {
+        if let Some(zone) = self.zone.get() {
+            return Ok(zone.clone());
+        }
+        let found = self.client.zone_by_name(&self.zone_name).await.map_err(|error| chain(&error))?;
+        let zone = found.ok_or_else(|| format!("the token sees no zone {}", self.zone_name))?;
+        Ok(self.zone.get_or_init(|| zone.id).clone())
+    }
+}
+
+#[async_trait]
+impl PublicName for CloudflareName {
+    async fn point_here(&self) -> Result<bool, String> {
+        let zone = self.zone().await?;
+        let pointed = point_name(&self.client, &zone, &self.target).await.map_err(|error| chain(&error))?;
+        Ok(matches!(pointed, Pointed::Changed))
+    }
+}
+
+/// An error with its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// The lease's record beside the public name; the name is flipped in the batch that swaps it.
+pub(super) struct RecordWitness {
+    name: Arc<CloudflareName>,
+}
+
+impl RecordWitness {
+    pub(super) fn new(name: Arc<CloudflareName>) -> Self {
+        Self { name }
+    }
+
+    async fn calls(&self) -> Result<Calls, String> {
+        let zone = self.name.zone().await?;
+        let target = &self.name.target;
+        Ok(Calls::new(self.name.client.clone(), zone, &target.hostname, target.owner.clone()))
+    }
+}
+
+/// Keeper and count fit 32 bits each for as long as a cluster lives.
+fn to_record(record: &WitnessRecord) -> LeaseRecord {
+    let Nonce { seed, keeper, number } = record.nonce;
+    let mut nonce = [0; 16];
+    nonce[..8].copy_from_slice(&seed.to_be_bytes());
+    nonce[8..12].copy_from_slice(&(keeper.0 as u32).to_be_bytes());
+    nonce[12..].copy_from_slice(&(number as u32).to_be_bytes());
+    LeaseRecord { epoch: record.epoch, site: record.site.clone(), nonce: RecordNonce(nonce) }
+}
+
+fn from_record(record: LeaseRecord) -> WitnessRecord {
+    let number = |range: std::ops::Range<usize>| {
+        record.nonce.0[range].iter().fold(0_u64, |number, byte| (number << 8) | u64::from(*byte))
+    };
+    let nonce = Nonce { seed: number(0..8), keeper: KeeperNumber(number(8..12)), number: number(12..16) };
+    WitnessRecord { epoch: record.epoch, site: record.site, nonce }
+}
+
+fn limited(error: &Error) -> Option<Millis> {
+    match error {
+        Error::RateLimited { retry_after, .. } => Some(retry_after.map_or(BLOCKED, |after| Millis(after.as_millis() as u64))),
+        _ => None,
+    }
+}
+
+#[async_trait]
+impl Witness for RecordWitness {
+    async fn read(&self) -> WitnessRead {
+        let calls = match self.calls().await {
+            Ok(calls) => calls,
+            Err(reason) => {
+                tracing::warn!(reason, "the witness can't be read");
+                return WitnessRead::Failed;
+            }
+        };
+        match calls.read().await {
+            Ok(Some(held)) => WitnessRead::Found { token: Token(held.token.0), record: from_record(held.record) },
+            Ok(None) => WitnessRead::Absent,
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "the witness can't be read");
+                match &error {
+                    WitnessError::Call(call) if limited(call).is_some() => {
+                        WitnessRead::RateLimited { retry_after: limited(call).unwrap_or(BLOCKED) }
+                    }
+                    _ => WitnessRead::Failed,
+                }
+            }
+        }
+    }
+
+    async fn swap(&self, token: Option<Token>, record: WitnessRecord, with_name: bool) -> SwapResult {
+        let Ok(calls) = self.calls().await else { return SwapResult::Lost };
+        let token = token.map(|token| RecordId(token.0));
+        let flip = with_name.then_some(&self.name.target);
+        match calls.swap(token.as_ref(), &to_record(&record), flip).await {
+            Ok(Swap::Won { token, name }) => {
+                if let NameFlip::Failed(error) = name {
+                    tracing::warn!(error = chain(&error), "the name was not flipped with the swap; it is tried by itself");
+                }
+                SwapResult::Won { token: Token(token.0) }
+            }
+            Ok(Swap::Lost) => SwapResult::Lost,
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "a swap of the witness's record failed");
+                match &error {
+                    WitnessError::Call(call) if limited(call).is_some() => {
+                        SwapResult::RateLimited { retry_after: limited(call).unwrap_or(BLOCKED) }
+                    }
+                    // FENCING (one valid holder): what may have been applied is never taken for lost.
+                    error if error.may_be_applied() => SwapResult::Unknown,
+                    _ => SwapResult::Lost,
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use diptych_core::ids::Epoch;
+
+    use super::*;
+
+    #[test]
+    fn a_record_reads_back_with_its_nonce() {
+        let nonce = Nonce { seed: 0xdead_beef_0123_4567, keeper: KeeperNumber(7), number: 99 };
+        let record = WitnessRecord { epoch: Epoch(3), site: "west".parse().unwrap(), nonce };
+        assert_eq!(from_record(to_record(&record)), record);
+    }
+}

@@ -1,0 +1,106 @@
+//! What a site makes at its first start.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use diptych_catalog::Catalog;
+use diptych_core::cipher::SecretKey;
+use diptych_core::keyring::{ClusterKey, Keyring, NewRingKey};
+use diptych_core::keys;
+use diptych_core::lease::Event;
+use diptych_core::planner::{self, SiteTopology};
+use diptych_core::records::{Cluster, CodingPlan, Record};
+use diptych_gateway::access::seal_secret;
+use diptych_site::bootstrap::{self, Seeds};
+use diptych_site::config::SiteConfig;
+use diptych_site::context::now_ms;
+use diptych_site::keeper::{KeeperHandle, boot_time};
+use diptych_site::nodes::Seen;
+use rand::RngCore;
+use tokio::sync::watch;
+
+/// Owns the buckets of `diptych dev`.
+pub(super) const NAMESPACE: &str = "default";
+
+/// Tells the keeper once whether any device holds something: a cluster begins only where nothing is left of an earlier one.
+pub(super) fn tell_devices(
+    keeper: KeeperHandle,
+    mut seen: watch::Receiver<Arc<Seen>>,
+    nodes: usize,
+) -> impl Future<Output = ()> {
+    async move {
+        loop {
+            let statuses: Vec<_> = seen.borrow().nodes.values().filter_map(|node| node.status.clone()).collect();
+            if statuses.len() == nodes {
+                let empty = statuses.iter().flat_map(|status| &status.devices).all(|device| device.rows == 0);
+                keeper.tell(Event::DevicesEmpty(empty));
+                return std::future::pending().await;
+            }
+            if seen.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Each time that this site becomes active, makes what is missing.
+pub(super) async fn sow(
+    config: Arc<SiteConfig>,
+    catalog: Arc<dyn Catalog>,
+    keeper: KeeperHandle,
+    cluster_key: Arc<ClusterKey>,
+) -> Result<()> {
+    let mut state = keeper.watch();
+    loop {
+        let loan = state.borrow_and_update().loan(boot_time());
+        if let Some(loan) = loan
+            && catalog.view().await?.get(&keys::plan(0))?.is_none()
+        {
+            let seeds = seeds(&config, &cluster_key)?;
+            if let Err(error) = bootstrap::ensure(catalog.as_ref(), loan.epoch, seeds).await {
+                tracing::warn!(%error, "the first records could not be written now");
+            }
+        }
+        if state.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn seeds(config: &SiteConfig, cluster_key: &ClusterKey) -> Result<Seeds> {
+    let first = NewRingKey { key: SecretKey::new(random()), nonce: random(), made_ms: now_ms() };
+    let keyring = Keyring::create(config.cluster, first);
+    let access = seal_secret(&keyring, &config.access_key, &config.secret_key, &random(), NAMESPACE, false)?;
+    let authority = std::fs::read_to_string(&config.identity.authority)
+        .with_context(|| format!("{} can't be read", config.identity.authority.display()))?;
+    Ok(Seeds {
+        cluster: Cluster { id: config.cluster, authority, sealed_authority_key: Vec::new() },
+        keyring: keyring.seal(cluster_key),
+        plan: plan(config)?,
+        access: vec![(config.access_key.clone(), access.encode())],
+    })
+}
+
+/// k and f of what was declared; refused with the sum where it can't survive.
+fn plan(config: &SiteConfig) -> Result<CodingPlan> {
+    let own = SiteTopology {
+        site: config.site.clone(),
+        nodes: config.nodes.iter().map(|node| node.devices.len() as u32).collect(),
+    };
+    let peer = config.peer.as_ref().map(|peer| SiteTopology {
+        site: peer.site.clone(),
+        nodes: config.peer_nodes.iter().copied().map(u32::from).collect(),
+    });
+    let mut sites: Vec<SiteTopology> = std::iter::once(own).chain(peer).collect();
+    // The preferred site comes first, whoever plans.
+    sites.sort_by_key(|topology: &SiteTopology| topology.site != config.preferred);
+    let plan = planner::plan(super::survive(config), &sites)?;
+    Ok(CodingPlan::from(&plan))
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    rand::rng().fill_bytes(&mut bytes);
+    bytes
+}
