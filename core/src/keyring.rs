@@ -15,8 +15,7 @@ mod format;
 
 use std::fmt;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD};
 use thiserror::Error;
 use zeroize::Zeroize;
 
@@ -85,11 +84,12 @@ impl ClusterKey {
     /// [`KeyringError::KeyText`], which tells the length, not the text.
     pub fn parse(text: &str) -> Result<Self, KeyringError> {
         let text = text.trim();
-        let unpadded = text.trim_end_matches('=');
+        let unpadded = text.trim_end_matches('=').as_bytes();
         let mut key = [0; KEY_LEN];
+        let is_base64 = BASE64_NOPAD.decode_len(unpadded.len()) == Ok(KEY_LEN);
         let read = hex::decode_to_slice(text, &mut key).is_ok()
-            || STANDARD_NO_PAD.decode_slice(unpadded, &mut key) == Ok(KEY_LEN)
-            || URL_SAFE_NO_PAD.decode_slice(unpadded, &mut key) == Ok(KEY_LEN);
+            || is_base64 && BASE64_NOPAD.decode_mut(unpadded, &mut key).is_ok()
+            || is_base64 && BASE64URL_NOPAD.decode_mut(unpadded, &mut key).is_ok();
         let parsed = read.then(|| Self::new(key));
         key.zeroize();
         parsed.ok_or_else(|| KeyringError::KeyText(format!("{} characters", text.chars().count())))
