@@ -26,11 +26,11 @@ impl Get {
     pub async fn run(self) -> Result<()> {
         let mut answer = self.target.bucket(&self.bucket)?.get(&self.key).await?;
         let Some(path) = self.file else {
-            let mut output = tokio::io::stdout();
+            let mut output = std::io::stdout();
             while let Some(bytes) = answer.chunk().await? {
-                output.write_all(&bytes).await?;
+                std::io::Write::write_all(&mut output, &bytes)?;
             }
-            return Ok(output.flush().await?);
+            return Ok(std::io::Write::flush(&mut output)?);
         };
         let mut name = path.file_name().context("the target has no file name")?.to_owned();
         name.push(".part");

@@ -182,7 +182,7 @@ fn verify(extent: &ExtentFragments, rows: Vec<(Row, Vec<u8>)>) -> Result<(), Str
     if rows.len() < usize::from(extent.needed) {
         return Err(format!("{} rows are right and {} are needed", rows.len(), extent.needed));
     }
-    let layout = StripeLayout::new(extent.needed, u64::from(extent.length)).map_err(|error| error.to_string())?;
+    let layout = StripeLayout::new(extent.needed, u64::from(extent.length));
     let data: Vec<Row> = (0..extent.needed).map(Row).collect();
     let all: Vec<Row> = data.iter().copied().chain(rows.iter().map(|(row, _)| *row)).collect();
     let mut hasher = blake3::Hasher::new();

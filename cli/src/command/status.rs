@@ -67,7 +67,7 @@ fn show(status: &SiteStatus) {
         ));
     }
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(["NODE", "STATE", "DEVICE", "DEVICE STATE", "USED", "OF", "ROWS", "ROTTEN"]);
+    table.load_style(presets::NOTHING).set_header(["NODE", "STATE", "DEVICE", "DEVICE STATE", "USED", "OF", "ROWS", "ROTTEN"]);
     for NodeStatus { name, state, devices } in &status.nodes {
         for device in devices {
             table.add_row([

@@ -99,12 +99,14 @@ fn open_log(path: &Path) -> Result<std::fs::File> {
 
 /// Returns when the supervisor is gone or asks to end, or on SIGTERM or SIGINT.
 pub async fn told_to_end() {
-    let closed = async {
-        let mut input = tokio::io::stdin();
-        let _ = tokio::io::copy(&mut input, &mut tokio::io::sink()).await;
-    };
+    let (ended, closed) = tokio::sync::oneshot::channel();
+    // A thread of its own: the runtime would wait for a read that never returns.
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
     tokio::select! {
-        () = closed => {}
+        _ = closed => {}
         () = signalled() => {}
     }
 }

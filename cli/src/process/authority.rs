@@ -8,19 +8,19 @@ use diptych_gateway::authority::{Authority, Role};
 use diptych_site::keeper::KeeperHandle;
 
 /// What the keeper lends, until it is stopped.
-pub struct KeeperAuthority {
+pub(super) struct KeeperAuthority {
     keeper: KeeperHandle,
     stopped: AtomicU64,
 }
 
 impl KeeperAuthority {
     /// Of a keeper in the same process.
-    pub fn new(keeper: KeeperHandle) -> Self {
+    pub(super) fn new(keeper: KeeperHandle) -> Self {
         Self { keeper, stopped: AtomicU64::new(0) }
     }
 
     /// FENCING (a handover misses nothing): from now on nothing is acknowledged under `epoch`, whatever time is left.
-    pub fn stop(&self, epoch: Epoch) {
+    pub(super) fn stop(&self, epoch: Epoch) {
         self.stopped.fetch_max(epoch.0, Ordering::SeqCst);
     }
 }

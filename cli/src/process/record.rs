@@ -12,9 +12,6 @@ use diptych_site::config::{PeerConfig, SiteConfig};
 use diptych_site::keeper::witness::Witness;
 use diptych_site::name::PublicName;
 
-/// A 429 without a retry-after: Cloudflare blocks for five minutes.
-const BLOCKED: Millis = Millis(300_000);
-
 /// The name of one cluster in one zone, as this site points it.
 pub(super) struct CloudflareName {
     client: Client,
@@ -101,9 +98,9 @@ fn from_record(record: LeaseRecord) -> WitnessRecord {
     WitnessRecord { epoch: record.epoch, site: record.site, nonce }
 }
 
-fn limited(error: &Error) -> Option<Millis> {
+fn limited(error: &WitnessError) -> Option<Millis> {
     match error {
-        Error::RateLimited { retry_after, .. } => Some(retry_after.map_or(BLOCKED, |after| Millis(after.as_millis() as u64))),
+        WitnessError::Call(Error::RateLimited { retry_after, .. }) => Some(Millis(retry_after.as_millis() as u64)),
         _ => None,
     }
 }
@@ -123,12 +120,7 @@ impl Witness for RecordWitness {
             Ok(None) => WitnessRead::Absent,
             Err(error) => {
                 tracing::warn!(error = chain(&error), "the witness can't be read");
-                match &error {
-                    WitnessError::Call(call) if limited(call).is_some() => {
-                        WitnessRead::RateLimited { retry_after: limited(call).unwrap_or(BLOCKED) }
-                    }
-                    _ => WitnessRead::Failed,
-                }
+                limited(&error).map_or(WitnessRead::Failed, |retry_after| WitnessRead::RateLimited { retry_after })
             }
         }
     }
@@ -147,13 +139,11 @@ impl Witness for RecordWitness {
             Ok(Swap::Lost) => SwapResult::Lost,
             Err(error) => {
                 tracing::warn!(error = chain(&error), "a swap of the witness's record failed");
-                match &error {
-                    WitnessError::Call(call) if limited(call).is_some() => {
-                        SwapResult::RateLimited { retry_after: limited(call).unwrap_or(BLOCKED) }
-                    }
-                    // FENCING (one valid holder): what may have been applied is never taken for lost.
-                    error if error.may_be_applied() => SwapResult::Unknown,
-                    _ => SwapResult::Lost,
+                // FENCING (one valid holder): what may have been applied is never taken for lost.
+                match limited(&error) {
+                    Some(retry_after) => SwapResult::RateLimited { retry_after },
+                    None if error.may_be_applied() => SwapResult::Unknown,
+                    None => SwapResult::Lost,
                 }
             }
         }

@@ -17,7 +17,7 @@ use diptych_core::planner::Survive;
 use diptych_gateway::agents::AgentDial;
 use diptych_gateway::authority::Authority;
 use diptych_gateway::rest::RestToken;
-use diptych_gateway::{Dependencies, Gateway, GatewayOptions, Limits};
+use diptych_gateway::{Dependencies, Forwarder, Gateway, GatewayOptions, Limits, PeerConfirmation};
 use diptych_site::agents::{Agents, NodeEndpoint};
 use diptych_site::config::SiteConfig;
 use diptych_site::context::{LoopOptions, SiteContext, Standing};
@@ -116,7 +116,12 @@ async fn serve(config: SiteConfig) -> Result<()> {
     let seen = nodes.seen();
     let first_start = seeds::tell_devices(handle.clone(), seen, config.nodes.len());
     let seeding = seeds::sow(Arc::clone(&config), Arc::clone(&catalog), handle.clone(), Arc::clone(&cluster_key));
-    let front = open_front(&config, &own, &context, &handle, authority, cluster_key, &gateway, two_sites.as_ref());
+    let (confirmation, forwarder) = match &two_sites {
+        Some(two_sites) => (two_sites.confirmation(&config), Some(two_sites.forwarder(&handle))),
+        None => (None, None),
+    };
+    let given = GivenToGateway { authority, cluster_key, confirmation, forwarder };
+    let front = open_front(&config, &own, &context, &handle, given, &gateway);
     let two_sites = async {
         match two_sites {
             Some(two_sites) => two_sites.run().await,
@@ -156,28 +161,33 @@ fn standing(keeper: &KeeperHandle) -> watch::Receiver<Standing> {
     receiver
 }
 
+/// What the gateway has from the rest of the process.
+struct GivenToGateway {
+    authority: Arc<KeeperAuthority>,
+    cluster_key: Arc<ClusterKey>,
+    confirmation: Option<Arc<dyn PeerConfirmation>>,
+    forwarder: Option<Arc<dyn Forwarder>>,
+}
+
 /// Opens S3 and REST as soon as the keyring is here, and goes on.
-#[expect(clippy::too_many_arguments, reason = "it puts the parts of a process together, once")]
 async fn open_front(
     config: &SiteConfig,
     own: &Credentials,
     context: &Arc<SiteContext>,
     keeper: &KeeperHandle,
-    authority: Arc<KeeperAuthority>,
-    cluster_key: Arc<ClusterKey>,
+    parts: GivenToGateway,
     cell: &GatewayCell,
-    two_sites: Option<&peer::TwoSites>,
 ) -> Result<()> {
-    let keyring = keyring(context.catalog.as_ref(), &cluster_key).await?;
+    let keyring = keyring(context.catalog.as_ref(), &parts.cluster_key).await?;
     let given = Dependencies {
         site: config.site.clone(),
         catalog: Arc::clone(&context.catalog),
-        authority: authority as Arc<dyn Authority>,
+        authority: parts.authority as Arc<dyn Authority>,
         keyring,
         cipher: Arc::new(diptych_gateway::cipher::AwsLcAesGcm),
         dial: AgentDial { credentials: own.clone(), options: ClientOptions::default() },
         survive: survive(config),
-        peer: two_sites.and_then(|two_sites| two_sites.confirmation(config)),
+        peer: parts.confirmation,
     };
     let token = RestToken { token: Zeroizing::new(config.token.clone()), namespace: seeds::NAMESPACE.to_owned() };
     let options = GatewayOptions {
@@ -186,7 +196,7 @@ async fn open_front(
         tls: config.public_tls.as_ref().map(super::public_tls).transpose()?,
         tokens: vec![token],
         limits: Limits::default(),
-        forwarder: two_sites.map(|two_sites| two_sites.forwarder(config, keeper)),
+        forwarder: parts.forwarder,
         more: Some(rest::router(Arc::clone(context), keeper.clone())),
     };
     let gateway = Gateway::start(options, given).await?;

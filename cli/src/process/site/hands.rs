@@ -76,9 +76,9 @@ impl SiteHands for Hands {
 
     async fn peer_has(&self, position: Position) {
         let Some(mut progress) = self.parts.get().and_then(|parts| parts.progress.clone()) else { return };
-        let reached = progress.wait_for(|progress| progress.confirms(position)).await;
-        if reached.is_err() {
-            return std::future::pending().await;
+        let reached = progress.wait_for(|progress| progress.confirms(position)).await.is_ok();
+        if !reached {
+            std::future::pending::<()>().await;
         }
     }
 

@@ -180,7 +180,7 @@ impl TwoSites {
     }
 
     /// Where requests under the public name go while this site is not active.
-    pub(super) fn forwarder(&self, _config: &SiteConfig, keeper: &KeeperHandle) -> Arc<dyn Forwarder> {
+    pub(super) fn forwarder(&self, keeper: &KeeperHandle) -> Arc<dyn Forwarder> {
         let hosts = self.config.public_hosts.clone();
         Arc::new(ToActive::new(self.peer.clone(), keeper.clone(), self.followed.clone(), hosts))
     }
