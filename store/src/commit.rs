@@ -40,6 +40,25 @@ pub(crate) struct Committer {
     pub(crate) reclaimed: Instant,
 }
 
+/// Sees to it that nobody waits for a committer that has ended, however it did.
+struct LastWords {
+    queue: Arc<Queue>,
+    health: Arc<Health>,
+    log: Arc<Log>,
+}
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.health.fail(StoreError::failed("the committer", &"it panicked"));
+        }
+        self.queue.close();
+        // Items that are dropped answer that the device is closed.
+        while self.queue.take(None).is_some() {}
+        self.log.stop();
+    }
+}
+
 /// Answers that are owed once a batch is durable.
 #[derive(Debug, Default)]
 struct Batch {
@@ -90,6 +109,11 @@ impl Batch {
 impl Committer {
     /// Body of the committer's thread: until the queue is closed.
     pub(crate) fn run(mut self) {
+        let _last_words = LastWords {
+            queue: Arc::clone(&self.queue),
+            health: Arc::clone(&self.health),
+            log: Arc::clone(&self.log),
+        };
         loop {
             let patience = self.deaths.then_some(RECLAIM_EVERY);
             let Some(items) = self.queue.take(patience) else { break };

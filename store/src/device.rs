@@ -14,7 +14,7 @@ use crate::commit::Committer;
 use crate::disk::{Disk, RealDisk};
 use crate::error::StoreError;
 use crate::health::Health;
-use crate::index::Index;
+use crate::index::{self, Index};
 use crate::log::Log;
 use crate::pending::Pending;
 use crate::queue::{Item, Queue};
@@ -120,6 +120,12 @@ impl Device {
             log,
             queue,
         })))
+    }
+
+    /// As if the index had become unreadable.
+    #[cfg(test)]
+    pub(crate) fn fail_index(&self) {
+        self.0.health.fail(StoreError::Index { reason: "a test says so".into() });
     }
 
     /// What opening found.
@@ -229,7 +235,7 @@ impl Device {
         let inner = &self.0;
         inner.health.check()?;
         let _admitted = inner.record.admit(&*inner.disk, stamp)?;
-        if inner.index()?.find(extent, row, Some(instance))?.is_none() {
+        if inner.with_index(|index| index.find(extent, row, Some(instance)))?.is_none() {
             let (answer, pending) = Pending::new();
             answer.give(Ok(Deleted::NothingThere));
             return Ok(pending);
@@ -289,17 +295,19 @@ impl Device {
         after: Option<InventoryKey>,
         limit: usize,
     ) -> Result<Vec<InventoryEntry>, StoreError> {
-        Ok(self.0.index()?.page(after, limit)?.iter().map(InventoryEntry::from).collect())
+        let page = self.0.with_index(|index| index.page(after, limit))?;
+        Ok(page.iter().map(InventoryEntry::from).collect())
     }
 
     /// Records of one row that are here, the newest first.
     pub fn instances(&self, extent: ExtentId, row: Row) -> Result<Vec<InventoryEntry>, StoreError> {
-        Ok(self.0.index()?.instances(extent, row)?.iter().map(InventoryEntry::from).collect())
+        let found = self.0.with_index(|index| index.instances(extent, row))?;
+        Ok(found.iter().map(InventoryEntry::from).collect())
     }
 
     /// Records in quarantine.
     pub fn findings(&self) -> Result<Vec<Finding>, StoreError> {
-        self.0.index()?.findings()
+        self.0.with_index(Index::findings)
     }
 
     /// How full it is.
@@ -309,7 +317,7 @@ impl Device {
 
     /// Number of records that it holds.
     pub fn record_count(&self) -> Result<u64, StoreError> {
-        self.0.index()?.len()
+        self.0.with_index(Index::len)
     }
 
     // ---- care ----
@@ -325,7 +333,7 @@ impl Device {
     /// How far the scrub is.
     pub fn scrub_state(&self) -> Result<ScrubState, StoreError> {
         let last_finished_ms = self.0.record.get().scrub_finished_ms;
-        Ok(ScrubState { last_finished_ms, ..self.0.index()?.scrub()? })
+        Ok(ScrubState { last_finished_ms, ..self.0.with_index(Index::scrub)? })
     }
 
     /// Unlinks sealed segments in which every record is dead; gives the bytes that this freed. Runs by itself too.
@@ -343,12 +351,20 @@ impl Inner {
         self.index.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(StoreError::Closed)
     }
 
+    /// An index that can't be read closes the device: opening it anew makes another.
+    fn with_index<T>(&self, act: impl FnOnce(&Index) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let index = self.index()?;
+        act(&index).map_err(|error| match error {
+            StoreError::Index { .. } => self.health.fail(error),
+            other => other,
+        })
+    }
+
     fn with_reader<T>(
         &self,
         act: impl FnOnce(&Reader<'_>) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let index = self.index()?;
-        act(&Reader { log: &self.log, index: &index, health: &self.health })
+        self.with_index(|index| act(&Reader { log: &self.log, index, health: &self.health }))
     }
 
     fn room(&self) -> Result<Room, StoreError> {
@@ -380,9 +396,11 @@ impl Inner {
             return Err(StoreError::TooLong { bytes: room, limit });
         }
         head.validate().map_err(|reason| StoreError::BadRow { reason })?;
-        let index = self.index()?;
         let (extent, instance) = (row.extent, row.instance);
-        if index.was_killed(instance)? || index.find(extent, row.row, Some(instance))?.is_some() {
+        let used = self.with_index(|index| {
+            Ok(index.was_killed(instance)? || index.find(extent, row.row, Some(instance))?.is_some())
+        })?;
+        if used {
             return Err(StoreError::InstanceUsed { extent, instance });
         }
         room::check(&self.room()?, head.reserved, purpose)?;
@@ -397,8 +415,14 @@ impl Inner {
                 tracing::error!(path = %self.path.display(), "a thread of the device panicked");
             }
         }
+        self.log.stop();
         self.health.close();
-        self.index.write().unwrap_or_else(PoisonError::into_inner).take();
+        let index = self.index.write().unwrap_or_else(PoisonError::into_inner).take();
+        if index.is_some() && self.health.index_failed() {
+            drop(index);
+            // If it can't be removed the next opening finds out by itself.
+            drop(self.disk.remove(&self.path.join(index::FILE)));
+        }
         self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }

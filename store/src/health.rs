@@ -10,6 +10,7 @@ use crate::error::StoreError;
 pub(crate) struct Health {
     failure: OnceLock<StoreError>,
     closed: AtomicBool,
+    index_failed: AtomicBool,
 }
 
 impl Health {
@@ -25,9 +26,21 @@ impl Health {
     // FENCING: after a failed sync the page cache calls pages clean that the disk never got. So nothing is answered
     // from it any more, neither writes that waited nor reads.
     pub(crate) fn fail(&self, failure: StoreError) -> StoreError {
+        let failure = match failure {
+            StoreError::Index { .. } => {
+                self.index_failed.store(true, Ordering::Release);
+                StoreError::failed("the index", &failure)
+            }
+            other => other,
+        };
         let first = self.failure.get_or_init(|| failure);
         tracing::error!(error = %first, "device failed");
         first.clone()
+    }
+
+    /// The index is not to be trusted: the next opening makes it anew.
+    pub(crate) fn index_failed(&self) -> bool {
+        self.index_failed.load(Ordering::Acquire)
     }
 
     pub(crate) fn failure(&self) -> Option<StoreError> {

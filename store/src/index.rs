@@ -37,7 +37,8 @@ const OWNER: &str = "owner";
 #[derive(Debug)]
 pub(crate) struct Index {
     database: Database,
-    file: Arc<dyn DiskFile>,
+    /// `None`: it is in memory.
+    file: Option<Arc<dyn DiskFile>>,
 }
 
 fn failed(error: impl Into<redb::Error>) -> StoreError {
@@ -68,7 +69,17 @@ impl Index {
             .set_cache_size(cache_bytes)
             .create_with_backend(Backend::new(Arc::clone(&file)))
             .map_err(failed)?;
-        let index = Self { database, file };
+        let index = Self { database, file: Some(file) };
+        index.claim(owner)?;
+        Ok(index)
+    }
+
+    /// An index for a device without room for one.
+    pub(crate) fn in_memory(cache_bytes: usize, owner: &[u8]) -> Result<Self, StoreError> {
+        let backend = redb::backends::InMemoryBackend::new();
+        let database =
+            Database::builder().set_cache_size(cache_bytes).create_with_backend(backend).map_err(failed)?;
+        let index = Self { database, file: None };
         index.claim(owner)?;
         Ok(index)
     }
@@ -228,7 +239,7 @@ impl Index {
 
     /// Bytes of its file.
     pub(crate) fn file_bytes(&self) -> u64 {
-        self.file.len().unwrap_or_default()
+        self.file.as_ref().and_then(|file| file.len().ok()).unwrap_or_default()
     }
 
     /// Number of records.

@@ -23,6 +23,9 @@ use crate::types::{InventoryKey, OpenReport};
 /// Changes that go into the index at once.
 const BATCH: usize = 20_000;
 
+/// With less room than this a failing index is a full disk's fault.
+const INDEX_ROOM: u64 = 16 << 20;
+
 /// What opening made of a folder.
 #[derive(Debug)]
 pub(crate) struct Recovered {
@@ -50,8 +53,27 @@ struct Replay {
 
 impl Recovery<'_> {
     pub(crate) fn run(&self) -> Result<Recovered, StoreError> {
+        match self.run_with(|segments| self.index(segments)) {
+            Err(StoreError::Index { reason }) if self.is_full() => {
+                tracing::warn!(%reason, "no room for the index: it is made in memory, and writes are refused");
+                let mut recovered = self.run_with(|_| Ok((self.memory_index()?, true)))?;
+                recovered.report.index_in_memory = true;
+                Ok(recovered)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.disk.room(self.device).is_ok_and(|room| room.available < INDEX_ROOM)
+    }
+
+    fn run_with(
+        &self,
+        open: impl FnOnce(&mut BTreeMap<u64, Arc<Segment>>) -> Result<(Index, bool), StoreError>,
+    ) -> Result<Recovered, StoreError> {
         let (mut segments, highest_name) = self.segments()?;
-        let (index, rebuilt) = self.index(&mut segments)?;
+        let (index, rebuilt) = open(&mut segments)?;
         let cursor = index.cursor()?;
         let known: BTreeMap<u64, SegmentRow> = index.segments()?.into_iter().collect();
         let mut replay = Replay::default();
@@ -151,10 +173,17 @@ impl Recovery<'_> {
         Ok((self.open_index()?, true))
     }
 
-    fn open_index(&self) -> Result<Index, StoreError> {
+    fn owner_text(&self) -> String {
         let Owner { cluster, device, generation } = self.owner;
-        let owner = format!("{cluster}/{device}/{generation}");
-        Index::open(self.disk, self.device, self.index_cache_bytes, owner.as_bytes())
+        format!("{cluster}/{device}/{generation}")
+    }
+
+    fn open_index(&self) -> Result<Index, StoreError> {
+        Index::open(self.disk, self.device, self.index_cache_bytes, self.owner_text().as_bytes())
+    }
+
+    fn memory_index(&self) -> Result<Index, StoreError> {
+        Index::in_memory(self.index_cache_bytes, self.owner_text().as_bytes())
     }
 
     fn usable_index(&self, segments: &mut BTreeMap<u64, Arc<Segment>>) -> Result<Option<Index>, StoreError> {

@@ -68,6 +68,8 @@ pub struct OpenReport {
     pub unfinished: u64,
     /// The index was lost or foreign and was made anew from the segments.
     pub index_rebuilt: bool,
+    /// The disk has no room for the index, so it is in memory until the device is opened with room again.
+    pub index_in_memory: bool,
     /// The last process that had it open did not close it.
     pub unclean: bool,
 }

@@ -65,7 +65,11 @@ struct State {
 
 /// Cheap to clone; clones are the same disk.
 #[derive(Debug, Clone)]
-pub(crate) struct SimulatedDisk(Arc<Mutex<State>>);
+pub(crate) struct SimulatedDisk {
+    state: Arc<Mutex<State>>,
+    /// The machine that works with it; `None`: the test itself, which survives crashes.
+    life: Option<u64>,
+}
 
 fn dead() -> io::Error {
     io::Error::other("the machine of this handle has crashed")
@@ -122,7 +126,7 @@ fn keep_some(inode: &mut Inode, dice: &mut Dice) {
 
 impl SimulatedDisk {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Mutex::new(State {
+        let state = State {
             life: 0,
             inodes: HashMap::new(),
             next_inode: 0,
@@ -132,11 +136,23 @@ impl SimulatedDisk {
             locks: BTreeSet::new(),
             syncs_left: None,
             capacity: 1 << 40,
-        })))
+        };
+        Self { state: Arc::new(Mutex::new(state)), life: None }
+    }
+
+    /// The disk as a machine sees it that dies with the next crash.
+    pub(crate) fn mounted(&self) -> Self {
+        let life = Some(self.state().life);
+        Self { state: Arc::clone(&self.state), life }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().expect("no thread panics while it holds the disk")
+        self.state.lock().expect("no thread panics while it holds the disk")
+    }
+
+    fn alive(&self) -> io::Result<MutexGuard<'_, State>> {
+        let state = self.state();
+        if self.life.is_none_or(|life| life == state.life) { Ok(state) } else { Err(dead()) }
     }
 
     /// Power off and on: unsynced changes survive by chance.
@@ -210,13 +226,13 @@ fn used(state: &State) -> u64 {
 
 impl Disk for SimulatedDisk {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let state = self.state();
+        let state = self.alive()?;
         let inode = *state.names.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(SimulatedFile { disk: self.clone(), inode, life: state.life }))
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         let inode = state.next_inode;
         state.next_inode += 1;
         state.inodes.insert(inode, Inode::default());
@@ -230,7 +246,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn list(&self, folder: &Path) -> io::Result<Vec<String>> {
-        let state = self.state();
+        let state = self.alive()?;
         let inside = state.names.keys().filter_map(|path| path.strip_prefix(folder).ok());
         let first =
             inside.filter_map(|rest| rest.iter().next()).map(|name| name.to_string_lossy().into_owned());
@@ -238,7 +254,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         if !state.names.contains_key(from) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -249,7 +265,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         if state.names.remove(path).is_none() {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -258,7 +274,7 @@ impl Disk for SimulatedDisk {
     }
 
     fn sync_dir(&self, folder: &Path) -> io::Result<()> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         count_sync(&mut state)?;
         let (here, elsewhere): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.unsynced_names).into_iter().partition(|change| {
@@ -274,12 +290,12 @@ impl Disk for SimulatedDisk {
     }
 
     fn room(&self, _folder: &Path) -> io::Result<FileSystemRoom> {
-        let state = self.state();
+        let state = self.alive()?;
         Ok(FileSystemRoom { available: state.capacity.saturating_sub(used(&state)) })
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
-        let mut state = self.state();
+        let mut state = self.alive()?;
         if !state.locks.insert(path.to_owned()) {
             return Ok(None);
         }

@@ -55,10 +55,50 @@ fn a_full_disk_in_the_middle_of_a_row_leaves_everything_readable() {
 }
 
 #[test]
+fn a_device_on_a_disk_without_a_byte_left_opens_and_reads() {
+    let disk = formatted();
+    let device = open(&disk);
+    let rows: Vec<_> = (0..40).map(|number| new_row(number, 0, u64::from(number))).collect();
+    for row in &rows {
+        put(&device, row, &bytes(u64::from(row.extent.0[0]), 20_000)).expect("there is room");
+    }
+    disk.crash(8);
+    drop(device);
+    disk.plant(&folder().join("index.redb"), Vec::new());
+    disk.set_capacity(0);
+    let device = open(&disk);
+    assert!(device.open_report().index_in_memory);
+    for row in &rows {
+        assert_eq!(get(&device, row).expect("it reads"), bytes(u64::from(row.extent.0[0]), 20_000));
+    }
+    assert!(put(&device, &new_row(99, 0, 99), b"no room").expect_err("the disk is full").is_full());
+    drop(device);
+    disk.set_capacity(1 << 40);
+    let device = open(&disk);
+    assert!(!device.open_report().index_in_memory);
+    assert_eq!(device.record_count().expect("it counts"), 40);
+    put(&device, &new_row(99, 0, 99), b"room again").expect("there is room");
+}
+
+#[test]
+fn an_index_that_fails_closes_the_device_and_is_made_anew() {
+    let disk = formatted();
+    let device = open(&disk);
+    let row = new_row(1, 0, 1);
+    put(&device, &row, &bytes(1, 30_000)).expect("there is room");
+    device.fail_index();
+    assert!(matches!(get(&device, &row), Err(StoreError::DeviceFailed { .. })));
+    drop(device);
+    let device = open(&disk);
+    assert!(device.open_report().index_rebuilt);
+    assert_eq!(get(&device, &row).expect("it reads"), bytes(1, 30_000));
+}
+
+#[test]
 fn clients_are_refused_before_repair_and_deletes_never() {
     let disk = formatted();
     let options = OpenOptions { capacity: Some(8 << 20), ..options() };
-    let device = Device::open_on(std::sync::Arc::new(disk), &folder(), options).expect("it opens");
+    let device = Device::open_on(std::sync::Arc::new(disk.mounted()), &folder(), options).expect("it opens");
     let put = |number: u64, purpose| {
         let row = new_row((number % 200) as u8, (number / 200) as u8, number);
         device.put_row(&row, &bytes(number, 20_000), &end(), purpose).and_then(crate::Pending::wait)

@@ -45,7 +45,7 @@ pub(super) fn open(disk: &SimulatedDisk) -> Device {
 }
 
 pub(super) fn try_open(disk: &SimulatedDisk) -> Result<Device, StoreError> {
-    Device::open_on(Arc::new(disk.clone()), &folder(), options())
+    Device::open_on(Arc::new(disk.mounted()), &folder(), options())
 }
 
 pub(super) fn stamp(epoch: u64) -> Stamp {
