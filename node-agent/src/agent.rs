@@ -36,12 +36,7 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    pub(crate) fn new(
-        identity: Identity,
-        node: NodeName,
-        devices: Devices,
-        siblings: Siblings,
-    ) -> Self {
+    pub(crate) fn new(identity: Identity, node: NodeName, devices: Devices, siblings: Siblings) -> Self {
         Self {
             identity,
             node,
@@ -98,12 +93,20 @@ async fn device_facts(slot: &Arc<Slot>) -> DeviceFacts {
     };
     let look = slot.with(|device| {
         let room = device.room()?;
-        Ok((room, device.record_count()?, device.scrub_state()?, device.findings()?, device.identity().generation))
+        Ok((
+            room,
+            device.record_count()?,
+            device.scrub_state()?,
+            device.findings()?,
+            device.identity().generation,
+        ))
     });
     match look.await {
         Ok((room, rows, scrub, findings, generation)) => {
-            facts.state = if room.used_percent() >= FULL_PERCENT { DeviceState::Full } else { DeviceState::Ok };
-            (facts.capacity, facts.used, facts.rows, facts.generation) = (room.capacity, room.used, rows, generation);
+            facts.state =
+                if room.used_percent() >= FULL_PERCENT { DeviceState::Full } else { DeviceState::Ok };
+            (facts.capacity, facts.used, facts.rows, facts.generation) =
+                (room.capacity, room.used, rows, generation);
             facts.scrub = slot.scrub_progress(&scrub);
             facts.findings = findings.into_iter().take(FINDINGS).map(finding).collect();
         }

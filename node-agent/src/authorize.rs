@@ -43,7 +43,10 @@ const fn for_operators(op: Op) -> bool {
 
 /// What an agent needs of another to rebuild a row or to bring an extent over.
 const fn for_siblings(op: Op) -> bool {
-    matches!(op, Op::Hello | Op::Ping | Op::Read | Op::Describe | Op::Begin | Op::Append | Op::Seal | Op::Abandon)
+    matches!(
+        op,
+        Op::Hello | Op::Ping | Op::Read | Op::Describe | Op::Begin | Op::Append | Op::Seal | Op::Abandon
+    )
 }
 
 #[cfg(test)]

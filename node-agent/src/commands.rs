@@ -18,7 +18,9 @@ impl Agent {
             match slot.with(move |device| device.admit(stamp)).await {
                 Ok(()) => {}
                 Err(error @ AgentError::StaleStamp { .. }) => return Err(error),
-                Err(error) => tracing::error!(path = %slot.path().display(), %error, "a device takes no stamp"),
+                Err(error) => {
+                    tracing::error!(path = %slot.path().display(), %error, "a device takes no stamp")
+                }
             }
         }
         if !self.fence.is_ready() {
@@ -34,7 +36,9 @@ impl Agent {
         let SealedKeyring { generation, sealed } = command.keyring;
         let open = self.devices.open();
         if open.is_empty() {
-            return Err(AgentError::Internal { reason: "no device is in use, so the keyring is kept nowhere".to_owned() });
+            return Err(AgentError::Internal {
+                reason: "no device is in use, so the keyring is kept nowhere".to_owned(),
+            });
         }
         for (slot, _) in open {
             let keyring = Keyring { number: generation, bytes: sealed.clone() };
@@ -56,7 +60,8 @@ impl Agent {
         let Format { path, device, .. } = command;
         let mut slots = self.devices.slots().iter();
         let slot = slots.find(|slot| slot.path() == path).cloned();
-        let slot = slot.ok_or_else(|| invalid(format!("{} is no path that this agent was given", path.display())))?;
+        let slot =
+            slot.ok_or_else(|| invalid(format!("{} is no path that this agent was given", path.display())))?;
         if let Some(other) = self.devices.slots().iter().find(|other| other.id() == Some(device))
             && other.path() != path
         {

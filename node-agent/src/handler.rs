@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use diptych_store::Purpose;
 use diptych_wire::agent::{
-    Abandon, AgentError, Append, Begin, Call, Cross, Delete, Describe, Format, Hello, HelloReply, Inventory, Op,
-    PlaceRows, PutKeyring, Raise, Read, Rebuild, Scrub, Seal,
+    Abandon, AgentError, Append, Begin, Call, Cross, Delete, Describe, Format, Hello, HelloReply, Inventory,
+    Op, PlaceRows, PutKeyring, Raise, Read, Rebuild, Scrub, Seal,
 };
 use diptych_wire::identity::Role;
 use diptych_wire::server::{Answer, Counters, Handler, Peer, Request};
@@ -112,8 +112,10 @@ impl AgentHandler {
             Ok(read) => read,
             Err(error) => return refusal(error),
         };
-        let lengths: Result<Vec<Result<u32, AgentError>>, AgentError> =
-            Ok(items.iter().map(|item| item.as_ref().map(|bytes| bytes.len() as u32).map_err(Clone::clone)).collect());
+        let lengths: Result<Vec<Result<u32, AgentError>>, AgentError> = Ok(items
+            .iter()
+            .map(|item| item.as_ref().map(|bytes| bytes.len() as u32).map_err(Clone::clone))
+            .collect());
         let error = items.iter().find_map(|item| item.as_ref().err().cloned());
         let payload: Vec<Bytes> = items.into_iter().flatten().collect();
         self.agent.metrics.moved("out", payload.iter().map(Bytes::len).sum());

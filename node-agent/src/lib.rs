@@ -10,6 +10,7 @@ mod cross;
 mod device;
 mod fence;
 mod handler;
+mod health;
 mod metrics;
 mod options;
 mod pace;

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use diptych_wire::agent::{AgentError, AgentStatus, DeviceState, Op};
 use diptych_wire::server::Counters;
-use prometheus::{Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry, TextEncoder,
+};
 
 /// Made once for each agent: several run in one process in tests.
 #[derive(Debug)]
@@ -21,7 +23,8 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn new() -> Self {
         let counter = |name: &str, help: &str, labels: &[&str]| {
-            IntCounterVec::new(Opts::new(name, help), labels).expect("name and labels are well-formed constants")
+            IntCounterVec::new(Opts::new(name, help), labels)
+                .expect("name and labels are well-formed constants")
         };
         let gauge = |name: &str, help: &str, labels: &[&str]| {
             GaugeVec::new(Opts::new(name, help), labels).expect("name and labels are well-formed constants")
@@ -30,11 +33,23 @@ impl Metrics {
             .buckets(vec![0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0]);
         let made = Self {
             registry: Registry::new(),
-            requests: counter("diptych_agent_requests_total", "Requests by operation and result.", &["op", "result"]),
+            requests: counter(
+                "diptych_agent_requests_total",
+                "Requests by operation and result.",
+                &["op", "result"],
+            ),
             seconds: HistogramVec::new(seconds, &["op"]).expect("name and labels are well-formed constants"),
             bytes: counter("diptych_agent_bytes_total", "Bulk bytes by direction.", &["direction"]),
-            connections: gauge("diptych_agent_connections", "Connections by what became of them.", &["state"]),
-            devices: gauge("diptych_agent_device", "Devices: bytes, rows, findings, up.", &["device", "path", "what"]),
+            connections: gauge(
+                "diptych_agent_connections",
+                "Connections by what became of them.",
+                &["state"],
+            ),
+            devices: gauge(
+                "diptych_agent_device",
+                "Devices: bytes, rows, findings, up.",
+                &["device", "path", "what"],
+            ),
         };
         let all: [Box<dyn prometheus::core::Collector>; 5] = [
             Box::new(made.requests.clone()),

@@ -47,6 +47,8 @@ pub struct AgentOptions {
     pub listen: Option<SocketAddr>,
     /// Where processes of this machine may connect. A socket that is left over is replaced.
     pub socket: Option<PathBuf>,
+    /// Where it answers `/live`, `/ready` and `/metrics` by plain HTTP; port 0: any.
+    pub health: Option<SocketAddr>,
     /// Bounds of what is in flight.
     pub server: ServerOptions,
     /// Care for what lies there.
@@ -67,6 +69,7 @@ impl AgentOptions {
             devices,
             listen: None,
             socket: None,
+            health: None,
             server: ServerOptions::default(),
             scrub: ScrubOptions::default(),
             store: OpenOptions::default(),

@@ -7,8 +7,8 @@ use diptych_core::ids::{InstanceId, Row, Stamp};
 use diptych_core::layout::{NEEDED_MAX, SHARD, StripeLayout};
 use diptych_store::{Deleted, InventoryKey, NewRow, Purpose, RowEnd};
 use diptych_wire::agent::{
-    AgentError, Delete, Describe, Inventory, InventoryPage, InventoryRecord, PlaceRows, Read, ReadItem, RowAt, RowFacts,
-    RowHead,
+    AgentError, Delete, Describe, Inventory, InventoryPage, InventoryRecord, PlaceRows, Read, ReadItem,
+    RowAt, RowFacts, RowHead,
 };
 use diptych_wire::frame;
 use tokio::sync::OwnedSemaphorePermit;

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use diptych_core::ids::DeviceId;
-use diptych_store::ScrubState;
+use diptych_store::{Device, ScrubState};
 use diptych_wire::agent::{AgentError, Scrub, ScrubProgress};
 use tokio_util::sync::CancellationToken;
 
@@ -70,11 +70,15 @@ impl Slot {
     }
 
     async fn scrub_is_due(&self, every: Duration) -> bool {
-        let state = self.with(|device| Ok((device.scrub_state()?, device.record_count()?))).await;
-        state.is_ok_and(|(state, records)| {
-            let ended = state.last_finished_ms.unwrap_or(0);
+        let look = |device: &Device| {
+            Ok((device.scrub_state()?, device.record_count()?, device.identity().generation))
+        };
+        self.with(look).await.is_ok_and(|(state, records, made)| {
+            // A device's generation is the time at which it was made, in milliseconds since 1970.
+            let ended = state.last_finished_ms.unwrap_or(made.0);
             // A round that a restart interrupted goes on; an empty device has nothing to read.
-            records > 0 && (state.after.is_some() || now_ms().saturating_sub(ended) > every.as_millis() as u64)
+            records > 0
+                && (state.after.is_some() || now_ms().saturating_sub(ended) > every.as_millis() as u64)
         })
     }
 

@@ -24,7 +24,12 @@ impl Siblings {
         &self.credentials
     }
 
-    pub(crate) fn client(&self, site: &SiteName, node: &NodeName, address: &str) -> Result<AgentClient, AgentError> {
+    pub(crate) fn client(
+        &self,
+        site: &SiteName,
+        node: &NodeName,
+        address: &str,
+    ) -> Result<AgentClient, AgentError> {
         let key = (site.clone(), node.clone(), address.to_owned());
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&key) {
@@ -43,6 +48,8 @@ impl Siblings {
 pub(crate) fn sibling_error(node: &NodeName, error: CallError) -> AgentError {
     match error {
         CallError::Agent(error) => error,
-        other => AgentError::Unreachable { what: format!("the agent of node {node}"), reason: other.to_string() },
+        other => {
+            AgentError::Unreachable { what: format!("the agent of node {node}"), reason: other.to_string() }
+        }
     }
 }

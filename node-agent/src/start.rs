@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::agent::Agent;
 use crate::device::{Devices, Owner, Slot};
 use crate::handler::AgentHandler;
+use crate::health;
 use crate::options::AgentOptions;
 use crate::siblings::Siblings;
 
@@ -55,6 +56,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct RunningAgent {
     address: Option<SocketAddr>,
+    health: Option<SocketAddr>,
     task: JoinHandle<()>,
 }
 
@@ -62,6 +64,11 @@ impl RunningAgent {
     /// Where it takes mTLS connections.
     pub const fn address(&self) -> Option<SocketAddr> {
         self.address
+    }
+
+    /// Where it answers probes.
+    pub const fn health(&self) -> Option<SocketAddr> {
+        self.health
     }
 
     /// Waits for its end.
@@ -106,8 +113,14 @@ pub async fn start(options: AgentOptions, shutdown: CancellationToken) -> Result
     let handler = Arc::new(handler);
     let server = Server::new(handler.clone(), options.server.clone(), shutdown.clone());
     let _ = handler.counters.set(server.counters());
+    let health = match options.health {
+        Some(address) => {
+            Some(health::serve(address, agent.clone(), server.counters(), shutdown.clone()).await?)
+        }
+        None => None,
+    };
     let task = tokio::spawn(serve(agent, server, listeners, options, shutdown));
-    Ok(RunningAgent { address, task })
+    Ok(RunningAgent { address, health, task })
 }
 
 async fn serve(
@@ -119,8 +132,10 @@ async fn serve(
 ) {
     let watch = tokio::spawn(watch(agent.clone(), options.look, options.stream_idle, shutdown.clone()));
     let scrubs: Vec<_> = agent.devices.slots().iter().cloned().collect();
-    let scrubs: Vec<_> =
-        scrubs.into_iter().map(|slot| tokio::spawn(slot.scrub_loop(options.scrub, shutdown.clone()))).collect();
+    let scrubs: Vec<_> = scrubs
+        .into_iter()
+        .map(|slot| tokio::spawn(slot.scrub_loop(options.scrub, shutdown.clone())))
+        .collect();
     server.serve(listeners).await;
     let _ = watch.await;
     for scrub in scrubs {
@@ -147,10 +162,10 @@ async fn listen(options: &AgentOptions) -> Result<Listeners, StartError> {
         listeners.tls = Some((listener, options.credentials.server_config(expected, &[])?));
     }
     if let Some(socket) = &options.socket {
-        listeners.unix = Some(bind_socket(socket).map_err(|source| StartError::Listen {
-            place: socket.display().to_string(),
-            source,
-        })?);
+        listeners.unix = Some(
+            bind_socket(socket)
+                .map_err(|source| StartError::Listen { place: socket.display().to_string(), source })?,
+        );
     }
     if listeners.tls.is_none() && listeners.unix.is_none() {
         return Err(StartError::NoListener);
@@ -196,7 +211,8 @@ impl Agent {
             let opened = slot.look()?;
             slot.admit_first(&opened, highest).ok()?;
             if let Some(keyring) = keyring {
-                let kept = opened.device.put_keyring(Keyring { number: keyring.generation, bytes: keyring.sealed });
+                let kept =
+                    opened.device.put_keyring(Keyring { number: keyring.generation, bytes: keyring.sealed });
                 tracing::debug!(?kept, "keyring offered to a device that came back");
             }
             let known = opened.device.highest_stamp();

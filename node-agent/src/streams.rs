@@ -65,7 +65,12 @@ impl OpenRows {
         });
         let begun: Vec<Result<OpenRow, AgentError>> = futures::future::join_all(begun).await;
         let refused = begun.iter().map(|row| row.as_ref().err().cloned()).collect();
-        Self { needed: begin.needed, stamp: begin.stamp, rows: begun.into_iter().map(Result::ok).collect(), refused }
+        Self {
+            needed: begin.needed,
+            stamp: begin.stamp,
+            rows: begun.into_iter().map(Result::ok).collect(),
+            refused,
+        }
     }
 
     /// Rows that may still become durable.
@@ -74,7 +79,10 @@ impl OpenRows {
     }
 
     /// Appends pieces, each to its row; gives the rows that failed now. A failed row takes nothing more.
-    pub(crate) async fn append(&mut self, pieces: Vec<(u16, Bytes)>) -> Result<Vec<(u16, AgentError)>, AgentError> {
+    pub(crate) async fn append(
+        &mut self,
+        pieces: Vec<(u16, Bytes)>,
+    ) -> Result<Vec<(u16, AgentError)>, AgentError> {
         let mut rows = std::mem::take(&mut self.rows);
         let work = move || {
             let failed = append_all(&mut rows, pieces);
@@ -190,7 +198,12 @@ impl Streams {
 }
 
 impl Agent {
-    pub(crate) async fn begin(&self, owner: &Identity, begin: Begin, purpose: Purpose) -> Result<BeginReply, AgentError> {
+    pub(crate) async fn begin(
+        &self,
+        owner: &Identity,
+        begin: Begin,
+        purpose: Purpose,
+    ) -> Result<BeginReply, AgentError> {
         self.fence.pass(begin.stamp, Some(begin.map_generation))?;
         row_len(begin.needed, 1)?;
         if self.streams.count() >= STREAMS {
@@ -200,7 +213,8 @@ impl Agent {
         let answers = rows.refused.iter().map(|refused| refused.clone().map_or(Ok(()), Err)).collect();
         let stream = StreamId(rand::random());
         let state = StreamState { rows: Some(rows), next: 0, touched: Instant::now() };
-        let open = Stream { owner: owner.clone(), state: tokio::sync::Mutex::new(state), moved: Notify::new() };
+        let open =
+            Stream { owner: owner.clone(), state: tokio::sync::Mutex::new(state), moved: Notify::new() };
         self.streams.lock().insert(stream, Arc::new(open));
         Ok(BeginReply { stream, rows: answers })
     }
@@ -215,7 +229,8 @@ impl Agent {
             return Err(invalid("the payload is not as long as the pieces together"));
         }
         let stream = self.streams.find(append.stream, owner)?;
-        let pieces = append.pieces.iter().map(|(index, len)| (*index, payload.split_to(*len as usize))).collect();
+        let pieces =
+            append.pieces.iter().map(|(index, len)| (*index, payload.split_to(*len as usize))).collect();
         let mut state = turn(&stream, append.sequence).await?;
         let rows = state.rows.as_mut().ok_or(AgentError::NoSuchStream)?;
         let failed = rows.append(pieces).await;
@@ -248,7 +263,10 @@ impl Agent {
 
 /// Waits until all before number `sequence` has been appended. Frames of one connection are handled side by side, so
 /// one may come to its lock before its predecessor.
-async fn turn(stream: &Stream, sequence: u32) -> Result<tokio::sync::MutexGuard<'_, StreamState>, AgentError> {
+async fn turn(
+    stream: &Stream,
+    sequence: u32,
+) -> Result<tokio::sync::MutexGuard<'_, StreamState>, AgentError> {
     let deadline = Instant::now() + TURN;
     loop {
         let moved = stream.moved.notified();

@@ -76,7 +76,10 @@ async fn a_lost_row_is_made_from_others_here_and_on_siblings() {
             assert!(rebuilt.liars.is_empty());
             let wanted = &placed.rows[usize::from(lost)];
             let item = whole(at(placed.facts.extent, 1, lost, Some(rebuilt.instance)), wanted.len());
-            assert!(site.gateway(0).read(item).await.expect("it is there") == *wanted, "row {lost} of {len} bytes");
+            assert!(
+                site.gateway(0).read(item).await.expect("it is there") == *wanted,
+                "row {lost} of {len} bytes"
+            );
         }
     }
 }
@@ -134,15 +137,16 @@ async fn a_flipped_byte_is_found_by_scrub_refused_by_reads_and_mended_by_a_rebui
     });
     let (path, offset) = segment.expect("the row is on the disk");
     let file = std::fs::OpenOptions::new().write(true).open(path).expect("the segment");
-    std::os::unix::fs::FileExt::write_all_at(&file, &[needle[0] ^ 0x40], offset as u64).expect("a byte is flipped");
+    std::os::unix::fs::FileExt::write_all_at(&file, &[needle[0] ^ 0x40], offset as u64)
+        .expect("a byte is flipped");
 
     let operator = site.operator(0);
     operator.scrub(Some(DeviceId(0)), true, LIMIT).await.expect("a round");
     let findings = operator.status().await.expect("a status").devices[0].findings.clone();
-    assert_eq!(findings.iter().map(|found| (found.row, found.instance)).collect::<Vec<_>>(), [(
-        Row(0),
-        placed.instances[0]
-    )]);
+    assert_eq!(
+        findings.iter().map(|found| (found.row, found.instance)).collect::<Vec<_>>(),
+        [(Row(0), placed.instances[0])]
+    );
     let item = whole(at(placed.facts.extent, 0, 0, Some(placed.instances[0])), 10);
     let error = site.gateway(0).read(item).await.expect_err("it is rotten");
     assert_eq!(error.agent(), Some(&AgentError::Rotten { device: DeviceId(0) }));

@@ -45,7 +45,8 @@ async fn rows_are_placed_read_by_ranges_listed_and_deleted() {
     assert!(page.last);
     assert_eq!(page.records.iter().map(|record| record.instance).collect::<Vec<_>>(), [placed[1]]);
 
-    let items = vec![at(facts.extent, 1, 1, Some(placed[1])), at(facts.extent, 0, 0, Some(InstanceId([1; 8])))];
+    let items =
+        vec![at(facts.extent, 1, 1, Some(placed[1])), at(facts.extent, 0, 0, Some(InstanceId([1; 8])))];
     let deleted = gateway.delete(stamp(1, 1), items).await.expect("an answer");
     assert_eq!(deleted, [Ok(()), Err(AgentError::NotFound)]);
     let gone = gateway.read(whole(at(facts.extent, 1, 1, None), 10)).await.expect_err("it was deleted");
@@ -88,7 +89,8 @@ async fn a_lower_stamp_or_an_older_map_is_refused_and_a_restart_forgets_no_stamp
     assert_eq!(refused.agent(), Some(&stale));
 
     site.gateway(0).place_rows(stamp(3, 2), Generation(7), command()).await.expect("it passes");
-    let refused = site.gateway(0).place_rows(stamp(3, 2), Generation(6), command()).await.expect_err("an old map");
+    let refused =
+        site.gateway(0).place_rows(stamp(3, 2), Generation(6), command()).await.expect_err("an old map");
     assert_eq!(refused.agent(), Some(&AgentError::StaleMap { have: Generation(7) }));
 
     site.restart(0).await;
@@ -201,7 +203,8 @@ async fn a_device_that_goes_is_reported_and_one_that_comes_back_is_served_again(
 async fn a_keyring_is_kept_over_a_restart_and_an_older_one_is_refused() {
     let mut site = Site::start(1).await;
     site.raise_all().await;
-    let keyring = |generation, byte| SealedKeyring { generation: Generation(generation), sealed: vec![byte; 300] };
+    let keyring =
+        |generation, byte| SealedKeyring { generation: Generation(generation), sealed: vec![byte; 300] };
     assert_eq!(site.gateway(0).get_keyring().await.expect("an answer"), None);
     site.operator(0).put_keyring(stamp(1, 1), keyring(2, 2)).await.expect("it is kept");
     site.restart(0).await;
@@ -224,6 +227,34 @@ async fn a_killed_connection_is_made_anew() {
     let stop = tokio_util::sync::CancellationToken::new();
     let running = diptych_node_agent::start(options, stop.clone()).await.expect("it starts again");
     until("the client is connected again", || async { gateway.ping().await.is_ok() }).await;
+    stop.cancel();
+    running.stopped().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_and_metrics_are_answered_by_plain_http() {
+    let site = Site::start(0).await;
+    let mut options = site.options(0);
+    options.health = Some(std::net::SocketAddr::from(([127, 0, 0, 1], 0)));
+    let stop = tokio_util::sync::CancellationToken::new();
+    let running = diptych_node_agent::start(options, stop.clone()).await.expect("it starts");
+    let address = running.health().expect("it answers probes");
+    let get = async |path: &str| {
+        let mut stream = tokio::net::TcpStream::connect(address).await.expect("a connection");
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        answer
+    };
+    assert!(get("/live").await.starts_with("HTTP/1.1 200"));
+    let ready = get("/ready").await;
+    assert!(
+        ready.starts_with("HTTP/1.1 200") && ready.contains("2 of 2 devices in use, epoch not heard"),
+        "{ready}"
+    );
+    assert!(get("/metrics").await.contains("diptych_agent_device{"));
+    assert!(get("/x").await.starts_with("HTTP/1.1 404"));
     stop.cancel();
     running.stopped().await;
 }

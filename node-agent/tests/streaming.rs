@@ -22,7 +22,11 @@ fn begin(extent: u8, needed: u8, rows: &[(u32, u8)], reserve: u64) -> Begin {
         birth_hlc: facts.birth_hlc,
         rows: rows
             .iter()
-            .map(|&(device, row)| BeginRow { device: DeviceId(device), row: Row(row), reserve: reserve as u32 })
+            .map(|&(device, row)| BeginRow {
+                device: DeviceId(device),
+                row: Row(row),
+                reserve: reserve as u32,
+            })
             .collect(),
     }
 }
@@ -67,7 +71,10 @@ async fn a_row_that_can_not_begin_is_told_and_the_others_go_on() {
     let begin = begin(1, 1, &[(77, 0), (1, 1)], 1000);
     let (mut stream, begun) = site.gateway(0).begin(&begin).await.expect("it begins");
     assert_eq!(begun, [Err(AgentError::DeviceMissing { device: DeviceId(77) }), Ok(())]);
-    stream.append(vec![(0, Bytes::from(bytes.clone())), (1, Bytes::from(bytes.clone()))]).await.expect("it is taken");
+    stream
+        .append(vec![(0, Bytes::from(bytes.clone())), (1, Bytes::from(bytes.clone()))])
+        .await
+        .expect("it is taken");
     let facts = facts(extent_id(1), 1, &bytes);
     let sealed = stream.seal(facts.length, facts.hash).await.expect("it is sealed");
     assert!(sealed[0].is_err());
@@ -102,6 +109,9 @@ async fn a_stream_of_a_term_that_ended_meanwhile_is_not_sealed() {
     stream.append(vec![(0, Bytes::from(bytes))]).await.expect("it is taken");
     site.operator(0).raise(stamp(2, 1)).await.expect("a newer epoch");
     let refused = stream.seal(facts.length, facts.hash).await.expect_err("its term is over");
-    assert!(matches!(refused, CallError::Agent(AgentError::StaleStamp { have }) if have == stamp(2, 1)), "{refused}");
+    assert!(
+        matches!(refused, CallError::Agent(AgentError::StaleStamp { have }) if have == stamp(2, 1)),
+        "{refused}"
+    );
     assert!(gateway.inventory(DeviceId(0), None, 10).await.expect("a page").records.is_empty());
 }

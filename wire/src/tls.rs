@@ -191,6 +191,9 @@ impl Credentials {
             .map_err(|error| TlsError::Unusable(error.to_string()))?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::new(Resolver(self.clone())));
+        // A resumed session would skip the check of who asks, and outlive a change of the authority.
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
         Ok(Arc::new(config))
     }
@@ -205,7 +208,7 @@ impl Credentials {
             .with_custom_certificate_verifier(verifier)
             .with_client_cert_resolver(Arc::new(Resolver(self.clone())));
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        // A resumed session would skip the check of who answers, and outlive a change of the authority.
+        // Likewise for who answers.
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Arc::new(config))
     }

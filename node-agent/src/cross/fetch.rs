@@ -34,7 +34,11 @@ pub(super) struct Fetch {
 }
 
 impl Fetch {
-    pub(super) fn new(credentials: &Credentials, extent: &ExtentFacts, doors: &[Door]) -> Result<Self, AgentError> {
+    pub(super) fn new(
+        credentials: &Credentials,
+        extent: &ExtentFacts,
+        doors: &[Door],
+    ) -> Result<Self, AgentError> {
         let cluster = credentials.identity().cluster;
         let client = |door: &Door| {
             let expected = Expected::gateway(cluster, door.site.clone());
@@ -72,7 +76,10 @@ impl Fetch {
         let what = self.doors[0].address().to_owned();
         tracing::warn!(door = what, got = self.got, reason, "fetching an extent broke off");
         if self.failures >= PATIENCE {
-            return Err(AgentError::Unreachable { what: format!("the other site's door {what}"), reason: reason.to_owned() });
+            return Err(AgentError::Unreachable {
+                what: format!("the other site's door {what}"),
+                reason: reason.to_owned(),
+            });
         }
         self.doors.rotate_left(1);
         tokio::time::sleep(PAUSE * self.failures).await;

@@ -31,7 +31,8 @@ impl Agent {
         let mut sinks = Sinks::begin(self, &command, reserve).await?;
         let mut fetch = Fetch::new(self.siblings.credentials(), extent, &command.doors)?;
         let mut pace = Pace::new(command.budget);
-        let mut work = Work { hasher: blake3::Hasher::new(), builder: StripeBuilder::new(extent.needed), encoder };
+        let mut work =
+            Work { hasher: blake3::Hasher::new(), builder: StripeBuilder::new(extent.needed), encoder };
         while let Some(bytes) = fetch.next().await? {
             pace.spend(bytes.len() as u64).await;
             let (back, rows) = blocking(move || work.take(&bytes)).await?;

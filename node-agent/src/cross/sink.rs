@@ -42,7 +42,9 @@ impl Sinks {
             let begin = begin_of(command, &rows, reserve);
             let way = match address {
                 None => Way::Local(OpenRows::begin(agent, &begin, Purpose::Repair).await),
-                Some(address) => begin_sibling(agent, node, address, &begin).await.unwrap_or_else(Way::Broken),
+                Some(address) => {
+                    begin_sibling(agent, node, address, &begin).await.unwrap_or_else(Way::Broken)
+                }
             };
             Sink { node: node.clone(), rows, way }
         });
@@ -124,7 +126,9 @@ impl Sink {
             self.rows.iter().enumerate().map(|(row, &index)| (row as u16, shards[index].clone())).collect();
         let appended = match &mut self.way {
             Way::Local(open) => open.append(pieces).await.map(drop),
-            Way::Sibling(stream) => stream.append(pieces).await.map_err(|error| sibling_error(&self.node, error)),
+            Way::Sibling(stream) => {
+                stream.append(pieces).await.map_err(|error| sibling_error(&self.node, error))
+            }
             Way::Broken(_) => Ok(()),
         };
         if let Err(error) = appended {
@@ -133,7 +137,12 @@ impl Sink {
     }
 }
 
-async fn begin_sibling(agent: &Agent, node: &NodeName, address: &str, begin: &Begin) -> Result<Way, AgentError> {
+async fn begin_sibling(
+    agent: &Agent,
+    node: &NodeName,
+    address: &str,
+    begin: &Begin,
+) -> Result<Way, AgentError> {
     let client = agent.siblings.client(agent.site(), node, address)?;
     let (stream, _) = client.begin(begin).await.map_err(|error| sibling_error(node, error))?;
     Ok(Way::Sibling(stream))

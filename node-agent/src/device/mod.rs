@@ -139,7 +139,10 @@ impl Slot {
     /// Turns an error of the device into the agent's, and closes the device where it has failed.
     pub(crate) fn checked<T>(&self, device: &Device, result: Result<T, StoreError>) -> Result<T, AgentError> {
         result.map_err(|error| {
-            let broken = matches!(error, StoreError::DeviceFailed { .. } | StoreError::Index { .. } | StoreError::Closed);
+            let broken = matches!(
+                error,
+                StoreError::DeviceFailed { .. } | StoreError::Index { .. } | StoreError::Closed
+            );
             if broken || device.failure().is_some() {
                 self.close(Closed::Failed(error.to_string()));
             }

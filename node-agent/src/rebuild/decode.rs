@@ -53,7 +53,9 @@ enum Way {
 impl RowReader {
     pub(super) fn new(agent: &Agent, extent: &ExtentFacts, source: &Source) -> Result<Self, AgentError> {
         let way = match &source.address {
-            None => agent.devices.find(source.device).map_or_else(Way::Missing, |slot| Way::Local(slot.clone())),
+            None => {
+                agent.devices.find(source.device).map_or_else(Way::Missing, |slot| Way::Local(slot.clone()))
+            }
             Some(address) => {
                 let client = agent.siblings.client(&source.site, &source.node, address)?;
                 Way::Sibling(source.node.clone(), client)
@@ -164,7 +166,8 @@ impl<'a> RowSet<'a> {
         }
         self.stripe = end;
         let offset = self.layout.shard_offset(first);
-        let len = (self.layout.shard_offset(end - 1) + u64::from(self.layout.shard_len(end - 1)) - offset) as u32;
+        let len =
+            (self.layout.shard_offset(end - 1) + u64::from(self.layout.shard_len(end - 1)) - offset) as u32;
         self.pace.spend(u64::from(len) * self.readers.len() as u64).await;
         let read = join_all(self.readers.iter().map(|reader| reader.read(offset, len))).await;
         let mut rows = Vec::with_capacity(read.len());
@@ -187,7 +190,8 @@ impl<'a> RowSet<'a> {
             Ok::<_, AgentError>((rows, made, hasher))
         };
         let done = tokio::task::spawn_blocking(work).await;
-        let (rows, made, hasher) = done.map_err(|error| AgentError::Internal { reason: error.to_string() })??;
+        let (rows, made, hasher) =
+            done.map_err(|error| AgentError::Internal { reason: error.to_string() })??;
         if let Some(hasher) = hasher {
             self.hasher = hasher;
         }
@@ -211,7 +215,13 @@ fn decode(decoder: &Decoder, rows: &[Bytes]) -> Result<Vec<Bytes>, AgentError> {
 }
 
 /// A stripe's shards, one data row after the other, without what fills up the last.
-fn hash_stripe(hasher: &mut blake3::Hasher, layout: &StripeLayout, stripe: u32, offset: u64, data: &[&Bytes]) {
+fn hash_stripe(
+    hasher: &mut blake3::Hasher,
+    layout: &StripeLayout,
+    stripe: u32,
+    offset: u64,
+    data: &[&Bytes],
+) {
     let range = layout.stripe_range(stripe);
     let mut rest = (range.end - range.start) as usize;
     let shard = layout.shard_len(stripe) as usize;

@@ -50,7 +50,11 @@ impl Agent {
         }
         if wrong.is_empty() {
             let present = (readers.len() - lost.rows.len()) as u8;
-            return Err(AgentError::InsufficientRows { present, needed: extent.needed, reason: lost.reasons });
+            return Err(AgentError::InsufficientRows {
+                present,
+                needed: extent.needed,
+                reason: lost.reasons,
+            });
         }
         Err(AgentError::WrongExtent)
     }
@@ -125,7 +129,8 @@ impl Agent {
         lost: &Lost,
     ) -> Vec<Source> {
         let suspects: BTreeSet<usize> = wrong.iter().flatten().copied().collect();
-        let suspects = suspects.into_iter().filter(|index| !good.contains(index) && !lost.rows.contains(index));
+        let suspects =
+            suspects.into_iter().filter(|index| !good.contains(index) && !lost.rows.contains(index));
         let mut liars = Vec::new();
         for suspect in suspects {
             let good: Vec<&RowReader> = good.iter().map(|&index| &readers[index]).collect();

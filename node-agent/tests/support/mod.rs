@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use diptych_core::erasure::Encoder;
-use diptych_core::ids::{ClusterId, DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, KeeperNumber, Row, Stamp};
+use diptych_core::ids::{
+    ClusterId, DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, KeeperNumber, Row, Stamp,
+};
 use diptych_core::layout::StripeBuilder;
 use diptych_core::records::ExtentKind;
 use diptych_node_agent::{AgentOptions, DeviceOption, RunningAgent, start};
@@ -20,35 +22,36 @@ use diptych_wire::tls::Credentials;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-pub const CLUSTER: ClusterId = ClusterId([9; 16]);
-pub const MAP: Generation = Generation(1);
+pub(crate) const CLUSTER: ClusterId = ClusterId([9; 16]);
+pub(crate) const MAP: Generation = Generation(1);
 
-pub fn stamp(epoch: u64, keeper: u64) -> Stamp {
+pub(crate) fn stamp(epoch: u64, keeper: u64) -> Stamp {
     Stamp { epoch: Epoch(epoch), keeper: KeeperNumber(keeper) }
 }
 
-pub fn credentials(authority: &Authority, site: &str, role: Role, name: &str) -> Credentials {
-    let identity = Identity { cluster: CLUSTER, site: site.parse().expect("a name"), role, name: name.to_owned() };
+pub(crate) fn credentials(authority: &Authority, site: &str, role: Role, name: &str) -> Credentials {
+    let identity =
+        Identity { cluster: CLUSTER, site: site.parse().expect("a name"), role, name: name.to_owned() };
     let issued = authority.issue(&Request::new(identity, Duration::from_secs(3600))).expect("a certificate");
     Credentials::new(&issued).expect("credentials")
 }
 
 /// A site `east` whose nodes `n0`, `n1`, … have two devices each: node i has devices 2 i and 2 i + 1.
-pub struct Site {
-    pub authority: Authority,
-    pub folder: TempDir,
-    pub agents: Vec<Node>,
+pub(crate) struct Site {
+    pub(crate) authority: Authority,
+    pub(crate) folder: TempDir,
+    pub(crate) agents: Vec<Node>,
 }
 
-pub struct Node {
-    pub name: String,
-    pub address: SocketAddr,
+pub(crate) struct Node {
+    pub(crate) name: String,
+    pub(crate) address: SocketAddr,
     stop: CancellationToken,
     running: Option<RunningAgent>,
 }
 
 impl Site {
-    pub async fn start(nodes: usize) -> Self {
+    pub(crate) async fn start(nodes: usize) -> Self {
         let authority = Authority::create(CLUSTER).expect("an authority");
         let folder = tempfile::tempdir().expect("a folder");
         let mut site = Self { authority, folder, agents: Vec::new() };
@@ -59,15 +62,15 @@ impl Site {
         site
     }
 
-    pub fn device_path(&self, device: u32) -> PathBuf {
+    pub(crate) fn device_path(&self, device: u32) -> PathBuf {
         self.folder.path().join(format!("d{device}"))
     }
 
-    pub fn socket(&self, node: usize) -> PathBuf {
+    pub(crate) fn socket(&self, node: usize) -> PathBuf {
         self.folder.path().join(format!("n{node}.sock"))
     }
 
-    pub fn options(&self, number: usize) -> AgentOptions {
+    pub(crate) fn options(&self, number: usize) -> AgentOptions {
         let name = format!("n{number}");
         let device = |device: u32| DeviceOption {
             path: self.device_path(device),
@@ -75,7 +78,8 @@ impl Site {
             capacity: Some(4 << 30),
         };
         let devices = vec![device(2 * number as u32), device(2 * number as u32 + 1)];
-        let mut options = AgentOptions::new(credentials(&self.authority, "east", Role::Agent, &name), devices);
+        let mut options =
+            AgentOptions::new(credentials(&self.authority, "east", Role::Agent, &name), devices);
         options.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         options.socket = Some(self.socket(number));
         options.look = Duration::from_millis(50);
@@ -90,19 +94,19 @@ impl Site {
         Node { name: format!("n{number}"), address, stop, running: Some(running) }
     }
 
-    pub async fn stop(&mut self, number: usize) {
+    pub(crate) async fn stop(&mut self, number: usize) {
         self.agents[number].stop.cancel();
         if let Some(running) = self.agents[number].running.take() {
             running.stopped().await;
         }
     }
 
-    pub async fn restart(&mut self, number: usize) {
+    pub(crate) async fn restart(&mut self, number: usize) {
         self.stop(number).await;
         self.agents[number] = self.launch(number).await;
     }
 
-    pub fn client_as(&self, number: usize, who: &Credentials) -> AgentClient {
+    pub(crate) fn client_as(&self, number: usize, who: &Credentials) -> AgentClient {
         let node = &self.agents[number];
         let endpoint = Endpoint {
             site: "east".parse().expect("a name"),
@@ -113,16 +117,16 @@ impl Site {
         AgentClient::new(endpoint, who, ClientOptions::default()).expect("a client")
     }
 
-    pub fn operator(&self, number: usize) -> AgentClient {
+    pub(crate) fn operator(&self, number: usize) -> AgentClient {
         self.client_as(number, &credentials(&self.authority, "east", Role::Operator, "op"))
     }
 
-    pub fn gateway(&self, number: usize) -> AgentClient {
+    pub(crate) fn gateway(&self, number: usize) -> AgentClient {
         self.client_as(number, &credentials(&self.authority, "east", Role::Gateway, "gw"))
     }
 
     /// All agents hear epoch 1 of keeper 1.
-    pub async fn raise_all(&self) {
+    pub(crate) async fn raise_all(&self) {
         for number in 0..self.agents.len() {
             self.operator(number).raise(stamp(1, 1)).await.expect("the epoch is heard");
         }
@@ -130,7 +134,7 @@ impl Site {
 }
 
 /// Bytes that differ everywhere, and by seed.
-pub fn content(seed: u64, len: usize) -> Vec<u8> {
+pub(crate) fn content(seed: u64, len: usize) -> Vec<u8> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&seed.to_le_bytes());
     let mut bytes = vec![0; len];
@@ -138,11 +142,11 @@ pub fn content(seed: u64, len: usize) -> Vec<u8> {
     bytes
 }
 
-pub fn extent_id(number: u8) -> ExtentId {
+pub(crate) fn extent_id(number: u8) -> ExtentId {
     ExtentId([number; 16])
 }
 
-pub fn facts(extent: ExtentId, needed: u8, bytes: &[u8]) -> ExtentFacts {
+pub(crate) fn facts(extent: ExtentId, needed: u8, bytes: &[u8]) -> ExtentFacts {
     ExtentFacts {
         extent,
         needed,
@@ -155,7 +159,7 @@ pub fn facts(extent: ExtentId, needed: u8, bytes: &[u8]) -> ExtentFacts {
 }
 
 /// The rows `0..rows` of an extent.
-pub fn rows_of(needed: u8, bytes: &[u8], rows: u8) -> Vec<Vec<u8>> {
+pub(crate) fn rows_of(needed: u8, bytes: &[u8], rows: u8) -> Vec<Vec<u8>> {
     let encoder = Encoder::new(needed, (0..rows).map(Row)).expect("an encoder");
     let mut made = vec![Vec::new(); usize::from(rows)];
     let mut builder = StripeBuilder::new(needed);
@@ -176,7 +180,7 @@ pub fn rows_of(needed: u8, bytes: &[u8], rows: u8) -> Vec<Vec<u8>> {
     made
 }
 
-pub fn head(facts: &ExtentFacts, device: u32, row: u8, len: usize) -> RowHead {
+pub(crate) fn head(facts: &ExtentFacts, device: u32, row: u8, len: usize) -> RowHead {
     RowHead {
         device: DeviceId(device),
         extent: facts.extent,
@@ -192,22 +196,28 @@ pub fn head(facts: &ExtentFacts, device: u32, row: u8, len: usize) -> RowHead {
 }
 
 /// Places one row; its instance.
-pub async fn place(client: &AgentClient, facts: &ExtentFacts, device: u32, row: u8, bytes: &[u8]) -> InstanceId {
+pub(crate) async fn place(
+    client: &AgentClient,
+    facts: &ExtentFacts,
+    device: u32,
+    row: u8,
+    bytes: &[u8],
+) -> InstanceId {
     let rows = vec![(head(facts, device, row, bytes.len()), Bytes::copy_from_slice(bytes))];
     let mut placed = client.place_rows(stamp(1, 1), MAP, rows).await.expect("an answer");
     placed.pop().expect("one answer").expect("it is placed")
 }
 
-pub fn at(extent: ExtentId, device: u32, row: u8, instance: Option<InstanceId>) -> RowAt {
+pub(crate) fn at(extent: ExtentId, device: u32, row: u8, instance: Option<InstanceId>) -> RowAt {
     RowAt { device: DeviceId(device), extent, row: Row(row), instance }
 }
 
-pub fn whole(at: RowAt, len: usize) -> ReadItem {
+pub(crate) fn whole(at: RowAt, len: usize) -> ReadItem {
     ReadItem { at, offset: 0, len: len as u32 }
 }
 
 /// Waits for a condition, ten seconds at most.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnMut() -> F) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     while !condition().await {
         assert!(tokio::time::Instant::now() < deadline, "in ten seconds not seen: {what}");
@@ -216,7 +226,7 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut condition: impl FnM
 }
 
 /// Most memory that this process has used so far, in bytes.
-pub fn peak_memory() -> u64 {
+pub(crate) fn peak_memory() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("the process's status");
     let line = status.lines().find(|line| line.starts_with("VmHWM")).expect("a peak");
     let kib: u64 = line.split_whitespace().nth(1).and_then(|text| text.parse().ok()).expect("a number");
@@ -224,6 +234,6 @@ pub fn peak_memory() -> u64 {
 }
 
 /// Segment files of a device.
-pub fn segments(path: &Path) -> Vec<PathBuf> {
+pub(crate) fn segments(path: &Path) -> Vec<PathBuf> {
     diptych_store::inspect::device(path).expect("a device").segments
 }

@@ -57,7 +57,7 @@ pub struct Rebuild {
     pub device: DeviceId,
     /// At least k other rows, nearest first; more allow for one that is wrong.
     pub sources: Vec<Source>,
-    /// Bytes a second at most to read from other agents; None: no limit but the agent's own.
+    /// Bytes a second at most to read from other agents; None: no limit.
     pub budget: Option<u64>,
 }
 
