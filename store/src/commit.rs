@@ -22,7 +22,7 @@ use crate::types::{Deleted, Sealed};
 
 /// After so many bytes or batches the index is synced, so that a crash has little to replay.
 const SYNC_INDEX_BYTES: u64 = 64 << 20;
-const SYNC_INDEX_BATCHES: u32 = 4096;
+const SYNC_INDEX_BATCHES: u32 = if cfg!(test) { 5 } else { 4096 };
 /// Dead segments are looked for no more often than this.
 const RECLAIM_EVERY: Duration = Duration::from_secs(1);
 

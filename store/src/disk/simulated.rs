@@ -177,6 +177,13 @@ impl SimulatedDisk {
         }
     }
 
+    /// The process dies, the machine lives: what was written stays in memory, synced or not.
+    pub(crate) fn kill(&self) {
+        let mut state = self.state();
+        state.life += 1;
+        state.locks.clear();
+    }
+
     /// After so many more syncs all fail; `None`: none does.
     pub(crate) fn fail_syncs_after(&self, syncs: Option<u64>) {
         self.state().syncs_left = syncs;

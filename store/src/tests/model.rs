@@ -49,6 +49,11 @@ enum Step {
         seed: u64,
     },
     Crash(u64),
+    /// kill -9 of the process while a put is on its way.
+    Kill {
+        extent: u8,
+        len: usize,
+    },
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -67,9 +72,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => Just(Step::Reclaim),
         1 => Just(Step::Reopen),
         1 => Just(Step::LoseIndex),
-        1 => (0..6_u64, 0..6_u8, len, any::<u64>())
+        1 => (0..6_u64, 0..6_u8, len.clone(), any::<u64>())
             .prop_map(|(after, extent, len, seed)| Step::FailingSync { after, extent, len, seed }),
         2 => any::<u64>().prop_map(Step::Crash),
+        1 => (0..6_u8, len).prop_map(|(extent, len)| Step::Kill { extent, len }),
     ];
     prop::collection::vec(one, 1..60)
 }
@@ -169,7 +175,10 @@ impl World {
             }
             Step::Scrub => while !self.device().scrub_step(50_000, 1).expect("it reads").finished {},
             Step::Reclaim => drop(self.device().reclaim().expect("it reclaims")),
-            Step::CrashWhilePutting { .. } | Step::CrashWhileDeleting { .. } | Step::FailingSync { .. } => {
+            Step::CrashWhilePutting { .. }
+            | Step::CrashWhileDeleting { .. }
+            | Step::FailingSync { .. }
+            | Step::Kill { .. } => {
                 self.break_down(step);
             }
             Step::Crash(seed) => self.crash(seed),
@@ -205,6 +214,16 @@ impl World {
                 let fate = if pending.wait().is_ok() { Fate::Gone } else { Fate::Perhaps };
                 self.model.get_mut(&key).expect("it was picked").2 = fate;
                 self.crash(seed);
+            }
+            Step::Kill { extent, len } => {
+                let (row, content) = self.fresh(extent, 6, len);
+                let pending =
+                    self.device().put_row(&row, &content, &end(), Purpose::Client).expect("there is room");
+                self.disk.kill();
+                let fate = if pending.wait().is_ok() { Fate::There } else { Fate::Perhaps };
+                self.note(&row, content, fate);
+                self.forget_handles();
+                self.device = Some(open(&self.disk));
             }
             Step::FailingSync { after, extent, len, seed } => {
                 self.disk.fail_syncs_after(Some(after));
