@@ -22,6 +22,13 @@ use crate::{Batch, Catalog, Change, Committed, Expect, Feed, FeedEntry, FeedStar
 
 /// How long a case waits for what must happen.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// How long a case may take as a whole.
+const CASE_DEADLINE: Duration = Duration::from_secs(120);
+
+/// Runs a case; one that an engine's mistake keeps from ending fails.
+pub async fn in_time(case: impl Future<Output = ()>) {
+    tokio::time::timeout(CASE_DEADLINE, case).await.expect("the case ends in time");
+}
 
 /// An empty catalog, and what keeps it running.
 pub struct Bench {
@@ -98,7 +105,7 @@ macro_rules! conformance {
             #[tokio::test(flavor = "multi_thread")]
             async fn $case() {
                 let bench = $start().await;
-                $crate::conformance::$module::$case(&bench).await;
+                $crate::conformance::in_time($crate::conformance::$module::$case(&bench)).await;
             }
         )*
     };
