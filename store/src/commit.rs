@@ -124,7 +124,9 @@ impl Committer {
 
     fn round(&mut self, items: VecDeque<Item>) {
         let mut batch = Batch::default();
-        items.into_iter().for_each(|item| batch.add(item));
+        for item in items {
+            batch.add(item);
+        }
         if let Some(failure) = self.health.failure() {
             return batch.refuse(&failure);
         }

@@ -88,25 +88,17 @@ impl Recovery<'_> {
             if !self.replay(segment, from, &mut replay)? {
                 gone.push(segment.number);
             }
-            self.flush(&index, &mut replay, BATCH)?;
+            replay.flush(&index, BATCH)?;
         }
         for number in gone {
             segments.remove(&number);
         }
         // Numbers are never given twice: the cursor would pass over a segment that has an old one.
         let next_number = highest_name.max(cursor.segment.saturating_sub(1)) + 1;
-        self.flush(&index, &mut replay, 0)?;
+        replay.flush(&index, 0)?;
         index.apply(&[], Sync::UpTo(LogPosition { segment: next_number, offset: 0 }))?;
         replay.report.segments = segments.len() as u64;
         Ok(Recovered { index, segments, next_number, report: replay.report })
-    }
-
-    fn flush(&self, index: &Index, replay: &mut Replay, above: usize) -> Result<(), StoreError> {
-        if replay.changes.len() > above {
-            index.apply(&replay.changes, Sync::No)?;
-            replay.changes.clear();
-        }
-        Ok(())
     }
 
     fn error(&self, doing: &str, file: &Path, error: io::Error) -> StoreError {
@@ -329,6 +321,15 @@ fn entry(file: &dyn DiskFile, scanned: &Scanned, check_payload: bool) -> Result<
 }
 
 impl Replay {
+    /// Enters what has gathered, once it is more than `above` changes.
+    fn flush(&mut self, index: &Index, above: usize) -> Result<(), StoreError> {
+        if self.changes.len() > above {
+            index.apply(&self.changes, Sync::No)?;
+            self.changes.clear();
+        }
+        Ok(())
+    }
+
     fn enter(&mut self, segment: &Segment, entries: &[FootEntry], from: LogPosition) {
         self.changes.push(Change::Begun(segment.number, segment.id));
         for entry in entries {

@@ -39,7 +39,7 @@ fn a_row_written_in_pieces_is_described_as_it_was_sealed() {
     for piece in content.chunks(1_111) {
         writer.append(piece).expect("it was reserved");
     }
-    let error = writer.append(&[0; 30_000]).expect_err("that passes the reservation");
+    let error = writer.append(&vec![0; 30_000]).expect_err("that passes the reservation");
     assert!(matches!(error, StoreError::TooLong { limit: 100_000, .. }), "{error}");
     let sealed = writer.seal(&end()).expect("it is whole").wait().expect("it is durable");
     assert_eq!(sealed.row_bytes, 70_001);
