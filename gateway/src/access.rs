@@ -45,11 +45,16 @@ pub fn seal_secret(
 }
 
 /// The secret of an access key.
-pub fn open_secret(keyring: &Keyring, id: &str, record: &AccessKey) -> Result<Zeroizing<String>, AccessError> {
+pub fn open_secret(
+    keyring: &Keyring,
+    id: &str,
+    record: &AccessKey,
+) -> Result<Zeroizing<String>, AccessError> {
     let wrong = |source| AccessError::Sealed { id: id.to_owned(), source };
     let short = CipherError::WrongLength { sealed: record.sealed_secret.len(), plain: 0 };
     let key = keyring.ring_key(record.ring_key)?.subkey(Purpose::AccessKeySecret, id.as_bytes());
-    let (nonce, sealed) = record.sealed_secret.split_first_chunk::<NONCE_LEN>().ok_or_else(|| wrong(short))?;
+    let (nonce, sealed) =
+        record.sealed_secret.split_first_chunk::<NONCE_LEN>().ok_or_else(|| wrong(short))?;
     let secret = open_metadata(&key, nonce, id.as_bytes(), sealed).map_err(wrong)?;
     String::from_utf8(secret).map(Zeroizing::new).map_err(|_| wrong(CipherError::NotAuthentic))
 }

@@ -29,13 +29,16 @@ impl Agents {
                 address: node.address.clone(),
                 socket: node.socket.as_ref().map(PathBuf::from),
             };
-            let kept = before.clients.get(&node.name).filter(|client| *client.endpoint() == endpoint).cloned();
+            let kept =
+                before.clients.get(&node.name).filter(|client| *client.endpoint() == endpoint).cloned();
             let made = || AgentClient::new(endpoint, &dial.credentials, dial.options.clone());
             match kept.map_or_else(made, Ok) {
                 Ok(client) => {
                     clients.insert(node.name.clone(), client);
                 }
-                Err(error) => tracing::error!(node = %node.name, %error, "no client for this node can be made"),
+                Err(error) => {
+                    tracing::error!(node = %node.name, %error, "no client for this node can be made")
+                }
             }
         }
         let devices = map.devices().map(|(_, node, device)| (device.id, node.name.clone())).collect();

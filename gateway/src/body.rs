@@ -77,7 +77,9 @@ impl Body {
                 self.rest = bytes;
                 Ok(true)
             }
-            Some(Err(GatewayError::BrokenBody(_))) if self.announced.is_some_and(|bytes| self.read < bytes) => {
+            Some(Err(GatewayError::BrokenBody(_)))
+                if self.announced.is_some_and(|bytes| self.read < bytes) =>
+            {
                 Err(self.incomplete())
             }
             Some(Err(error)) => Err(error),
@@ -107,7 +109,8 @@ mod tests {
 
     fn body(pieces: &[&'static [u8]], announced: Option<u64>) -> Body {
         let pieces: Vec<Result<Bytes>> = pieces.iter().map(|piece| Ok(Bytes::from_static(piece))).collect();
-        Body::new(Box::pin(futures::stream::iter(pieces)), announced, 100, Duration::from_secs(5)).expect("it fits")
+        Body::new(Box::pin(futures::stream::iter(pieces)), announced, 100, Duration::from_secs(5))
+            .expect("it fits")
     }
 
     #[tokio::test]

@@ -16,7 +16,13 @@ impl BulkCipher for AwsLcAesGcm {
         Algorithm::Aes256Gcm
     }
 
-    fn seal(&self, key: &SecretKey, nonce: &Nonce, aad: &[u8], in_out: &mut [u8]) -> Result<Tag, CipherError> {
+    fn seal(
+        &self,
+        key: &SecretKey,
+        nonce: &Nonce,
+        aad: &[u8],
+        in_out: &mut [u8],
+    ) -> Result<Tag, CipherError> {
         let length = in_out.len();
         let refused = CipherError::Refused(length);
         let key = prepared(key).ok_or(refused)?;

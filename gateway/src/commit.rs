@@ -5,7 +5,9 @@ use diptych_catalog::{Batch, CatalogError, Change, Expect, Footprint, Guard, Out
 use diptych_core::ids::{BucketId, Epoch, Hlc, VersionId};
 use diptych_core::keys::{self, Key};
 use diptych_core::lease::SubLease;
-use diptych_core::records::{Blob, Content, DeadMark, Head, HeadBody, Object, Position, Record, ReferencePage, VersionRef};
+use diptych_core::records::{
+    Blob, Content, DeadMark, Head, HeadBody, Object, Position, Record, ReferencePage, VersionRef,
+};
 
 use crate::authority::{may_write, still_may_answer};
 use crate::context::Context;
@@ -150,14 +152,18 @@ impl Round<'_> {
         for (order, plan) in planned.into_iter().enumerate() {
             match committed.outcomes.get(if together { 0 } else { order }) {
                 Some(Outcome::Applied) => {
-                    let done = CommittedHead { at: plan.at, replaced: plan.replaced, position: committed.position };
+                    let done =
+                        CommittedHead { at: plan.at, replaced: plan.replaced, position: committed.position };
                     self.results[plan.index] = Some(Ok(done));
                     late_marks.extend(plan.late_marks);
                 }
                 // Somebody else was faster on the same key: plan anew on what is there now.
-                Some(Outcome::Refused { guard }) if together || *guard == 0 => self.context.metrics().commit_retries.inc(),
+                Some(Outcome::Refused { guard }) if together || *guard == 0 => {
+                    self.context.metrics().commit_retries.inc()
+                }
                 Some(Outcome::Refused { .. }) | None => {
-                    let what = "what it builds on was changed or collected meanwhile; nothing was stored, try again";
+                    let what =
+                        "what it builds on was changed or collected meanwhile; nothing was stored, try again";
                     self.results[plan.index] = Some(Err(GatewayError::Busy(what)));
                 }
             }
@@ -174,25 +180,32 @@ impl Round<'_> {
         let mut changes: Vec<Change> = Vec::new();
         let mut bytes = 0;
         for &index in open {
-            let next = match plan_one(self.context, view, &self.changes[index], self.lease.epoch, self.unclear) {
-                Ok(PlannedChange::Done(done)) => {
-                    self.results[index] = Some(Ok(done));
-                    continue;
-                }
-                Ok(PlannedChange::Commit(next)) => next,
-                Err(error) => {
-                    self.results[index] = Some(Err(error));
-                    continue;
-                }
-            };
+            let next =
+                match plan_one(self.context, view, &self.changes[index], self.lease.epoch, self.unclear) {
+                    Ok(PlannedChange::Done(done)) => {
+                        self.results[index] = Some(Ok(done));
+                        continue;
+                    }
+                    Ok(PlannedChange::Commit(next)) => next,
+                    Err(error) => {
+                        self.results[index] = Some(Err(error));
+                        continue;
+                    }
+                };
             let more = next.change.bytes();
-            let full = planned.len() == MAX_CHANGES - 1 || (bytes + more > COMMIT_BYTES && !planned.is_empty());
+            let full =
+                planned.len() == MAX_CHANGES - 1 || (bytes + more > COMMIT_BYTES && !planned.is_empty());
             if full || footprint.add(&next.change).is_err() {
                 continue;
             }
             bytes += more;
             changes.push(next.change);
-            planned.push(Planned { index, at: next.at, replaced: next.replaced, late_marks: next.late_marks });
+            planned.push(Planned {
+                index,
+                at: next.at,
+                replaced: next.replaced,
+                late_marks: next.late_marks,
+            });
         }
         if let (Some(shared), Some(guard)) = (self.shared, extent_guard) {
             changes = vec![together(shared, guard, changes)];
@@ -221,7 +234,9 @@ fn extent_guard(view: &dyn View, shared: &SharedExtent) -> Result<Guard> {
         None => Expect::Absent,
         Some(found) if found == shared.record => Expect::Value(found),
         Some(_) => {
-            return Err(GatewayError::Busy("the extent took too long and was collected; nothing was stored, try again"));
+            return Err(GatewayError::Busy(
+                "the extent took too long and was collected; nothing was stored, try again",
+            ));
         }
     };
     Ok(Guard { key: shared.key.clone(), expect })
@@ -328,18 +343,27 @@ pub(crate) fn dead_marks(blobs: &[Blob]) -> Vec<Write> {
             *marks.entry(keys::dead_mark(piece.extent, blob.id)).or_default() += u64::from(piece.sealed);
         }
     }
-    marks.into_iter().map(|(key, sealed)| Write::Put(key, Bytes::from(DeadMark { sealed }.encode()))).collect()
+    marks
+        .into_iter()
+        .map(|(key, sealed)| Write::Put(key, Bytes::from(DeadMark { sealed }.encode())))
+        .collect()
 }
 
 /// All blobs of an object, pages included.
-pub(crate) fn blobs_of(view: &dyn View, bucket: BucketId, version: VersionId, content: &Content) -> Result<Vec<Blob>> {
+pub(crate) fn blobs_of(
+    view: &dyn View,
+    bucket: BucketId,
+    version: VersionId,
+    content: &Content,
+) -> Result<Vec<Blob>> {
     match content {
         Content::Inline(blobs) => Ok(blobs.clone()),
         Content::Paged { pages } => {
             let mut blobs: Vec<Blob> = Vec::new();
             for page in 0..*pages {
                 let raw = view.get(&keys::reference_page(bucket, version, page))?;
-                let missing = || GatewayError::Corrupt(format!("page {page} of version {version} is missing"));
+                let missing =
+                    || GatewayError::Corrupt(format!("page {page} of version {version} is missing"));
                 for mut blob in ReferencePage::decode(&raw.ok_or_else(missing)?)?.blobs {
                     match blobs.last_mut() {
                         Some(last) if last.id == blob.id => last.pieces.append(&mut blob.pieces),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
-use diptych_catalog::Catalog;
+use diptych_catalog::{Catalog, View};
 use diptych_core::cipher::BulkCipher;
 use diptych_core::ids::{ExtentId, NodeName, Row, SiteName};
 use diptych_core::keyring::Keyring;
@@ -14,10 +14,11 @@ use diptych_core::keys;
 use diptych_core::placement::PlacementMap;
 use diptych_core::planner::Survive;
 use diptych_core::records::{CodingPlan, Position, Record};
+use diptych_wire::client::CallError;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::agents::{AgentDial, AgentPool, Agents};
-use crate::authority::Authority;
+use crate::authority::{Authority, Role, may_write};
 use crate::clock::GatewayClock;
 use crate::error::{GatewayError, Result};
 use crate::hold::{HeldWrites, WriteTurns};
@@ -161,6 +162,18 @@ impl Context {
         &self.catalog
     }
 
+    /// A view for an answer to a client.
+    ///
+    /// FENCING: the look at the deadline comes after the view. An active site whose time ran out, or one that knows too
+    /// little, gives nothing out: another site may have taken writes meanwhile.
+    pub async fn view_for_client(&self) -> Result<Box<dyn View>> {
+        let view = self.catalog.view().await?;
+        match self.authority.role() {
+            Role::Passive => Ok(view),
+            Role::Active | Role::Fenced => may_write(self.authority.as_ref()).map(|_| view),
+        }
+    }
+
     /// Its keeper's word.
     pub fn authority(&self) -> &dyn Authority {
         self.authority.as_ref()
@@ -252,10 +265,13 @@ impl Context {
             .collect()
     }
 
-    /// A node did not answer.
-    pub fn note_unreachable(&self, node: &NodeName) {
-        let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
-        down.insert(node.clone(), Instant::now());
+    /// Notes a node that can't be reached. One that is merely slow does not count as down: that would lower what a
+    /// write has to survive just when the site is busy.
+    pub fn note(&self, node: &NodeName, error: &CallError) {
+        if matches!(error, CallError::Unreachable { .. } | CallError::Disconnected { .. }) {
+            let mut down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
+            down.insert(node.clone(), Instant::now());
+        }
     }
 
     /// A node answered.
@@ -263,7 +279,7 @@ impl Context {
         self.down.lock().unwrap_or_else(PoisonError::into_inner).remove(node);
     }
 
-    /// Whether a node did not answer lately.
+    /// Whether a node could not be reached lately.
     pub fn is_unreachable(&self, node: &NodeName) -> bool {
         let down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
         down.get(node).is_some_and(|since| since.elapsed() < DOWN_FOR)

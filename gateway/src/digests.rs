@@ -84,8 +84,12 @@ pub struct Sums {
 impl Digests {
     /// MD5, and what the client announced.
     pub fn new(announced: &Announced) -> Self {
-        let algorithms: Vec<Algorithm> =
-            announced.sums.iter().map(|(algorithm, _)| *algorithm).chain(announced.wanted.iter().copied()).collect();
+        let algorithms: Vec<Algorithm> = announced
+            .sums
+            .iter()
+            .map(|(algorithm, _)| *algorithm)
+            .chain(announced.wanted.iter().copied())
+            .collect();
         let wants = |algorithm| algorithms.contains(&algorithm);
         let others = ChecksumHasher {
             crc32: wants(Algorithm::Crc32).then(Crc32::new),

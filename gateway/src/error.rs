@@ -121,7 +121,9 @@ pub enum GatewayError {
         unreadable: String,
     },
     /// Too few rows became durable.
-    #[error("only {durable} of {wanted} rows became durable, too few for what was declared ({reason}); nothing was stored, try again")]
+    #[error(
+        "only {durable} of {wanted} rows became durable, too few for what was declared ({reason}); nothing was stored, try again"
+    )]
     NotDurable {
         /// Rows that became durable.
         durable: usize,
@@ -249,7 +251,9 @@ impl From<CatalogError> for GatewayError {
             CatalogError::GateClosed { .. } => Self::NotActive(error.to_string()),
             CatalogError::Unclear { reason } => Self::OutcomeUnknown(reason),
             CatalogError::Corrupt { reason } => Self::Corrupt(reason),
-            other @ (CatalogError::TooLarge { .. } | CatalogError::KeyTwice { .. }) => Self::Internal(other.to_string()),
+            other @ (CatalogError::TooLarge { .. } | CatalogError::KeyTwice { .. }) => {
+                Self::Internal(other.to_string())
+            }
             other @ CatalogError::Unavailable { .. } => Self::Catalog(other.to_string()),
         }
     }

@@ -23,7 +23,7 @@ mod server;
 mod write;
 
 pub use context::{Context, Dependencies, Limits, PeerConfirmation};
-pub use hold::HeldWrites;
 pub use gateway::{Gateway, GatewayOptions, StartError};
+pub use hold::HeldWrites;
 pub use read::BodyStream;
 pub use server::{Forwarder, Front, Routed};

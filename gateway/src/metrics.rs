@@ -1,11 +1,13 @@
 //! What a gateway counts.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 
 /// Seconds: from a cached read to an upload that waits for a slow disk.
-const LATENCIES: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+const LATENCIES: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
 
 /// Counters of one gateway, in a registry of their own.
 #[derive(Debug)]
@@ -43,11 +45,12 @@ impl Metrics {
     /// Fails only if two of the names below were the same.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new_custom(Some("diptych_gateway".to_owned()), None)?;
-        let counters = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
-            let made = IntCounterVec::new(Opts::new(name, help), labels)?;
-            registry.register(Box::new(made.clone()))?;
-            Ok(made)
-        };
+        let counters =
+            |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+                let made = IntCounterVec::new(Opts::new(name, help), labels)?;
+                registry.register(Box::new(made.clone()))?;
+                Ok(made)
+            };
         let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
             let made = IntCounter::new(name, help)?;
             registry.register(Box::new(made.clone()))?;
@@ -58,12 +61,14 @@ impl Metrics {
             registry.register(Box::new(made.clone()))?;
             Ok(made)
         };
-        let options = HistogramOpts::new("request_seconds", "Seconds to the answer").buckets(LATENCIES.to_vec());
+        let options =
+            HistogramOpts::new("request_seconds", "Seconds to the answer").buckets(LATENCIES.to_vec());
         let latency = HistogramVec::new(options, &["front", "operation"])?;
         registry.register(Box::new(latency.clone()))?;
         let sizes = vec![1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0];
-        let batch_objects =
-            Histogram::with_opts(HistogramOpts::new("batch_objects", "Objects that shared an extent").buckets(sizes))?;
+        let batch_objects = Histogram::with_opts(
+            HistogramOpts::new("batch_objects", "Objects that shared an extent").buckets(sizes),
+        )?;
         registry.register(Box::new(batch_objects.clone()))?;
         Ok(Self {
             requests: counters("requests_total", "Requests", &["front", "operation", "status"])?,

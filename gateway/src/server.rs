@@ -67,7 +67,8 @@ pub trait Forwarder: Send + Sync + 'static {
 }
 
 /// Answers requests.
-pub(crate) type Answer = Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<HttpBody>> + Send + Sync>;
+pub(crate) type Answer =
+    Arc<dyn Fn(Request<Incoming>) -> BoxFuture<'static, Response<HttpBody>> + Send + Sync>;
 
 /// One listener and what stands behind it.
 pub(crate) struct Listening {
@@ -83,7 +84,12 @@ impl Listening {
     pub(crate) async fn serve(self, context: Arc<Context>, stop: CancellationToken) {
         let turns = Arc::new(Semaphore::new(context.limits().connections));
         let acceptor = self.tls.map(TlsAcceptor::from);
-        let service = Service { context: context.clone(), front: self.front, answer: self.answer, forwarder: self.forwarder };
+        let service = Service {
+            context: context.clone(),
+            front: self.front,
+            answer: self.answer,
+            forwarder: self.forwarder,
+        };
         let connections = TaskTracker::new();
         loop {
             let turn = tokio::select! {
@@ -104,7 +110,8 @@ impl Listening {
                     continue;
                 }
             };
-            let (context, service, stop, acceptor) = (context.clone(), service.clone(), stop.clone(), acceptor.clone());
+            let (context, service, stop, acceptor) =
+                (context.clone(), service.clone(), stop.clone(), acceptor.clone());
             connections.spawn(async move {
                 context.metrics().connections.inc();
                 connection(&context, stream, acceptor, service, stop).await;
@@ -114,7 +121,10 @@ impl Listening {
         }
         connections.close();
         if tokio::time::timeout(LINGER, connections.wait()).await.is_err() {
-            tracing::warn!(front = self.front.as_str(), "requests were still under way when the time to stop was over");
+            tracing::warn!(
+                front = self.front.as_str(),
+                "requests were still under way when the time to stop was over"
+            );
         }
     }
 }
@@ -169,7 +179,10 @@ struct Service {
 }
 
 impl Service {
-    fn answer(self, request: Request<Incoming>) -> impl Future<Output = Result<Response<HttpBody>, Infallible>> {
+    fn answer(
+        self,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<HttpBody>, Infallible>> {
         async move {
             // Held until it is answered, wherever: the lease passes on only between writes.
             let _turn = self.context.writes().take(request.method()).await;

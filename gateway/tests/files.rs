@@ -17,8 +17,14 @@ async fn files_of_all_sizes_come_back_as_they_were() {
         let id = format!("size/{size}");
         let plain = noise(size, seed);
         let answer = site.post(&id, plain.clone()).await;
-        assert_eq!(answer.status(), StatusCode::CREATED, "{size} bytes: {}", answer.text().await.expect("a body"));
-        let receipt = answer.headers().get("x-diptych-receipt").expect("a receipt").to_str().expect("text").to_owned();
+        assert_eq!(
+            answer.status(),
+            StatusCode::CREATED,
+            "{size} bytes: {}",
+            answer.text().await.expect("a body")
+        );
+        let receipt =
+            answer.headers().get("x-diptych-receipt").expect("a receipt").to_str().expect("text").to_owned();
         assert_eq!(receipt, "epoch=1; east=6/6; exposed=no");
         let document: Value = answer.json().await.expect("JSON");
         assert_eq!(document["id"], id);
@@ -40,7 +46,8 @@ async fn a_file_of_many_extents_comes_back_whole_and_by_ranges() {
     assert_eq!(site.count(b"x/").await, 2, "two extents");
     let read = site.get("large").await.bytes().await.expect("a body");
     assert!(read == plain, "the whole differs");
-    let borders = [0, 256 * KIB, MIB, 4 * 256 * KIB, 7 * MIB, 64 * MIB, 64 * MIB + 256 * KIB, plain.len() - 1];
+    let borders =
+        [0, 256 * KIB, MIB, 4 * 256 * KIB, 7 * MIB, 64 * MIB, 64 * MIB + 256 * KIB, plain.len() - 1];
     for border in borders {
         for (first, last) in [
             (border.saturating_sub(1), border),
@@ -67,7 +74,8 @@ async fn a_file_of_many_extents_comes_back_whole_and_by_ranges() {
 #[tokio::test(flavor = "multi_thread")]
 async fn text_is_compressed_and_its_ranges_read_through_the_tail() {
     let site = TestSite::start().await;
-    let plain: Vec<u8> = b"a line that repeats, and compresses well. ".iter().copied().cycle().take(3 * MIB + 9).collect();
+    let plain: Vec<u8> =
+        b"a line that repeats, and compresses well. ".iter().copied().cycle().take(3 * MIB + 9).collect();
     assert_eq!(site.post("text", plain.clone()).await.status(), StatusCode::CREATED);
     assert!(site.get("text").await.bytes().await.expect("a body") == plain);
     let range = site.range("text", MIB - 5, 2 * MIB + 5).await.bytes().await.expect("a body");
@@ -79,7 +87,16 @@ async fn text_is_compressed_and_its_ranges_read_through_the_tail() {
 async fn files_are_made_replaced_listed_and_deleted_as_the_interface_says() {
     let site = TestSite::start().await;
     let url = |id: &str| site.file_url(id);
-    let list: Value = site.http.get(site.rest("/api/v1/files")).bearer_auth(TOKEN).send().await.expect("an answer").json().await.expect("JSON");
+    let list: Value = site
+        .http
+        .get(site.rest("/api/v1/files"))
+        .bearer_auth(TOKEN)
+        .send()
+        .await
+        .expect("an answer")
+        .json()
+        .await
+        .expect("JSON");
     assert_eq!(list["files"].as_array().map(Vec::len), Some(0), "no file yet is an empty list");
     let missing = site.http.put(url("a/b c")).bearer_auth(TOKEN).body("x").send().await.expect("an answer");
     assert_eq!(missing.status(), StatusCode::NOT_FOUND);
@@ -90,7 +107,8 @@ async fn files_are_made_replaced_listed_and_deleted_as_the_interface_says() {
     assert_eq!(twice.status(), StatusCode::CONFLICT);
     let error: Value = twice.json().await.expect("JSON");
     assert_eq!(error["error"]["code"], "AlreadyExists");
-    let replaced = site.http.put(url("a/b c")).bearer_auth(TOKEN).body("new bytes").send().await.expect("an answer");
+    let replaced =
+        site.http.put(url("a/b c")).bearer_auth(TOKEN).body("new bytes").send().await.expect("an answer");
     assert_eq!(replaced.status(), StatusCode::OK);
     assert_eq!(site.get("a/b c").await.text().await.expect("text"), "new bytes");
     assert_eq!(site.count(b"v/").await, 1, "what was replaced is kept until it is confirmed");
@@ -99,9 +117,14 @@ async fn files_are_made_replaced_listed_and_deleted_as_the_interface_says() {
     let mut after = None::<String>;
     let mut ids = Vec::new();
     loop {
-        let mut query = vec![("limit", "3".to_owned())];
-        query.extend(after.clone().map(|after| ("after", after)));
-        let request = site.http.get(site.rest("/api/files")).query(&query).bearer_auth(TOKEN);
+        let after_query = after.map(|after| {
+            format!(
+                "&after={}",
+                percent_encoding::utf8_percent_encode(&after, percent_encoding::NON_ALPHANUMERIC)
+            )
+        });
+        let path = format!("/api/files?limit=3{}", after_query.unwrap_or_default());
+        let request = site.http.get(site.rest(&path)).bearer_auth(TOKEN);
         let page: Value = request.send().await.expect("an answer").json().await.expect("JSON");
         let files = page["files"].as_array().expect("a list").clone();
         ids.extend(files.iter().map(|file| file["id"].as_str().expect("an id").to_owned()));
@@ -139,7 +162,8 @@ async fn nothing_is_served_without_the_right_token_but_health() {
         let answer = site.http.get(site.rest(path)).send().await.expect("an answer");
         assert_eq!(answer.status(), StatusCode::OK, "{path}");
     }
-    let health: Value = site.http.get(site.rest("/health")).send().await.expect("an answer").json().await.expect("JSON");
+    let health: Value =
+        site.http.get(site.rest("/health")).send().await.expect("an answer").json().await.expect("JSON");
     assert_eq!(health["status"], "ok", "{health}");
     assert_eq!(health["checks"].as_array().map(Vec::len), Some(6));
     site.stop().await;

@@ -15,7 +15,7 @@ use crate::error::{GatewayError, Result};
 impl Objects {
     /// The bucket, if it is the namespace's.
     pub async fn bucket(&self, namespace: &str, name: &str) -> Result<Bucket> {
-        let view = self.context.catalog().view().await?;
+        let view = self.context.view_for_client().await?;
         find(view.as_ref(), namespace, name)
     }
 
@@ -81,7 +81,7 @@ impl Objects {
 
     /// The namespace's buckets, by name.
     pub async fn buckets(&self, namespace: &str) -> Result<Vec<(String, Bucket)>> {
-        let view = self.context.catalog().view().await?;
+        let view = self.context.view_for_client().await?;
         let mut found = Vec::new();
         let mut range = keys::buckets();
         loop {
@@ -130,8 +130,10 @@ fn is_empty(view: &dyn diptych_catalog::View, bucket: &Bucket) -> Result<bool> {
 
 /// S3's rules for names of buckets.
 fn check_name(name: &str) -> Result<()> {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
-    let ends = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let allowed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-' || byte == b'.';
+    let ends =
+        |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
     let bytes = name.as_bytes();
     let fine = (3..=63).contains(&bytes.len())
         && bytes.iter().copied().all(allowed)

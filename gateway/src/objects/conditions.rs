@@ -99,7 +99,9 @@ impl ReadConditions {
         }
         match &self.none_matches {
             Some(tags) if tags.matches(etag) => Err(GatewayError::NotModified),
-            None if self.modified_since_ms.is_some_and(|limit| !later(limit)) => Err(GatewayError::NotModified),
+            None if self.modified_since_ms.is_some_and(|limit| !later(limit)) => {
+                Err(GatewayError::NotModified)
+            }
             Some(_) | None => Ok(()),
         }
     }

@@ -59,11 +59,13 @@ impl Objects {
         conditions: &ReadConditions,
     ) -> Result<(ObjectInfo, Vec<Blob>)> {
         check_key(key)?;
-        let view = self.context.catalog().view().await?;
+        let view = self.context.view_for_client().await?;
         let found = super::buckets::find(view.as_ref(), namespace, bucket)?;
         let info = super::tags::describe(view.as_ref(), bucket, found.id, key)?;
         match conditions.check(&etag_text(&info.object.etag), info.object.modified_ms) {
-            Err(GatewayError::NotModified) => return Err(GatewayError::PreconditionFailed("x-amz-copy-source-if")),
+            Err(GatewayError::NotModified) => {
+                return Err(GatewayError::PreconditionFailed("x-amz-copy-source-if"));
+            }
             other => other?,
         }
         let blobs = self.blobs(view.as_ref(), found.id, info.at, &info.object)?;
@@ -95,7 +97,8 @@ impl Objects {
         }
         let _turn = turn(&self.context, self.context.streams(), 1, "large bodies").await?;
         let owner = UploadId(*object.version.as_bytes());
-        let description = Description { size: Some(info.object.size), etag: Some(etag), ..Description::of(&object) };
+        let description =
+            Description { size: Some(info.object.size), etag: Some(etag), ..Description::of(&object) };
         let written = self.copy_blobs(&lease, owner, description, &blobs, info.object.size).await?;
         Ok(self.commit_object(&lease, object, written, etag, Vec::new()).await?.0)
     }
@@ -113,22 +116,30 @@ impl Objects {
         };
         let modified_ms = self.context.clock().now_ms();
         let done = self.batches.store(lease, object, chunk, (size, etag, modified_ms)).await?;
-        let receipt = super::put::acknowledge(&self.context, done.at, done.position, &[done.extent], done.durable).await?;
+        let receipt =
+            super::put::acknowledge(&self.context, done.at, done.position, &[done.extent], done.durable)
+                .await?;
         let sums = crate::digests::Sums { md5: etag.md5, others: Vec::new() };
         Ok(Stored { at: done.at, etag, size, modified_ms, receipt, sums, replaced: done.replaced })
     }
 
     /// All chunks of blobs, as they lie there.
     fn sealed_chunks<'a>(&'a self, blobs: &'a [Blob]) -> futures::stream::BoxStream<'a, Result<Chunk>> {
-        let pieces: Vec<_> = blobs.iter().flat_map(|blob| blob.pieces.iter().map(move |piece| (blob, *piece))).collect();
+        let pieces: Vec<_> =
+            blobs.iter().flat_map(|blob| blob.pieces.iter().map(move |piece| (blob, *piece))).collect();
         let state = (Places::default(), pieces.into_iter(), Vec::new());
-        let step = move |(mut places, mut pieces, mut ready): (_, std::vec::IntoIter<(&'a Blob, _)>, Vec<_>)| async move {
+        let step = move |(mut places, mut pieces, mut ready): (
+            _,
+            std::vec::IntoIter<(&'a Blob, _)>,
+            Vec<_>,
+        )| async move {
             loop {
                 if let Some(planned) = ready.pop() {
                     let planned: crate::read::PlannedChunk = planned;
                     let bytes = read_sealed(&self.context, &planned, &[]).await?;
                     let place = planned.place;
-                    let sealed = SealedChunk { index: place.index, len: place.sealed, compressed: place.compressed };
+                    let sealed =
+                        SealedChunk { index: place.index, len: place.sealed, compressed: place.compressed };
                     let chunk = Chunk {
                         blob: planned.blob,
                         ring_key: planned.ring_key,
@@ -142,7 +153,8 @@ impl Objects {
                 let Some((blob, piece)) = pieces.next() else { return Ok(None) };
                 let piece: diptych_core::records::Piece = piece;
                 let all: Range<u64> = 0..u64::from(piece.plain);
-                ready = plan_chunks(&self.context, &mut places, (blob.id, blob.ring_key), &piece, all).await?;
+                ready =
+                    plan_chunks(&self.context, &mut places, (blob.id, blob.ring_key), &piece, all).await?;
                 ready.reverse();
             }
         };
@@ -185,11 +197,13 @@ impl Objects {
         let length = range.end - range.start;
         let _turn = turn(&self.context, self.context.streams(), 1, "large bodies").await?;
         let stream = open_stream(&self.context, &blobs, range).await?;
-        let mut body = Body::new(stream.boxed(), Some(length), MAX_REQUEST_BYTES, self.context.limits().body_idle)?;
+        let mut body =
+            Body::new(stream.boxed(), Some(length), MAX_REQUEST_BYTES, self.context.limits().body_idle)?;
         let description = open.describe(key, request.number, Some(length));
         let announced = Announced::default();
         let (written, sums) =
-            write_body(&self.context, &lease, open.id, description, BytesMut::new(), &mut body, &announced).await?;
+            write_body(&self.context, &lease, open.id, description, BytesMut::new(), &mut body, &announced)
+                .await?;
         self.commit_part(&lease, &open, (key, request.number), written, sums.md5).await?;
         Ok((sums.md5, self.context.clock().now_ms()))
     }

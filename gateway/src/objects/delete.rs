@@ -20,7 +20,13 @@ pub struct Deleted {
 
 impl Objects {
     /// Deletes an object. Where there is none nothing is written.
-    pub async fn delete(&self, namespace: &str, bucket: &str, key: &str, condition: Condition) -> Result<Deleted> {
+    pub async fn delete(
+        &self,
+        namespace: &str,
+        bucket: &str,
+        key: &str,
+        condition: Condition,
+    ) -> Result<Deleted> {
         let lease = may_write(self.context.authority())?;
         let found = self.bucket(namespace, bucket).await?;
         let keys = [(key.to_owned(), condition)];
@@ -29,7 +35,12 @@ impl Objects {
     }
 
     /// Deletes many objects of a bucket; each is answered by itself, in order.
-    pub async fn delete_many(&self, namespace: &str, bucket: &str, keys: &[String]) -> Result<Vec<Result<Deleted>>> {
+    pub async fn delete_many(
+        &self,
+        namespace: &str,
+        bucket: &str,
+        keys: &[String],
+    ) -> Result<Vec<Result<Deleted>>> {
         let lease = may_write(self.context.authority())?;
         let found = self.bucket(namespace, bucket).await?;
         let mut results = Vec::with_capacity(keys.len());

@@ -38,7 +38,9 @@ impl Wanted {
     pub fn resolve(self, size: u64) -> Result<Range<u64>> {
         match self {
             Self::All => Ok(0..size),
-            Self::From(first, last) if first < size => Ok(first..last.map_or(size, |last| (last + 1).min(size))),
+            Self::From(first, last) if first < size => {
+                Ok(first..last.map_or(size, |last| (last + 1).min(size)))
+            }
             Self::Last(count) if count > 0 && size > 0 => Ok(size.saturating_sub(count)..size),
             Self::From(..) | Self::Last(_) => Err(GatewayError::InvalidRange(size)),
         }
@@ -68,7 +70,7 @@ impl Objects {
         conditions: &ReadConditions,
     ) -> Result<Download> {
         super::types::check_key(key)?;
-        let view = self.context.catalog().view().await?;
+        let view = self.context.view_for_client().await?;
         let found = super::buckets::find(view.as_ref(), namespace, bucket)?;
         let info = super::tags::describe(view.as_ref(), bucket, found.id, key)?;
         conditions.check(&etag_text(&info.object.etag), info.object.modified_ms)?;

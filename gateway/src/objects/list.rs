@@ -56,7 +56,7 @@ pub struct Listing {
 impl Objects {
     /// One page of a bucket.
     pub async fn list(&self, namespace: &str, bucket: &str, request: &ListRequest) -> Result<Listing> {
-        let view = self.context.catalog().view().await?;
+        let view = self.context.view_for_client().await?;
         let bucket = super::buckets::find(view.as_ref(), namespace, bucket)?;
         page(view.as_ref(), bucket.id, request)
     }
@@ -209,8 +209,11 @@ mod tests {
             content: Content::Inline(vec![]),
         };
         let head = |body| Bytes::from(Head { at, replaces: None, body }.encode());
-        let live = names.iter().map(|name| (keys::head(BUCKET, name.as_bytes()), head(HeadBody::Object(Box::new(object.clone())))));
-        let dead = deleted.iter().map(|name| (keys::head(BUCKET, name.as_bytes()), head(HeadBody::Tombstone)));
+        let live = names.iter().map(|name| {
+            (keys::head(BUCKET, name.as_bytes()), head(HeadBody::Object(Box::new(object.clone()))))
+        });
+        let dead =
+            deleted.iter().map(|name| (keys::head(BUCKET, name.as_bytes()), head(HeadBody::Tombstone)));
         Shown(live.chain(dead).collect())
     }
 
@@ -237,7 +240,8 @@ mod tests {
             assert_eq!(all(&view, &request), ["a", "b/", "b0", "c/", "d"], "limit {limit}");
             let request = ListRequest { limit, ..Default::default() };
             assert_eq!(all(&view, &request), names, "limit {limit}");
-            let request = ListRequest { prefix: "b/".into(), delimiter: Some("/".into()), limit, ..Default::default() };
+            let request =
+                ListRequest { prefix: "b/".into(), delimiter: Some("/".into()), limit, ..Default::default() };
             assert_eq!(all(&view, &request), ["b/1", "b/2", "b/c/"], "limit {limit}");
         }
     }

@@ -159,7 +159,13 @@ impl Objects {
         }
     }
 
-    pub(crate) async fn open_upload(&self, namespace: &str, bucket: &str, key: &str, id: &str) -> Result<OpenUpload> {
+    pub(crate) async fn open_upload(
+        &self,
+        namespace: &str,
+        bucket: &str,
+        key: &str,
+        id: &str,
+    ) -> Result<OpenUpload> {
         check_key(key)?;
         let view = self.context.catalog().view().await?;
         let bucket = super::buckets::find(view.as_ref(), namespace, bucket)?;
@@ -187,7 +193,8 @@ impl Objects {
         let mut body = Body::new(stream, length, MAX_REQUEST_BYTES, self.context.limits().body_idle)?;
         let description = open.describe(key, number, length);
         let head = BytesMut::new();
-        let written = write_body(&self.context, &lease, open.id, description, head, &mut body, &announced).await;
+        let written =
+            write_body(&self.context, &lease, open.id, description, head, &mut body, &announced).await;
         let (written, sums) = written?;
         if let Err(error) = check_sums(&sums, &announced, late) {
             written.condemn(&self.context, &lease).await;
@@ -285,7 +292,12 @@ impl Objects {
     }
 
     /// The parts that a completion names, if they are as it says.
-    async fn named_parts(&self, open: &OpenUpload, key: &str, named: &[CompletePart]) -> Result<Vec<(u16, Part)>> {
+    async fn named_parts(
+        &self,
+        open: &OpenUpload,
+        key: &str,
+        named: &[CompletePart],
+    ) -> Result<Vec<(u16, Part)>> {
         if named.is_empty() {
             return Err(GatewayError::InvalidArgument("a completion names at least one part".to_owned()));
         }
@@ -317,10 +329,8 @@ impl Objects {
     async fn freeze(&self, lease: &SubLease, open: &mut OpenUpload) -> Result<()> {
         let upload = Upload { completing: true, ..open.upload.clone() };
         let value = Bytes::from(upload.encode());
-        let change = Change {
-            guards: vec![open.guard()],
-            writes: vec![Write::Put(open.key.clone(), value.clone())],
-        };
+        let change =
+            Change { guards: vec![open.guard()], writes: vec![Write::Put(open.key.clone(), value.clone())] };
         let landed = |view: &dyn View| Ok(view.get(&open.key)?.as_ref() == Some(&value));
         if !commit_plain(&self.context, lease, change, landed).await? {
             return Err(GatewayError::NoSuchUpload(open.id.to_string()));
@@ -344,7 +354,9 @@ impl Objects {
         let pieces = parts.iter().flat_map(|(_, part)| &part.blob.pieces);
         for id in pieces.map(|piece| piece.extent).filter(|extent| seen.insert(*extent)) {
             let raw = view.get(&keys::extent(id))?;
-            let raw = raw.ok_or_else(|| GatewayError::Corrupt(format!("extent {id} of a part is not in the catalog")))?;
+            let raw = raw.ok_or_else(|| {
+                GatewayError::Corrupt(format!("extent {id} of a part is not in the catalog"))
+            })?;
             let record = Extent::decode(&raw)?;
             if record.state == ExtentState::Condemned {
                 return Err(GatewayError::NoSuchUpload(open.id.to_string()));
@@ -359,7 +371,13 @@ impl Objects {
     }
 
     /// Takes the upload and its parts out of the catalog, the upload last; `dead` says whose bytes nothing names.
-    async fn clear(&self, lease: &SubLease, open: &OpenUpload, key: &str, dead: impl Fn(u16) -> bool) -> Result<()> {
+    async fn clear(
+        &self,
+        lease: &SubLease,
+        open: &OpenUpload,
+        key: &str,
+        dead: impl Fn(u16) -> bool,
+    ) -> Result<()> {
         let range = keys::upload_and_parts(open.bucket.id, key.as_bytes(), open.id);
         loop {
             let view = self.context.catalog().view().await?;
@@ -417,26 +435,37 @@ impl Objects {
         let open = self.open_upload(namespace, bucket, key, id).await?;
         let mut range = keys::upload_and_parts(open.bucket.id, key.as_bytes(), open.id);
         range.start = keys::upload_part(open.bucket.id, key.as_bytes(), open.id, after.saturating_add(1));
-        let view = self.context.catalog().view().await?;
+        let view = self.context.view_for_client().await?;
         let page = view.scan(&range, limit)?;
         let mut parts = Vec::with_capacity(page.entries.len());
         for (part_key, raw) in &page.entries {
             if let Some((_, _, Some(number))) = keys::upload_of(part_key) {
                 let part = Part::decode(raw)?;
-                parts.push(StoredPart { number, md5: part.md5, size: part.size, modified_ms: part.modified_ms });
+                parts.push(StoredPart {
+                    number,
+                    md5: part.md5,
+                    size: part.size,
+                    modified_ms: part.modified_ms,
+                });
             }
         }
         Ok(PartsPage { parts, more: page.next.is_some() })
     }
 
     /// Open uploads of a bucket.
-    pub async fn uploads(&self, namespace: &str, bucket: &str, request: &UploadsRequest) -> Result<UploadsPage> {
-        let view = self.context.catalog().view().await?;
+    pub async fn uploads(
+        &self,
+        namespace: &str,
+        bucket: &str,
+        request: &UploadsRequest,
+    ) -> Result<UploadsPage> {
+        let view = self.context.view_for_client().await?;
         let bucket = super::buckets::find(view.as_ref(), namespace, bucket)?;
         let mut range = keys::uploads(bucket.id, request.prefix.as_bytes());
         if let Some((key, id)) = &request.after {
             let id = id.as_ref().and_then(|id| id.parse().ok());
-            let past = keys::upload_and_parts(bucket.id, key.as_bytes(), id.unwrap_or(UploadId([0xff; 16]))).end;
+            let past =
+                keys::upload_and_parts(bucket.id, key.as_bytes(), id.unwrap_or(UploadId([0xff; 16]))).end;
             range.start = range.start.max(past);
         }
         let mut found = UploadsPage::default();

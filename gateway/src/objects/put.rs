@@ -87,7 +87,8 @@ impl Objects {
         let mut body = Body::new(stream, length, MAX_REQUEST_BYTES, self.context.limits().body_idle)?;
         let object = NewObject::of(&bucket, &request);
         let small = self.small_turn(length).await?;
-        let mut head = BytesMut::with_capacity(length.map_or(0, |length| length.min(SMALL_BODY as u64) as usize));
+        let mut head =
+            BytesMut::with_capacity(length.map_or(0, |length| length.min(SMALL_BODY as u64) as usize));
         let more = body.fill(&mut head, SMALL_BODY).await?;
         let (announced, late) = (request.announced, request.late_sums);
         if !more {
@@ -144,7 +145,8 @@ impl Objects {
         let _turn = turn(&self.context, self.context.streams(), 1, "large bodies").await?;
         let owner = UploadId(*object.version.as_bytes());
         let description = Description::of(&object);
-        let (written, sums) = write_body(&self.context, lease, owner, description, head, &mut body, &announced).await?;
+        let (written, sums) =
+            write_body(&self.context, lease, owner, description, head, &mut body, &announced).await?;
         if let Err(error) = check_sums(&sums, &announced, late) {
             written.condemn(&self.context, lease).await;
             return Err(error);
@@ -171,7 +173,8 @@ impl Objects {
         let version = object.version;
         let change = object.into_change(size, etag, modified_ms, content, guards, writes);
         let done = commit_heads(&self.context, lease, std::slice::from_ref(&change), None).await.pop();
-        let done = done.unwrap_or_else(|| Err(GatewayError::Internal("a commit was not answered".to_owned())));
+        let done =
+            done.unwrap_or_else(|| Err(GatewayError::Internal("a commit was not answered".to_owned())));
         let done = match done {
             Ok(done) => done,
             Err(error) => {
@@ -261,7 +264,11 @@ pub(crate) async fn acknowledge(
     let mut sites: Vec<SiteRows> = plan
         .rows
         .iter()
-        .map(|(site, of)| SiteRows { site: site.clone(), durable: own(context.site(), site, durable), of: *of })
+        .map(|(site, of)| SiteRows {
+            site: site.clone(),
+            durable: own(context.site(), site, durable),
+            of: *of,
+        })
         .collect();
     let mut exposed = sites.len() > 1;
     if let Some(peer) = context.peer() {

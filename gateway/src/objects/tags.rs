@@ -10,7 +10,7 @@ impl Objects {
     /// An object as it is described now.
     pub async fn head(&self, namespace: &str, bucket: &str, key: &str) -> Result<ObjectInfo> {
         super::types::check_key(key)?;
-        let view = self.context.catalog().view().await?;
+        let view = self.context.view_for_client().await?;
         let found = super::buckets::find(view.as_ref(), namespace, bucket)?;
         describe(view.as_ref(), bucket, found.id, key)
     }

@@ -31,7 +31,10 @@ pub(crate) struct PlannedChunk {
 }
 
 /// Pieces that overlap a range of the object, each with the range of it that is wanted.
-pub(crate) fn pieces_of(blobs: &[Blob], range: &Range<u64>) -> Vec<(BlobId, RingKeyNumber, Piece, Range<u64>)> {
+pub(crate) fn pieces_of(
+    blobs: &[Blob],
+    range: &Range<u64>,
+) -> Vec<(BlobId, RingKeyNumber, Piece, Range<u64>)> {
     let mut at = 0;
     let mut found = Vec::new();
     for blob in blobs {
@@ -40,7 +43,12 @@ pub(crate) fn pieces_of(blobs: &[Blob], range: &Range<u64>) -> Vec<(BlobId, Ring
             let overlap = range.start.max(at)..range.end.min(end);
             // An empty blob still has a chunk whose tag says that it is empty.
             if overlap.start < overlap.end || (piece.plain == 0 && range.start == at && range.end == at) {
-                found.push((blob.id, blob.ring_key, *piece, overlap.start - at..overlap.end.max(overlap.start) - at));
+                found.push((
+                    blob.id,
+                    blob.ring_key,
+                    *piece,
+                    overlap.start - at..overlap.end.max(overlap.start) - at,
+                ));
             }
             at = end;
         }
@@ -92,7 +100,8 @@ pub(crate) async fn plan_chunks(
     let lengths = match piece.layout {
         Layout::InTail => {
             let tail = places.tail(context, &extent).await?;
-            let missing = || GatewayError::Corrupt(format!("the tail of extent {} lacks a piece", piece.extent));
+            let missing =
+                || GatewayError::Corrupt(format!("the tail of extent {} lacks a piece", piece.extent));
             Some(tail.lengths_at(piece.offset).ok_or_else(missing)?.to_vec())
         }
         Layout::Plain | Layout::OneCompressed => None,

@@ -30,18 +30,21 @@ impl ExtentPlace {
     /// As a view shows it.
     pub(crate) fn find(context: &Context, view: &dyn View, id: ExtentId) -> Result<Self> {
         let raw = view.get(&keys::extent(id))?;
-        let raw = raw.ok_or_else(|| GatewayError::Corrupt(format!("extent {id} is named and not in the catalog")))?;
+        let raw =
+            raw.ok_or_else(|| GatewayError::Corrupt(format!("extent {id} is named and not in the catalog")))?;
         let placement = view.get(&keys::placement(context.site(), id))?;
         let placed = placement.as_deref().map(Placement::decode).transpose()?;
-        Ok(Self { id, record: Extent::decode(&raw)?, placed: placed.map_or_else(Vec::new, |placement| placement.rows) })
+        Ok(Self {
+            id,
+            record: Extent::decode(&raw)?,
+            placed: placed.map_or_else(Vec::new, |placement| placement.rows),
+        })
     }
 
     /// Refuses an extent of which too few rows are on devices that are there at all.
     pub(crate) fn check(&self, context: &Context, agents: &Agents) -> Result<()> {
-        let there = |row: &&PlacedRow| {
-            let node = agents.node_of(row.device);
-            node.is_some_and(|node| agents.client(node).is_some() && !context.is_unreachable(node))
-        };
+        let there =
+            |row: &&PlacedRow| agents.node_of(row.device).is_some_and(|node| agents.client(node).is_some());
         let present: Vec<u8> = self.placed.iter().filter(there).map(|row| row.row.0).collect();
         if present.len() >= usize::from(self.record.needed) {
             return Ok(());
@@ -72,9 +75,8 @@ impl ExtentPlace {
             }
             match agents.node_of(placed.device) {
                 None => Some(format!("row {number} on device {}: the device is gone", placed.device)),
-                Some(node) if agents.client(node).is_none() => Some(format!("row {number} on {node}: the node is dead")),
-                Some(node) if context.is_unreachable(node) => {
-                    Some(format!("row {number} on {node}: the node does not answer"))
+                Some(node) if agents.client(node).is_none() => {
+                    Some(format!("row {number} on {node}: the node is dead"))
                 }
                 Some(_) => None,
             }

@@ -5,7 +5,7 @@ mod extent;
 mod rows;
 mod stream;
 
-pub(crate) use extent::ExtentPlace;
 pub(crate) use chunks::{Places, PlannedChunk, plan_chunks, read_sealed};
+pub(crate) use extent::ExtentPlace;
 pub use stream::Download as BodyStream;
 pub(crate) use stream::open_stream;

@@ -41,7 +41,11 @@ impl Trouble {
     fn set_waiting(&self, rows: impl Iterator<Item = Row>, waiting: bool) {
         let mut set = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         for row in rows {
-            if waiting { set.insert(row) } else { set.remove(&row) };
+            if waiting {
+                set.insert(row)
+            } else {
+                set.remove(&row)
+            };
         }
     }
 
@@ -68,7 +72,12 @@ struct Wanted {
 
 impl<'a> RangeReader<'a> {
     /// `avoid`: rows that are not to be used, since with them nothing right comes out.
-    pub(crate) fn new(context: &'a Context, agents: &'a Agents, place: &'a ExtentPlace, avoid: &[Row]) -> Self {
+    pub(crate) fn new(
+        context: &'a Context,
+        agents: &'a Agents,
+        place: &'a ExtentPlace,
+        avoid: &[Row],
+    ) -> Self {
         let trouble = Trouble::default();
         for row in avoid {
             trouble.note(*row, "it was wrong although its checksums were right".to_owned());
@@ -80,10 +89,14 @@ impl<'a> RangeReader<'a> {
     pub(crate) async fn read(&self, range: std::ops::Range<u64>) -> Result<Bytes> {
         let layout = StripeLayout::new(self.place.record.needed, u64::from(self.place.record.length));
         if range.end > layout.extent_len() {
-            return Err(GatewayError::Corrupt(format!("extent {} ends before byte {}", self.place.id, range.end)));
+            return Err(GatewayError::Corrupt(format!(
+                "extent {} ends before byte {}",
+                self.place.id, range.end
+            )));
         }
         let runs: Vec<RowRange> = layout.locate(range.clone()).collect();
-        let wanted: Option<Vec<Wanted>> = runs.iter().map(|run| self.wanted(run.row, run.row_offset, run.len)).collect();
+        let wanted: Option<Vec<Wanted>> =
+            runs.iter().map(|run| self.wanted(run.row, run.row_offset, run.len)).collect();
         let Some(wanted) = wanted else { return self.decode(layout, range).await };
         let direct = self.fetch(&wanted);
         tokio::pin!(direct);
@@ -115,14 +128,14 @@ impl<'a> RangeReader<'a> {
     /// Where a row can be read, if it seems that it can.
     fn wanted(&self, row: Row, offset: u64, len: u32) -> Option<Wanted> {
         let placed = self.place.placed.iter().find(|placed| placed.row == row)?;
-        let usable = self.usable(placed);
-        usable.then_some(Wanted { row: *placed, offset: offset as u32, len })
+        let likely = !self.trouble.is_bad(row) && !self.is_far(placed);
+        likely.then_some(Wanted { row: *placed, offset: offset as u32, len })
     }
 
-    fn usable(&self, placed: &PlacedRow) -> bool {
+    /// Whether its node could not be reached lately, or is gone.
+    fn is_far(&self, placed: &PlacedRow) -> bool {
         let node = self.agents.node_of(placed.device);
-        let reachable = |node: &NodeName| self.agents.client(node).is_some() && !self.context.is_unreachable(node);
-        !self.trouble.is_bad(placed.row) && node.is_some_and(reachable)
+        node.is_none_or(|node| self.agents.client(node).is_none() || self.context.is_unreachable(node))
     }
 
     /// All of the ranges, in order; None: some could not be read, and `trouble` says which.
@@ -147,33 +160,45 @@ impl<'a> RangeReader<'a> {
         parts.into_iter().collect()
     }
 
-    async fn fetch_from(&self, node: &NodeName, wanted: &[Wanted], indices: Vec<usize>) -> Vec<(usize, Option<Bytes>)> {
+    async fn fetch_from(
+        &self,
+        node: &NodeName,
+        wanted: &[Wanted],
+        indices: Vec<usize>,
+    ) -> Vec<(usize, Option<Bytes>)> {
         let item = |index: &usize| {
             let Wanted { row, offset, len } = wanted[*index];
-            let at = RowAt { device: row.device, extent: self.place.id, row: row.row, instance: Some(row.instance) };
+            let at = RowAt {
+                device: row.device,
+                extent: self.place.id,
+                row: row.row,
+                instance: Some(row.instance),
+            };
             ReadItem { at, offset, len }
         };
         let items = indices.iter().map(item).collect();
         let read = match self.agents.client(node) {
             Some(client) => client.read_many(items).await,
-            None => Err(CallError::Unreachable { node: node.to_string(), reason: "the map calls it dead".to_owned() }),
+            None => Err(CallError::Unreachable {
+                node: node.to_string(),
+                reason: "the map calls it dead".to_owned(),
+            }),
         };
         match read {
             Ok(parts) => {
                 self.context.note_reachable(node);
-                let noted = |(index, part): (usize, Result<Bytes, diptych_wire::agent::AgentError>)| match part {
-                    Ok(bytes) => (index, Some(bytes)),
-                    Err(error) => {
-                        self.unreadable(&wanted[index].row, node, error.category(), &error.to_string());
-                        (index, None)
-                    }
-                };
+                let noted =
+                    |(index, part): (usize, Result<Bytes, diptych_wire::agent::AgentError>)| match part {
+                        Ok(bytes) => (index, Some(bytes)),
+                        Err(error) => {
+                            self.unreadable(&wanted[index].row, node, error.category(), &error.to_string());
+                            (index, None)
+                        }
+                    };
                 indices.into_iter().zip(parts).map(noted).collect()
             }
             Err(error) => {
-                if error.is_absence() {
-                    self.context.note_unreachable(node);
-                }
+                self.context.note(node, &error);
                 for index in &indices {
                     self.unreadable(&wanted[*index].row, node, "unreachable", &error.to_string());
                 }
@@ -201,14 +226,17 @@ impl<'a> RangeReader<'a> {
     async fn decode_part(&self, part: &DecodeRange, joined: &mut BytesMut) -> Result<()> {
         loop {
             let chosen = self.choose()?;
-            let wanted: Vec<Wanted> =
-                chosen.iter().map(|row| Wanted { row: *row, offset: part.row_offset as u32, len: part.len }).collect();
+            let wanted: Vec<Wanted> = chosen
+                .iter()
+                .map(|row| Wanted { row: *row, offset: part.row_offset as u32, len: part.len })
+                .collect();
             // Rows that did not read are noted: the next choice is without them.
             let Some(shards) = self.fetch(&wanted).await else { continue };
             let rows: Vec<Row> = chosen.iter().map(|placed| placed.row).collect();
             let targets: BTreeSet<Row> = part.wanted.iter().map(|run| run.row).collect();
             let targets: Vec<Row> = targets.into_iter().collect();
-            let failed = |error: diptych_core::erasure::ErasureError| GatewayError::Internal(error.to_string());
+            let failed =
+                |error: diptych_core::erasure::ErasureError| GatewayError::Internal(error.to_string());
             let decoder = Decoder::new(self.place.record.needed, &rows, &targets).map_err(failed)?;
             let inputs: Vec<&[u8]> = shards.iter().map(Bytes::as_ref).collect();
             let decoded = decoder.decode(&inputs).map_err(failed)?;
@@ -221,31 +249,28 @@ impl<'a> RangeReader<'a> {
         }
     }
 
-    /// k rows to decode from: those that are not waited for already first, then in order of their numbers.
+    /// k rows to decode from: those that are not waited for already first, then in order of their numbers. A node that
+    /// could not be reached lately is asked again before the read is given up.
     fn choose(&self) -> Result<Vec<PlacedRow>> {
         let needed = usize::from(self.place.record.needed);
         let slow = self.trouble.slow();
-        let mut usable: Vec<PlacedRow> = self.place.placed.iter().filter(|row| self.usable(row)).copied().collect();
-        usable.sort_by_key(|row| (slow.contains(&row.row), row.row));
+        let untried = self.place.placed.iter().filter(|row| !self.trouble.is_bad(row.row));
+        let mut usable: Vec<PlacedRow> = untried.copied().collect();
+        usable.sort_by_key(|row| (self.is_far(row), slow.contains(&row.row), row.row));
         usable.truncate(needed);
         if usable.len() == needed { Ok(usable) } else { Err(self.insufficient()) }
     }
 
     fn insufficient(&self) -> GatewayError {
         let reasons = self.trouble.reasons.lock().unwrap_or_else(PoisonError::into_inner);
-        let present = self.place.placed.iter().filter(|row| self.usable_given(row, &reasons)).map(|row| row.row.0);
+        let present =
+            self.place.placed.iter().filter(|row| !reasons.contains_key(&row.row)).map(|row| row.row.0);
         GatewayError::InsufficientFragments {
             extent: self.place.id,
             needed: self.place.record.needed,
             present: present.collect(),
             unreadable: self.place.describe_missing(self.context, self.agents, &reasons),
         }
-    }
-
-    fn usable_given(&self, placed: &PlacedRow, reasons: &BTreeMap<Row, String>) -> bool {
-        let node = self.agents.node_of(placed.device);
-        let reachable = |node: &NodeName| self.agents.client(node).is_some() && !self.context.is_unreachable(node);
-        !reasons.contains_key(&placed.row) && node.is_some_and(reachable)
     }
 }
 

@@ -67,7 +67,9 @@ impl Stream for Download {
             None => {
                 self.rest = None;
                 let early = self.left() > 0;
-                Poll::Ready(early.then(|| Err(GatewayError::Internal("the answer was broken off".to_owned()))))
+                Poll::Ready(
+                    early.then(|| Err(GatewayError::Internal("the answer was broken off".to_owned()))),
+                )
             }
         }
     }
@@ -77,7 +79,11 @@ type Wanted = (BlobId, RingKeyNumber, Piece, Range<u64>);
 
 /// Begins to read a range of an object. What it gives was verified up to its first chunk, and enough rows of the extents
 /// that follow are on devices that are there.
-pub(crate) async fn open_stream(context: &Arc<Context>, blobs: &[Blob], range: Range<u64>) -> Result<Download> {
+pub(crate) async fn open_stream(
+    context: &Arc<Context>,
+    blobs: &[Blob],
+    range: Range<u64>,
+) -> Result<Download> {
     let pieces = pieces_of(blobs, &range);
     let length = range.end - range.start;
     let mut places = Places::default();
@@ -100,8 +106,16 @@ pub(crate) async fn open_stream(context: &Arc<Context>, blobs: &[Blob], range: R
 }
 
 /// All chunks, in order, planned as they are asked for.
-fn chunks(context: Arc<Context>, pieces: Vec<Wanted>, places: Places) -> impl Stream<Item = Result<PlannedChunk>> {
-    let plan = move |(mut places, mut pieces, mut ready): (Places, std::vec::IntoIter<Wanted>, Vec<PlannedChunk>)| {
+fn chunks(
+    context: Arc<Context>,
+    pieces: Vec<Wanted>,
+    places: Places,
+) -> impl Stream<Item = Result<PlannedChunk>> {
+    let plan = move |(mut places, mut pieces, mut ready): (
+        Places,
+        std::vec::IntoIter<Wanted>,
+        Vec<PlannedChunk>,
+    )| {
         let context = context.clone();
         async move {
             loop {

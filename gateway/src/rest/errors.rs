@@ -53,7 +53,8 @@ impl IntoResponse for RestError {
 }
 
 pub(super) async fn no_such_path(uri: Uri) -> Response {
-    let body = json!({"error": {"code": "NotFound", "message": format!("there is nothing at {}", uri.path())}});
+    let body =
+        json!({"error": {"code": "NotFound", "message": format!("there is nothing at {}", uri.path())}});
     (StatusCode::NOT_FOUND, Json(body)).into_response()
 }
 

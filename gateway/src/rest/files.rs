@@ -11,8 +11,8 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, RANGE,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, RANGE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use rand::Rng;
@@ -29,7 +29,8 @@ use crate::body::ByteStream;
 use crate::digests::Announced;
 use crate::error::GatewayError;
 use crate::objects::{
-    Condition, ListRequest, Listed, ObjectInfo, PutRequest, ReadConditions, Stored, TagList, Wanted, etag_text,
+    Condition, ListRequest, Listed, ObjectInfo, PutRequest, ReadConditions, Stored, TagList, Wanted,
+    etag_text,
 };
 use crate::read::BodyStream;
 
@@ -38,7 +39,8 @@ const PAGE: usize = 100;
 const PAGE_LIMIT: usize = 1000;
 const RECEIPT: HeaderName = HeaderName::from_static("x-diptych-receipt");
 /// Headers that are kept with a file and given back.
-const KEPT: [&str; 5] = ["content-type", "cache-control", "content-disposition", "content-encoding", "content-language"];
+const KEPT: [&str; 5] =
+    ["content-type", "cache-control", "content-disposition", "content-encoding", "content-language"];
 
 type Answer = Result<Response, RestError>;
 
@@ -124,7 +126,8 @@ pub(super) async fn list(
         let message = format!("limit is {limit}: 1 to {PAGE_LIMIT} are allowed");
         return Err(GatewayError::InvalidArgument(message).into());
     }
-    let request = ListRequest { prefix: page.prefix.unwrap_or_default(), delimiter: None, after: page.after, limit };
+    let request =
+        ListRequest { prefix: page.prefix.unwrap_or_default(), delimiter: None, after: page.after, limit };
     let listing = match state.objects.list(&namespace, bucket, &request).await {
         // Made on first use: until then it is empty.
         Err(GatewayError::NoSuchBucket(name)) if name == DEFAULT_BUCKET => Default::default(),
@@ -209,7 +212,9 @@ async fn store(
         ..PutRequest::default()
     };
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let stream = body.into_data_stream().map(|piece| piece.map_err(|error| GatewayError::BrokenBody(error.to_string())));
+    let stream = body
+        .into_data_stream()
+        .map(|piece| piece.map_err(|error| GatewayError::BrokenBody(error.to_string())));
     let stream: ByteStream = stream.boxed();
     state.objects.put(namespace, request, stream, length).await
 }
@@ -217,9 +222,7 @@ async fn store(
 fn written(status: StatusCode, bucket: &str, id: &str, stored: &Stored, headers: &HeaderMap) -> Response {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let receipt = &stored.receipt;
-    let rows = |rows: &crate::objects::SiteRows| {
-        json!({"site": rows.site.to_string(), "durable_rows": rows.durable, "rows": rows.of})
-    };
+    let rows = |rows: &crate::objects::SiteRows| json!({"site": rows.site.to_string(), "durable_rows": rows.durable, "rows": rows.of});
     let receipt_json = json!({
         "epoch": receipt.epoch.0,
         "sites": receipt.sites.iter().map(rows).collect::<Vec<_>>(),
@@ -290,7 +293,8 @@ pub(super) async fn describe(
     Query(target): Query<Where>,
     headers: HeaderMap,
 ) -> Answer {
-    let info = state.objects.head(&namespace, target.bucket(), &id).await.map_err(|error| no_file(error, &id))?;
+    let info =
+        state.objects.head(&namespace, target.bucket(), &id).await.map_err(|error| no_file(error, &id))?;
     conditions(&headers).check(&info.etag(), info.object.modified_ms)?;
     let mut answer = describing(&info);
     answer.insert(CONTENT_LENGTH, HeaderValue::from(info.object.size));
@@ -326,7 +330,8 @@ fn describing(info: &ObjectInfo) -> HeaderMap {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("private"));
     for (name, value) in &info.object.headers {
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value)) {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_str(value))
+        {
             headers.insert(name, value);
         }
     }

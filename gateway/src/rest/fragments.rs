@@ -75,7 +75,7 @@ pub(super) async fn show(
 }
 
 async fn fragments(state: &RestState, namespace: &str, bucket: &str, id: String) -> Result<FileFragments> {
-    let view = state.objects.context().catalog().view().await?;
+    let view = state.objects.context().view_for_client().await?;
     let named = state.objects.extents_of(view.as_ref(), namespace, bucket, &id)?;
     let mut seen = BTreeSet::new();
     let distinct = named.into_iter().filter(|extent| seen.insert(*extent));
@@ -85,7 +85,9 @@ async fn fragments(state: &RestState, namespace: &str, bucket: &str, id: String)
 
 fn rows_of(view: &dyn View, id: ExtentId) -> Result<ExtentFragments> {
     let raw = view.get(&keys::extent(id))?;
-    let record = Extent::decode(&raw.ok_or_else(|| GatewayError::Corrupt(format!("extent {id} is not in the catalog")))?)?;
+    let record = Extent::decode(
+        &raw.ok_or_else(|| GatewayError::Corrupt(format!("extent {id} is not in the catalog")))?,
+    )?;
     let mut rows = Vec::new();
     let mut expected_rows = 0;
     for (site, _, count) in &record.rows {
@@ -105,5 +107,12 @@ fn rows_of(view: &dyn View, id: ExtentId) -> Result<ExtentFragments> {
         }
     }
     let hash = hex::encode(record.hash);
-    Ok(ExtentFragments { extent: id, needed: record.needed, expected_rows, length: record.length, hash, rows })
+    Ok(ExtentFragments {
+        extent: id,
+        needed: record.needed,
+        expected_rows,
+        length: record.length,
+        hash,
+        rows,
+    })
 }

@@ -63,7 +63,9 @@ pub(crate) fn answer(objects: Objects, tokens: Vec<RestToken>, more: Option<Rout
         let router = router.clone();
         Box::pin(async move {
             let answered = router.oneshot(request.map(Body::new)).await;
-            answered.unwrap_or_else(|never| match never {}).map(|body| body.map_err(BoxError::from).boxed_unsync())
+            answered
+                .unwrap_or_else(|never| match never {})
+                .map(|body| body.map_err(BoxError::from).boxed_unsync())
         })
     })
 }

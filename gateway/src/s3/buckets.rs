@@ -12,7 +12,10 @@ use crate::objects::{ListRequest, Listed, Listing};
 const PAGE: i32 = 1000;
 
 impl S3Front {
-    pub(super) async fn list_buckets(&self, request: S3Request<ListBucketsInput>) -> S3Result<S3Response<ListBucketsOutput>> {
+    pub(super) async fn list_buckets(
+        &self,
+        request: S3Request<ListBucketsInput>,
+    ) -> S3Result<S3Response<ListBucketsOutput>> {
         let namespace = namespace(&request)?;
         let prefix = request.input.prefix.clone().unwrap_or_default();
         let found = self.objects.buckets(&namespace).await?;
@@ -24,21 +27,38 @@ impl S3Front {
         let buckets = found.into_iter().filter(|(name, _)| name.starts_with(&prefix)).map(bucket).collect();
         let owner = Owner { display_name: Some(namespace.clone()), id: Some(namespace) };
         let prefix = request.input.prefix;
-        Ok(S3Response::new(ListBucketsOutput { buckets: Some(buckets), continuation_token: None, owner: Some(owner), prefix }))
+        Ok(S3Response::new(ListBucketsOutput {
+            buckets: Some(buckets),
+            continuation_token: None,
+            owner: Some(owner),
+            prefix,
+        }))
     }
 
-    pub(super) async fn create_bucket(&self, request: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {
+    pub(super) async fn create_bucket(
+        &self,
+        request: S3Request<CreateBucketInput>,
+    ) -> S3Result<S3Response<CreateBucketOutput>> {
         let namespace = namespace(&request)?;
         self.objects.create_bucket(&namespace, &request.input.bucket).await?;
-        Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{}", request.input.bucket)), ..Default::default() }))
+        Ok(S3Response::new(CreateBucketOutput {
+            location: Some(format!("/{}", request.input.bucket)),
+            ..Default::default()
+        }))
     }
 
-    pub(super) async fn head_bucket(&self, request: S3Request<HeadBucketInput>) -> S3Result<S3Response<HeadBucketOutput>> {
+    pub(super) async fn head_bucket(
+        &self,
+        request: S3Request<HeadBucketInput>,
+    ) -> S3Result<S3Response<HeadBucketOutput>> {
         self.objects.bucket(&namespace(&request)?, &request.input.bucket).await?;
         Ok(S3Response::new(HeadBucketOutput::default()))
     }
 
-    pub(super) async fn delete_bucket(&self, request: S3Request<DeleteBucketInput>) -> S3Result<S3Response<DeleteBucketOutput>> {
+    pub(super) async fn delete_bucket(
+        &self,
+        request: S3Request<DeleteBucketInput>,
+    ) -> S3Result<S3Response<DeleteBucketOutput>> {
         self.objects.delete_bucket(&namespace(&request)?, &request.input.bucket).await?;
         Ok(S3Response::new(DeleteBucketOutput {}))
     }
@@ -59,7 +79,10 @@ impl S3Front {
         Ok(S3Response::new(GetBucketVersioningOutput::default()))
     }
 
-    pub(super) async fn list_objects(&self, request: S3Request<ListObjectsInput>) -> S3Result<S3Response<ListObjectsOutput>> {
+    pub(super) async fn list_objects(
+        &self,
+        request: S3Request<ListObjectsInput>,
+    ) -> S3Result<S3Response<ListObjectsOutput>> {
         let namespace = namespace(&request)?;
         let input = request.input;
         let encoding = Encoding::of(input.encoding_type.as_ref());
@@ -141,7 +164,9 @@ pub(super) fn max_keys(asked: Option<i32>) -> S3Result<i32> {
 /// A token is the last key, in hexadecimal: any key fits in XML and in a query then.
 fn read_token(token: &str) -> S3Result<String> {
     let key = hex::decode(token).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    key.ok_or_else(|| S3Error::with_message(S3ErrorCode::InvalidArgument, "the continuation token is not one of ours"))
+    key.ok_or_else(|| {
+        S3Error::with_message(S3ErrorCode::InvalidArgument, "the continuation token is not one of ours")
+    })
 }
 
 /// How keys are written in answers.
@@ -160,7 +185,11 @@ impl Encoding {
     }
 
     pub(super) fn encode(self, text: &str) -> String {
-        if self.url { percent_encoding::utf8_percent_encode(text, &PLAIN).to_string() } else { text.to_owned() }
+        if self.url {
+            percent_encoding::utf8_percent_encode(text, &PLAIN).to_string()
+        } else {
+            text.to_owned()
+        }
     }
 
     fn entries(self, listing: Listing, owner: Option<String>) -> (ObjectList, CommonPrefixList) {
@@ -175,7 +204,9 @@ impl Encoding {
                     e_tag: Some(convert::etag(&info.object.etag)),
                     last_modified: Some(convert::timestamp(info.object.modified_ms)),
                     storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
-                    owner: owner.clone().map(|name| Owner { display_name: Some(name.clone()), id: Some(name) }),
+                    owner: owner
+                        .clone()
+                        .map(|name| Owner { display_name: Some(name.clone()), id: Some(name) }),
                     ..Default::default()
                 }),
             }

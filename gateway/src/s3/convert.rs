@@ -66,7 +66,9 @@ fn broken(error: &(dyn std::error::Error + 'static)) -> GatewayError {
         };
     }
     if text.contains("SignatureMismatch") {
-        return GatewayError::AccessDenied("the signature of a chunk does not match; nothing was stored".to_owned());
+        return GatewayError::AccessDenied(
+            "the signature of a chunk does not match; nothing was stored".to_owned(),
+        );
     }
     GatewayError::BrokenBody(text)
 }
@@ -111,8 +113,14 @@ pub(super) fn late_sums(trailers: Option<TrailingHeaders>) -> Option<LateSums> {
 }
 
 /// Headers that are kept with an object.
-const KEPT: [&str; 6] =
-    ["content-type", "cache-control", "content-disposition", "content-encoding", "content-language", "expires"];
+const KEPT: [&str; 6] = [
+    "content-type",
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "expires",
+];
 /// Bytes of `x-amz-meta-*` that S3 allows.
 const METADATA_LIMIT: usize = 2048;
 

@@ -10,7 +10,10 @@ use crate::digests::{Algorithm, Sums};
 use crate::objects::{Condition, CopyRequest, ObjectInfo, PutRequest, ReadConditions, Wanted};
 
 impl S3Front {
-    pub(super) async fn put_object(&self, mut request: S3Request<PutObjectInput>) -> S3Result<S3Response<PutObjectOutput>> {
+    pub(super) async fn put_object(
+        &self,
+        mut request: S3Request<PutObjectInput>,
+    ) -> S3Result<S3Response<PutObjectOutput>> {
         let namespace = namespace(&request)?;
         let length = convert::length(&request.headers, request.input.content_length)
             .or_else(|| convert::remaining(request.input.body.as_ref()));
@@ -42,7 +45,10 @@ impl S3Front {
         Ok(S3Response::with_headers(output, convert::receipt_headers(&stored.receipt)))
     }
 
-    pub(super) async fn get_object(&self, request: S3Request<GetObjectInput>) -> S3Result<S3Response<GetObjectOutput>> {
+    pub(super) async fn get_object(
+        &self,
+        request: S3Request<GetObjectInput>,
+    ) -> S3Result<S3Response<GetObjectOutput>> {
         let namespace = namespace(&request)?;
         let input = request.input;
         refuse_version(input.version_id.as_ref())?;
@@ -57,9 +63,8 @@ impl S3Front {
         let info = &download.info;
         let size = info.object.size;
         let range = &download.range;
-        let content_range = download
-            .partial
-            .then(|| format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1)));
+        let content_range =
+            download.partial.then(|| format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1)));
         Ok(S3Response::new(GetObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             content_length: i64::try_from(range.end - range.start).ok(),
@@ -78,7 +83,10 @@ impl S3Front {
         }))
     }
 
-    pub(super) async fn head_object(&self, request: S3Request<HeadObjectInput>) -> S3Result<S3Response<HeadObjectOutput>> {
+    pub(super) async fn head_object(
+        &self,
+        request: S3Request<HeadObjectInput>,
+    ) -> S3Result<S3Response<HeadObjectOutput>> {
         let namespace = namespace(&request)?;
         let input = request.input;
         refuse_version(input.version_id.as_ref())?;
@@ -97,7 +105,8 @@ impl S3Front {
         Ok(S3Response::new(HeadObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             content_length: i64::try_from(range.end - range.start).ok(),
-            content_range: partial.then(|| format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1))),
+            content_range: partial
+                .then(|| format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1))),
             e_tag: Some(convert::etag(&info.object.etag)),
             last_modified: Some(convert::timestamp(info.object.modified_ms)),
             metadata: convert::metadata(&info),
@@ -220,7 +229,9 @@ fn refuse_version(version: Option<&String>) -> S3Result<()> {
     match version {
         None => Ok(()),
         Some(version) if version == "null" => Ok(()),
-        Some(_) => Err(S3Error::with_message(S3ErrorCode::NotImplemented, "older versions are not served yet")),
+        Some(_) => {
+            Err(S3Error::with_message(S3ErrorCode::NotImplemented, "older versions are not served yet"))
+        }
     }
 }
 

@@ -33,7 +33,10 @@ impl S3Front {
         }))
     }
 
-    pub(super) async fn upload_part(&self, mut request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
+    pub(super) async fn upload_part(
+        &self,
+        mut request: S3Request<UploadPartInput>,
+    ) -> S3Result<S3Response<UploadPartOutput>> {
         let namespace = namespace(&request)?;
         let length = convert::length(&request.headers, request.input.content_length)
             .or_else(|| convert::remaining(request.input.body.as_ref()));
@@ -65,7 +68,10 @@ impl S3Front {
         let range = match &input.copy_source_range {
             None => Wanted::All,
             Some(range) => Wanted::parse(range).ok_or_else(|| {
-                S3Error::with_message(S3ErrorCode::InvalidArgument, "x-amz-copy-source-range must be bytes=first-last")
+                S3Error::with_message(
+                    S3ErrorCode::InvalidArgument,
+                    "x-amz-copy-source-range must be bytes=first-last",
+                )
             })?,
         };
         let copy = CopyPart {
@@ -128,10 +134,15 @@ impl S3Front {
         Ok(S3Response::new(AbortMultipartUploadOutput::default()))
     }
 
-    pub(super) async fn list_parts(&self, request: S3Request<ListPartsInput>) -> S3Result<S3Response<ListPartsOutput>> {
+    pub(super) async fn list_parts(
+        &self,
+        request: S3Request<ListPartsInput>,
+    ) -> S3Result<S3Response<ListPartsOutput>> {
         let namespace = namespace(&request)?;
         let input = request.input;
-        let after = input.part_number_marker.map_or(Ok(0), |marker| u16::try_from(marker).map_err(|_| bad_number()))?;
+        let after = input
+            .part_number_marker
+            .map_or(Ok(0), |marker| u16::try_from(marker).map_err(|_| bad_number()))?;
         let max_parts = max_keys(input.max_parts)?;
         let target = (input.bucket.as_str(), input.key.as_str(), input.upload_id.as_str());
         let page = self.objects.parts(&namespace, target, after, max_parts as usize).await?;
@@ -166,7 +177,11 @@ impl S3Front {
         let max_uploads = max_keys(input.max_uploads)?;
         let list = UploadsRequest {
             prefix: input.prefix.clone().unwrap_or_default(),
-            after: input.key_marker.clone().filter(|key| !key.is_empty()).map(|key| (key, input.upload_id_marker.clone())),
+            after: input
+                .key_marker
+                .clone()
+                .filter(|key| !key.is_empty())
+                .map(|key| (key, input.upload_id_marker.clone())),
             limit: max_uploads as usize,
         };
         let page = self.objects.uploads(&namespace, &input.bucket, &list).await?;

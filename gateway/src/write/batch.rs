@@ -7,14 +7,16 @@ use std::sync::Arc;
 use diptych_core::ids::ExtentId;
 use diptych_core::keys;
 use diptych_core::lease::SubLease;
-use diptych_core::records::{Content, Etag, ExtentState, Position, VersionRef};
+use diptych_core::records::{Blob, Content, Etag, ExtentState, HeadBody, Position, VersionRef};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::sealing::Chunk;
 use super::sequence::write_extent;
 use super::tail::Description;
 use crate::authority::may_write;
-use crate::commit::{HeadChange, MAX_CHANGES, SharedExtent, commit_heads};
+use crate::commit::{
+    CommittedHead, HeadChange, MAX_CHANGES, SharedExtent, commit_heads, dead_marks, mark_dead,
+};
 use crate::context::Context;
 use crate::error::{GatewayError, Result};
 use crate::objects::NewObject;
@@ -151,10 +153,34 @@ async fn write(
         })
         .collect();
     let committed = commit_heads(context, &lease, &changes, Some(&shared)).await;
+    let unnamed = changes.iter().zip(&committed).filter(|(_, result)| was_refused(result));
+    let marks = unnamed.filter_map(|(change, _)| blobs_in(change)).flat_map(dead_marks).collect();
+    mark_dead(context, &lease, marks).await;
     let (extent, durable) = (extent.id, extent.placement.rows.len() as u8);
-    let done = |result: Result<crate::commit::CommittedHead>| {
+    let done = |result: Result<CommittedHead>| {
         let head = result?;
-        Ok(SmallDone { at: head.at, position: head.position, extent, durable, replaced: head.replaced.is_some() })
+        Ok(SmallDone {
+            at: head.at,
+            position: head.position,
+            extent,
+            durable,
+            replaced: head.replaced.is_some(),
+        })
     };
     Ok(committed.into_iter().map(done).collect())
+}
+
+/// Surely not committed. A mark on the blob of an unknown outcome could free bytes that a head names.
+fn was_refused(result: &Result<CommittedHead>) -> bool {
+    matches!(result, Err(error) if error.status().is_client_error())
+}
+
+fn blobs_in(change: &HeadChange) -> Option<&[Blob]> {
+    match &change.body {
+        HeadBody::Object(object) => match &object.content {
+            Content::Inline(blobs) => Some(blobs),
+            Content::Paged { .. } => None,
+        },
+        HeadBody::Marker | HeadBody::Tombstone => None,
+    }
 }

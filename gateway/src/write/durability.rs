@@ -39,7 +39,9 @@ pub(crate) fn check(rows: &[DurableRow], needed: u8, survive: Survive, down: Dow
     let devices = survive.devices.saturating_sub(down.devices + down.nodes) as usize;
     let left = left_after(rows.iter().map(|row| row.device), devices);
     if left < needed {
-        return Err(format!("the loss of {devices} more devices would leave {left} rows, {needed} are needed"));
+        return Err(format!(
+            "the loss of {devices} more devices would leave {left} rows, {needed} are needed"
+        ));
     }
     Ok(())
 }
@@ -64,7 +66,10 @@ mod tests {
     fn rows(devices_by_node: &[&[u32]]) -> Vec<DurableRow> {
         let node = |index: usize| format!("n{index}").parse().expect("a name");
         let of = |(index, devices): (usize, &&[u32])| {
-            devices.iter().map(move |&device| DurableRow { device: DeviceId(device), node: node(index) }).collect::<Vec<_>>()
+            devices
+                .iter()
+                .map(move |&device| DurableRow { device: DeviceId(device), node: node(index) })
+                .collect::<Vec<_>>()
         };
         devices_by_node.iter().enumerate().flat_map(of).collect()
     }
@@ -76,7 +81,8 @@ mod tests {
 
     #[test]
     fn one_missing_row_is_too_much_while_all_nodes_are_up() {
-        let error = check(&rows(&[&[1, 2], &[3, 4], &[5]]), 4, SURVIVE, Down::default()).expect_err("three are left");
+        let error =
+            check(&rows(&[&[1, 2], &[3, 4], &[5]]), 4, SURVIVE, Down::default()).expect_err("three are left");
         assert_eq!(error, "the loss of 1 more nodes would leave 3 rows, 4 are needed");
     }
 

@@ -67,12 +67,30 @@ enum LanePiece {
 
 impl RowWriter {
     /// `reserve`: the most bytes that a row can get.
-    pub(crate) fn new(context: Arc<Context>, lease: SubLease, extent: ExtentId, coding: (u8, Vec<Row>), reserve: u32) -> Self {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        lease: SubLease,
+        extent: ExtentId,
+        coding: (u8, Vec<Row>),
+        reserve: u32,
+    ) -> Self {
         let born = context.clock().tick(Hlc(0));
         let agents = context.agents();
         let (needed, rows) = coding;
         let held = rows.iter().map(|_| Vec::new()).collect();
-        Self { context, lease, agents, extent, born, needed, rows, reserve, held, held_bytes: 0, lanes: Vec::new() }
+        Self {
+            context,
+            lease,
+            agents,
+            extent,
+            born,
+            needed,
+            rows,
+            reserve,
+            held,
+            held_bytes: 0,
+            lanes: Vec::new(),
+        }
     }
 
     /// When the extent was born.
@@ -97,17 +115,31 @@ impl RowWriter {
 
     async fn send(&self, shards: &[Bytes]) -> Result<()> {
         let sends = self.lanes.iter().map(|lane| {
-            let piece = lane.rows.iter().enumerate().map(|(at, (index, ..))| (at as u16, shards[*index].clone())).collect();
+            let piece = lane
+                .rows
+                .iter()
+                .enumerate()
+                .map(|(at, (index, ..))| (at as u16, shards[*index].clone()))
+                .collect();
             // A lane that has failed takes nothing more; its rows are missing at the end.
             lane.pieces.send(LanePiece::Append(piece))
         });
         let taken = join_all(sends).await;
-        let alive: usize =
-            self.lanes.iter().zip(&taken).filter(|(_, taken)| taken.is_ok()).map(|(lane, _)| lane.rows.len()).sum();
+        let alive: usize = self
+            .lanes
+            .iter()
+            .zip(&taken)
+            .filter(|(_, taken)| taken.is_ok())
+            .map(|(lane, _)| lane.rows.len())
+            .sum();
         if alive >= usize::from(self.needed) {
             return Ok(());
         }
-        Err(GatewayError::NotDurable { durable: alive, wanted: self.rows.len(), reason: "nodes failed meanwhile".to_owned() })
+        Err(GatewayError::NotDurable {
+            durable: alive,
+            wanted: self.rows.len(),
+            reason: "nodes failed meanwhile".to_owned(),
+        })
     }
 
     /// Begins the rows on their nodes; what can't begin there is begun once on another device.
@@ -116,12 +148,22 @@ impl RowWriter {
         let (mut lanes, failed) = self.begin(&placed).await;
         if !failed.is_empty() {
             let map = without(self.agents.map(), &failed);
-            let staying: Vec<(Row, DeviceId)> =
-                lanes.iter().flat_map(|lane| lane.rows.iter().map(|(_, row, device)| (*row, *device))).collect();
-            let missing: Vec<Row> =
-                self.rows.iter().copied().filter(|row| !staying.iter().any(|(there, _)| there == row)).collect();
+            let staying: Vec<(Row, DeviceId)> = lanes
+                .iter()
+                .flat_map(|lane| lane.rows.iter().map(|(_, row, device)| (*row, *device)))
+                .collect();
+            let missing: Vec<Row> = self
+                .rows
+                .iter()
+                .copied()
+                .filter(|row| !staying.iter().any(|(there, _)| there == row))
+                .collect();
             if let Ok(placed) = self.place(&map, &staying, &missing) {
-                self.context.metrics().rows_written.with_label_values(&["elsewhere"]).inc_by(missing.len() as u64);
+                self.context
+                    .metrics()
+                    .rows_written
+                    .with_label_values(&["elsewhere"])
+                    .inc_by(missing.len() as u64);
                 lanes.extend(self.begin(&placed).await.0);
             }
         }
@@ -135,7 +177,12 @@ impl RowWriter {
         Ok(())
     }
 
-    fn place(&self, map: &PlacementMap, staying: &[(Row, DeviceId)], rows: &[Row]) -> Result<Vec<(Row, DeviceId)>> {
+    fn place(
+        &self,
+        map: &PlacementMap,
+        staying: &[(Row, DeviceId)],
+        rows: &[Row],
+    ) -> Result<Vec<(Row, DeviceId)>> {
         let placed = placement::replace(map, self.extent, staying, rows);
         let refused = |error: placement::PlaceError| GatewayError::NotDurable {
             durable: 0,
@@ -157,7 +204,11 @@ impl RowWriter {
         (lanes, failures)
     }
 
-    async fn begin_on(&self, node: NodeName, rows: Vec<(usize, Row, DeviceId)>) -> (Option<Lane>, Vec<Failure>) {
+    async fn begin_on(
+        &self,
+        node: NodeName,
+        rows: Vec<(usize, Row, DeviceId)>,
+    ) -> (Option<Lane>, Vec<Failure>) {
         let Some(client) = self.agents.client(&node) else { return (None, vec![Failure::Node(node)]) };
         let begin = Begin {
             stamp: stamp_of(&self.lease),
@@ -167,7 +218,10 @@ impl RowWriter {
             kind: ExtentKind::Data,
             birth_epoch: self.lease.epoch,
             birth_hlc: self.born,
-            rows: rows.iter().map(|&(_, row, device)| BeginRow { device, row, reserve: self.reserve }).collect(),
+            rows: rows
+                .iter()
+                .map(|&(_, row, device)| BeginRow { device, row, reserve: self.reserve })
+                .collect(),
         };
         match tokio::time::timeout(2 * ELSEWHERE_AFTER, client.begin(&begin)).await {
             Ok(Ok((stream, begun))) => {
@@ -183,6 +237,7 @@ impl RowWriter {
                 (Some(Lane::spawn(node, rows, at, stream)), failed)
             }
             Ok(Err(error)) => {
+                self.context.note(&node, &error);
                 self.failed(&node, &error);
                 (None, vec![Failure::Node(node)])
             }
@@ -230,7 +285,9 @@ impl RowWriter {
     fn enough(&self, placed: &[PlacedRow]) -> Result<()> {
         let rows: Vec<DurableRow> = placed
             .iter()
-            .filter_map(|row| Some(DurableRow { device: row.device, node: self.agents.node_of(row.device)?.clone() }))
+            .filter_map(|row| {
+                Some(DurableRow { device: row.device, node: self.agents.node_of(row.device)?.clone() })
+            })
             .collect();
         let down = self.down();
         durability::check(&rows, self.needed, self.context.survive(), down).map_err(|reason| {
@@ -271,9 +328,7 @@ impl RowWriter {
     }
 
     fn note(&self, node: &NodeName, row: Row, error: &CallError) {
-        if error.is_absence() {
-            self.context.note_unreachable(node);
-        }
+        self.context.note(node, error);
         tracing::warn!(%node, %row, extent = %self.extent, %error, "a row did not become durable");
     }
 
@@ -287,7 +342,11 @@ impl RowWriter {
             let map = without(self.agents.map(), &failures);
             let staying: Vec<(Row, DeviceId)> = durable.iter().map(|row| (row.row, row.device)).collect();
             if let Ok(placed) = self.place(&map, &staying, &missing) {
-                self.context.metrics().rows_written.with_label_values(&["elsewhere"]).inc_by(missing.len() as u64);
+                self.context
+                    .metrics()
+                    .rows_written
+                    .with_label_values(&["elsewhere"])
+                    .inc_by(missing.len() as u64);
                 durable.extend(self.write_to(&placed, length, hash, 5 * ELSEWHERE_AFTER).await.0);
             }
         }
@@ -304,7 +363,8 @@ impl RowWriter {
     ) -> (Vec<PlacedRow>, Vec<Failure>) {
         let mut calls = Vec::new();
         for (node, rows) in self.by_node(placed) {
-            let row_bytes = self.held.first().map_or(1, |row| row.iter().map(Bytes::len).sum::<usize>()).max(1);
+            let row_bytes =
+                self.held.first().map_or(1, |row| row.iter().map(Bytes::len).sum::<usize>()).max(1);
             for some in rows.chunks((FRAME_BYTES / row_bytes).max(1)) {
                 calls.push(self.write_on(node.clone(), some.to_vec(), length, hash, limit));
             }
@@ -349,9 +409,7 @@ impl RowWriter {
             Ok((answers, _)) if answers.len() == rows.len() => answers,
             Ok(_) => return (Vec::new(), vec![Failure::Node(node)]),
             Err(error) => {
-                if error.is_absence() {
-                    self.context.note_unreachable(&node);
-                }
+                self.context.note(&node, &error);
                 self.failed(&node, &error);
                 return (Vec::new(), vec![Failure::Node(node)]);
             }
@@ -374,7 +432,12 @@ impl RowWriter {
 
 impl Lane {
     /// `at` are the indices by which the stream knows the rows.
-    fn spawn(node: NodeName, rows: Vec<(usize, Row, DeviceId)>, at: Vec<usize>, mut stream: RowStream) -> Self {
+    fn spawn(
+        node: NodeName,
+        rows: Vec<(usize, Row, DeviceId)>,
+        at: Vec<usize>,
+        mut stream: RowStream,
+    ) -> Self {
         let (pieces, mut incoming) = mpsc::channel::<LanePiece>(1);
         let task = tokio::spawn(async move {
             let all = |error: CallError, count: usize| vec![Err(error); count];
@@ -395,7 +458,9 @@ impl Lane {
                 match tokio::time::timeout(STALLED_AFTER, step).await {
                     Ok(Ok(Some(open))) => stream = open,
                     Ok(Ok(None)) => break,
-                    Ok(Err(Ended::Sealed(rows))) => return rows.into_iter().map(|row| row.map_err(CallError::Agent)).collect(),
+                    Ok(Err(Ended::Sealed(rows))) => {
+                        return rows.into_iter().map(|row| row.map_err(CallError::Agent)).collect();
+                    }
                     Ok(Err(Ended::Failed(error))) => return all(error, at.len()),
                     Err(_) => return all(CallError::Agent(AgentError::Busy), at.len()),
                 }
@@ -405,12 +470,17 @@ impl Lane {
         Self { rows, node, pieces, task }
     }
 
-    async fn seal(self, length: u32, hash: [u8; 32]) -> (NodeName, Vec<(Row, DeviceId, Result<InstanceId, CallError>)>) {
+    async fn seal(
+        self,
+        length: u32,
+        hash: [u8; 32],
+    ) -> (NodeName, Vec<(Row, DeviceId, Result<InstanceId, CallError>)>) {
         // If the lane has failed, its task's answer says how.
         let _: Result<(), _> = self.pieces.send(LanePiece::Seal { length, hash }).await;
         let lost = |_| vec![Err(CallError::Agent(AgentError::ShuttingDown)); self.rows.len()];
         let instances = self.task.await.unwrap_or_else(lost);
-        let rows = self.rows.into_iter().zip(instances).map(|((_, row, device), instance)| (row, device, instance));
+        let rows =
+            self.rows.into_iter().zip(instances).map(|((_, row, device), instance)| (row, device, instance));
         (self.node, rows.collect())
     }
 }

@@ -77,7 +77,11 @@ pub(crate) struct Prepared {
 }
 
 /// Seals a body of one chunk.
-pub(crate) async fn prepare_small(context: &Context, plain: BytesMut, announced: &Announced) -> Result<Prepared> {
+pub(crate) async fn prepare_small(
+    context: &Context,
+    plain: BytesMut,
+    announced: &Announced,
+) -> Result<Prepared> {
     let mut sealer = BlobSealer::new(context, announced);
     on_cpu(plain.len(), move || {
         let chunk = sealer.seal(&plain, true)?;
@@ -87,11 +91,15 @@ pub(crate) async fn prepare_small(context: &Context, plain: BytesMut, announced:
 }
 
 /// Runs work on `bytes` bytes off the reactor, unless it is little.
-pub(crate) async fn on_cpu<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+pub(crate) async fn on_cpu<T: Send + 'static>(
+    bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
     if bytes <= INLINE {
         return Ok(work());
     }
-    let stopped = |error: tokio::task::JoinError| GatewayError::Internal(format!("work was stopped: {error}"));
+    let stopped =
+        |error: tokio::task::JoinError| GatewayError::Internal(format!("work was stopped: {error}"));
     tokio::task::spawn_blocking(work).await.map_err(stopped)
 }
 

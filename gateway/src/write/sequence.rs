@@ -169,7 +169,11 @@ pub(crate) async fn write_extent(
     let mut blobs = Vec::with_capacity(chunks.len());
     for chunk in chunks {
         let offset = open.coder.length() as u32;
-        blobs.push(Blob { id: chunk.blob, ring_key: chunk.ring_key, pieces: vec![first_piece(id, offset, chunk)] });
+        blobs.push(Blob {
+            id: chunk.blob,
+            ring_key: chunk.ring_key,
+            pieces: vec![first_piece(id, offset, chunk)],
+        });
         open.payload += chunk.sealed.len;
         Run::add(&mut open.runs, offset, chunk);
         open = code(open, chunk.bytes.clone()).await?;

@@ -9,7 +9,7 @@ use diptych_core::records::{Blob, Content, Extent, ExtentState, Layout, Placemen
 
 use super::sealing::Chunk;
 use super::sequence::first_piece;
-use crate::commit::{commit_plain, commit_many};
+use crate::commit::{commit_many, commit_plain};
 use crate::context::Context;
 use crate::error::{GatewayError, Result};
 use crate::objects::NewObject;
@@ -117,7 +117,12 @@ impl Written {
     }
 
     /// Enters an extent as open: the upload goes on.
-    pub(crate) async fn enter_open(&mut self, context: &Context, lease: &SubLease, extent: WrittenExtent) -> Result<()> {
+    pub(crate) async fn enter_open(
+        &mut self,
+        context: &Context,
+        lease: &SubLease,
+        extent: WrittenExtent,
+    ) -> Result<()> {
         let state = ExtentState::Open(self.owner);
         let record = extent.encoded(state);
         let key = keys::extent(extent.id);
@@ -156,7 +161,8 @@ impl Written {
         let references: usize = self.blobs.iter().map(|blob| blob.pieces.len()).sum();
         let changes = self.extents.iter().map(|extent| extent.entering(context, ExtentState::Live));
         if references <= INLINE_REFERENCES && self.extents.len() <= INLINE_REFERENCES {
-            let (guards, writes): (Vec<_>, Vec<_>) = changes.map(|change| (change.guards, change.writes)).unzip();
+            let (guards, writes): (Vec<_>, Vec<_>) =
+                changes.map(|change| (change.guards, change.writes)).unzip();
             let flat = (guards.into_iter().flatten().collect(), writes.into_iter().flatten().collect());
             return Ok((Content::Inline(self.blobs.clone()), flat.0, flat.1));
         }
@@ -177,7 +183,9 @@ impl Written {
             changes.push(Change::blind(vec![Write::Put(key.clone(), value.clone())]));
             values.push((key, value));
         }
-        let landed = |view: &dyn View, index: usize| Ok(view.get(&values[index].0)?.as_ref() == Some(&values[index].1));
+        let landed = |view: &dyn View, index: usize| {
+            Ok(view.get(&values[index].0)?.as_ref() == Some(&values[index].1))
+        };
         if !commit_many(context, lease, changes, landed).await? {
             return Err(GatewayError::Internal("a page of references was not written".to_owned()));
         }

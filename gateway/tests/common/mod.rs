@@ -1,5 +1,5 @@
 //! A whole site in one process: a catalog on disk, three node-agents with two devices each, a gateway.
-#![allow(dead_code, missing_docs, reason = "each test file uses some of it")]
+#![allow(dead_code, missing_docs, unreachable_pub, reason = "each test file uses some of it")]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -53,7 +53,13 @@ pub struct TestSite {
     folder: TempDir,
 }
 
-fn credentials(authority: &Authority, cluster: ClusterId, site: &SiteName, role: Role, name: &str) -> Credentials {
+fn credentials(
+    authority: &Authority,
+    cluster: ClusterId,
+    site: &SiteName,
+    role: Role,
+    name: &str,
+) -> Credentials {
     let identity = Identity { cluster, site: site.clone(), role, name: name.to_owned() };
     let issued = authority.issue(&Request::new(identity, Duration::from_secs(3600))).expect("a certificate");
     Credentials::new(&issued).expect("credentials")
@@ -69,6 +75,8 @@ impl TestSite {
     }
 
     pub async fn start_with(limits: Limits) -> Self {
+        // Whichever test comes first sets it for all.
+        let _: Result<(), _> = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = tempfile::tempdir().expect("a folder");
         let cluster = ClusterId([7; 16]);
         let site: SiteName = "east".parse().expect("a name");
@@ -80,7 +88,9 @@ impl TestSite {
         let stamp = diptych_core::ids::Stamp { epoch: SingleSite::EPOCH, keeper: KeeperNumber(1) };
         let mut nodes = Vec::new();
         for number in 0..NODES {
-            nodes.push(TestNode::start(&authority, cluster, &site, number, folder.path().to_path_buf(), &dial).await);
+            nodes.push(
+                TestNode::start(&authority, cluster, &site, number, folder.path().to_path_buf(), &dial).await,
+            );
         }
         for node in &nodes {
             node.client.raise(stamp).await.expect("the agent hears its epoch");
@@ -103,8 +113,15 @@ impl TestSite {
         };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let token = RestToken { token: TOKEN.to_owned().into(), namespace: "default".to_owned() };
-        let options =
-            GatewayOptions { s3: any, rest: any, tls: None, tokens: vec![token], limits, forwarder: None, more: None };
+        let options = GatewayOptions {
+            s3: any,
+            rest: any,
+            tls: None,
+            tokens: vec![token],
+            limits,
+            forwarder: None,
+            more: None,
+        };
         let gateway = Gateway::start(options, given).await.expect("a gateway");
         let http = reqwest::Client::new();
         Self { site, catalog, gateway: Some(gateway), nodes, http, stamp, folder }
@@ -124,8 +141,9 @@ impl TestSite {
     }
 
     pub async fn post(&self, id: &str, bytes: impl Into<Bytes>) -> reqwest::Response {
-        let url = self.rest("/api/v1/files");
-        let request = self.http.post(url).query(&[("id", id)]).bearer_auth(TOKEN).body(bytes.into());
+        let id = percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC);
+        let url = self.rest(&format!("/api/v1/files?id={id}"));
+        let request = self.http.post(url).bearer_auth(TOKEN).body(bytes.into());
         request.send().await.expect("an answer")
     }
 
@@ -144,7 +162,9 @@ impl TestSite {
         let page = view.scan(&keys::placements(&self.site), 10_000).expect("it reads");
         page.entries
             .iter()
-            .map(|(key, raw)| (keys::extent_of(key).expect("an extent"), Placement::decode(raw).expect("a placement")))
+            .map(|(key, raw)| {
+                (keys::extent_of(key).expect("an extent"), Placement::decode(raw).expect("a placement"))
+            })
             .collect()
     }
 
@@ -158,7 +178,8 @@ impl TestSite {
     pub async fn lose_rows(&self, extent: ExtentId, placement: &Placement, rows: &[u8]) {
         for placed in placement.rows.iter().filter(|placed| rows.contains(&placed.row.0)) {
             let node = &self.nodes[(placed.device.0 / DEVICES) as usize];
-            let at = RowAt { device: placed.device, extent, row: placed.row, instance: Some(placed.instance) };
+            let at =
+                RowAt { device: placed.device, extent, row: placed.row, instance: Some(placed.instance) };
             let deleted = node.client.delete(self.stamp, vec![at]).await.expect("an answer");
             assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
         }
@@ -166,7 +187,8 @@ impl TestSite {
 
     pub async fn put_keys(&self, writes: Vec<(Key, Bytes)>) {
         let writes = writes.into_iter().map(|(key, value)| Write::Put(key, value)).collect();
-        let committed = self.catalog.commit(Batch::one(None, Change::blind(writes))).await.expect("it commits");
+        let committed =
+            self.catalog.commit(Batch::one(None, Change::blind(writes))).await.expect("it commits");
         assert!(committed.all_applied());
     }
 
@@ -199,9 +221,14 @@ impl TestNode {
         let socket = folder.join(format!("{name}.sock"));
         let mut options = AgentOptions::new(own, (0..DEVICES).map(device).collect());
         options.socket = Some(socket.clone());
-        let endpoint =
-            Endpoint { site: site.clone(), node: name.clone(), address: "127.0.0.1:9".to_owned(), socket: Some(socket) };
-        let client = AgentClient::new(endpoint, &dial.credentials, dial.options.clone()).expect("a client");
+        let endpoint = Endpoint {
+            site: site.clone(),
+            node: name.clone(),
+            address: "127.0.0.1:9".to_owned(),
+            socket: Some(socket),
+        };
+        let operator = credentials(authority, cluster, site, Role::Operator, "o0");
+        let client = AgentClient::new(endpoint, &operator, dial.options.clone()).expect("a client");
         let mut node = Self { name, client, options, running: None };
         node.run().await;
         node
@@ -231,7 +258,11 @@ pub fn map(nodes: &[TestNode]) -> PlacementMap {
             .options
             .devices
             .iter()
-            .map(|device| MapDevice { id: device.device.expect("numbered"), weight: 1, state: MapDeviceState::Live })
+            .map(|device| MapDevice {
+                id: device.device.expect("numbered"),
+                weight: 1,
+                state: MapDeviceState::Live,
+            })
             .collect(),
     };
     PlacementMap { generation: Generation(1), nodes: nodes.iter().map(node).collect() }

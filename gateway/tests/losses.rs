@@ -1,0 +1,142 @@
+//! Rows that are missing: other rows serve, or an error says what is missing; wrong bytes never.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{TestSite, map, noise};
+use diptych_core::ids::Generation;
+use diptych_core::keys;
+use diptych_core::placement::NodeState;
+use diptych_core::records::Record;
+use reqwest::StatusCode;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+const MIB: usize = 1 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_any_two_rows_gone_a_file_still_reads_and_with_three_it_says_what_is_missing() {
+    let site = TestSite::start().await;
+    let plain = noise(3 * MIB + 99, 5);
+    assert_eq!(site.post("file", plain.clone()).await.status(), StatusCode::CREATED);
+    let placements = site.placements().await;
+    let (extent, placement) = placements.first().expect("one extent");
+    for rows in [&[0_u8, 5][..], &[1]] {
+        site.lose_rows(*extent, placement, rows).await;
+        if rows.len() == 2 {
+            let read = site.get("file").await;
+            assert_eq!(read.status(), StatusCode::OK);
+            assert!(read.bytes().await.expect("a body") == plain, "it differs");
+            let range = site.range("file", MIB - 3, 2 * MIB).await.bytes().await.expect("a body");
+            assert!(range == plain[MIB - 3..=2 * MIB], "a range differs");
+        }
+    }
+    let refused = site.get("file").await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.headers().contains_key("retry-after"));
+    let error: Value = refused.json().await.expect("JSON");
+    assert_eq!(error["error"]["code"], "InsufficientFragments");
+    assert_eq!(error["error"]["needed"], 4);
+    assert_eq!(error["error"]["present"], serde_json::json!([2, 3, 4]));
+    let missing = error["error"]["missing"].as_str().expect("text");
+    for row in ["row 0 on ", "row 1 on ", "row 5 on "] {
+        assert!(missing.contains(row), "{missing}");
+    }
+    let metrics =
+        site.http.get(site.rest("/metrics")).send().await.expect("an answer").text().await.expect("text");
+    assert!(
+        metrics
+            .lines()
+            .any(|line| line.starts_with("diptych_gateway_degraded_reads_total") && !line.ends_with(" 0"))
+    );
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_node_is_down_files_are_read_and_written_and_its_rows_lie_on_the_others() {
+    let mut site = TestSite::start().await;
+    let before = noise(2 * MIB, 1);
+    assert_eq!(site.post("before", before.clone()).await.status(), StatusCode::CREATED);
+    site.nodes[1].stop().await;
+    let read = site.get("before").await;
+    assert_eq!(read.status(), StatusCode::OK);
+    assert!(read.bytes().await.expect("a body") == before);
+    for (id, size) in [("small", 100), ("middle", 2 * MIB), ("large", 9 * MIB)] {
+        let plain = noise(size, 7);
+        let answer = site.post(id, plain.clone()).await;
+        let status = answer.status();
+        assert_eq!(status, StatusCode::CREATED, "{id}: {}", answer.text().await.expect("text"));
+        assert!(site.get(id).await.bytes().await.expect("a body") == plain, "{id} differs");
+    }
+    let lost = [2, 3];
+    for (_, placement) in site.placements().await.iter().skip(1) {
+        assert!(placement.rows.len() >= 4);
+    }
+    let on_lost =
+        |rows: &diptych_core::records::Placement| rows.rows.iter().any(|row| lost.contains(&row.device.0));
+    let with_lost = site.placements().await.iter().filter(|(_, rows)| on_lost(rows)).count();
+    assert_eq!(with_lost, 1, "only what was written before has rows on the node that is down");
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_that_no_node_takes_are_refused_and_store_nothing() {
+    let mut site = TestSite::start().await;
+    for node in &mut site.nodes {
+        node.stop().await;
+    }
+    for size in [1000, 5 * MIB] {
+        let answer = site.post("file", noise(size, 3)).await;
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let error: Value = answer.json().await.expect("JSON");
+        assert_eq!(error["error"]["code"], "NotDurable", "{error}");
+    }
+    assert_eq!(site.count(b"h/").await + site.count(b"x/").await, 0);
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_placement_map_is_taken_into_use_without_a_restart() {
+    let site = TestSite::start().await;
+    let mut new = map(&site.nodes);
+    new.generation = Generation(2);
+    new.nodes[2].state = NodeState::Draining;
+    site.put_keys(vec![(keys::map(&site.site), new.encode().into())]).await;
+    common::eventually("the map is taken", async || {
+        site.gateway().context().agents().generation() == Generation(2)
+    })
+    .await;
+    assert_eq!(
+        site.post("file", noise(1000, 3)).await.status(),
+        StatusCode::SERVICE_UNAVAILABLE,
+        "four devices, no node to lose"
+    );
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_shorter_than_its_length_stores_nothing_and_says_so() {
+    let site = TestSite::start().await;
+    for (length, sent) in [(1000_usize, 400_usize), (3 * MIB, 2 * MIB)] {
+        let mut stream = tokio::net::TcpStream::connect(site.gateway().rest()).await.expect("a connection");
+        let head = format!(
+            "POST /api/v1/files?id=short HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-length: {length}\r\n\r\n",
+            common::TOKEN
+        );
+        stream.write_all(head.as_bytes()).await.expect("sent");
+        stream.write_all(&noise(sent, 1)).await.expect("sent");
+        stream.shutdown().await.expect("the end");
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
+        read.expect("in time").expect("an end");
+        let answer = String::from_utf8_lossy(&answer);
+        if !answer.is_empty() {
+            assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+            assert!(answer.contains("IncompleteBody"), "{answer}");
+        }
+        assert_eq!(site.get("short").await.status(), StatusCode::NOT_FOUND);
+    }
+    assert_eq!(site.count(b"h/").await, 0);
+    site.stop().await;
+}
