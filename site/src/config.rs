@@ -31,6 +31,9 @@ pub struct AgentConfig {
     pub node: NodeName,
     /// Frames over mTLS.
     pub listen: SocketAddr,
+    /// Probes over plain HTTP; none without.
+    #[serde(default)]
+    pub health: Option<SocketAddr>,
     /// Frames for processes of the same node.
     pub socket: PathBuf,
     /// Who it is.

@@ -94,6 +94,7 @@ impl Maker<'_> {
             site,
             node: node.name.clone(),
             listen: node.address,
+            health: None,
             socket: node.socket.clone(),
             devices: node.devices.clone(),
         };

@@ -17,6 +17,7 @@ pub async fn run(file: &ConfigFile) -> Result<()> {
     let devices = devices.map(|device| DeviceOption { path: device.path, device: Some(device.id), capacity: None });
     let mut options = AgentOptions::new(credentials(&config.identity)?, devices.collect());
     options.listen = Some(config.listen);
+    options.health = config.health;
     options.socket = Some(config.socket);
     let shutdown = CancellationToken::new();
     let ends = shutdown.clone();
