@@ -86,8 +86,10 @@ pub struct SiteConfig {
     pub preferred: SiteName,
     /// The catalog's file.
     pub catalog: PathBuf,
-    /// Who it is.
+    /// Who its gateway is.
     pub identity: IdentityFiles,
+    /// Who its keeper is: agents take commands about placement from an operator only.
+    pub keeper_identity: IdentityFiles,
     /// The cluster key, base64.
     pub cluster_key: PathBuf,
     /// S3 listener.

@@ -104,6 +104,7 @@ impl Maker<'_> {
     fn site(&self, name: &str, site: &SitePlan) -> Result<Job> {
         let site_name: SiteName = name.parse()?;
         let identity = self.identity(&site_name, Role::Gateway, name, vec![site.address])?;
+        let keeper_identity = self.identity(&site_name, Role::Operator, &format!("{name}-keeper"), vec![])?;
         let other = self.plan.sites.iter().find(|(other, _)| *other != name);
         let two = other.is_some();
         let nodes_survived = u8::from(site.nodes.len() > 1);
@@ -113,6 +114,7 @@ impl Maker<'_> {
             catalog: self.data_dir.join(name).join("catalog.redb"),
             public_tls: self.plan.tls.then(|| identity.clone()),
             identity,
+            keeper_identity,
             cluster_key: self.cluster_key.clone(),
             s3: site.s3,
             rest: site.rest,

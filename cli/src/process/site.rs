@@ -85,7 +85,7 @@ async fn serve(config: SiteConfig) -> Result<()> {
     let (keeper, handle) = Keeper::begin(parts).await?;
     let authority = Arc::new(KeeperAuthority::new(handle.clone()));
     let standing = standing(&handle);
-    let agents = Arc::new(Agents::new(config.site.clone(), own.clone()));
+    let agents = Arc::new(Agents::new(config.site.clone(), credentials(&config.keeper_identity)?));
     let nodes = NodeWatch::begin(
         Arc::clone(&catalog),
         Arc::clone(&agents),
