@@ -282,6 +282,14 @@ impl Index {
         Ok(found)
     }
 
+    /// Takes a record out of quarantine, durably.
+    pub(crate) fn release(&self, key: &InventoryKey, at: LogPosition) -> Result<(), StoreError> {
+        let mut transaction = self.database.begin_write().map_err(failed)?;
+        transaction.set_quick_repair(true);
+        tables::release(&transaction, key, at).map_err(failed)?;
+        transaction.commit().map_err(failed)
+    }
+
     /// Where the scrub stands.
     pub(crate) fn scrub(&self) -> Result<ScrubState, StoreError> {
         let transaction = self.database.begin_read().map_err(failed)?;

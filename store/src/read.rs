@@ -123,21 +123,31 @@ impl Reader<'_> {
         self.health.check()?;
         let not_found = StoreError::NotFound { extent, row };
         let Some((key, location)) = self.index.find(extent, row, instance)? else { return Err(not_found) };
-        if location.quarantined {
-            let reason = self.index.finding(&key)?;
-            return Err(StoreError::Rotten { extent, row, instance: key.instance, reason });
-        }
+        let doubted = location.quarantined;
         // Deleted and its segment unlinked since the index was asked: gone is gone.
         let Some(segment) = self.log.segment(location.at.segment) else { return Err(not_found) };
-        if from_disk {
+        if from_disk || doubted {
             // What is in the index was synced, so its pages are clean and the kernel lets go of them.
             let dropped = segment.file.drop_cache(location.at.offset, location.record_bytes);
             dropped.map_err(|error| StoreError::io_at("reading", &segment.path, &self.log.device, error))?;
         }
-        match parts(&segment, &key, &location) {
-            Ok((head, trailer)) => Ok(OpenRow { key, location, segment, head, trailer }),
-            Err(fault) => self.rotten(&key, &location, fault),
-        }
+        let open = parts(&segment, &key, &location)
+            .map(|(head, trailer)| OpenRow { key, location, segment, head, trailer });
+        if doubted { self.recheck(key, open) } else { open.or_else(|fault| self.rotten(&key, &location, fault)) }
+    }
+
+    /// A record in quarantine is looked at whole each time that it is asked for: what was put right, or was a fault of the
+    /// way and not of the disk, is served again.
+    fn recheck(&self, key: InventoryKey, open: Result<OpenRow, RecordFault>) -> Result<OpenRow, StoreError> {
+        let sound = open.and_then(|open| open.check_all().map(|()| open));
+        let Ok(open) = sound else {
+            let InventoryKey { extent, row, instance } = key;
+            return Err(StoreError::Rotten { extent, row, instance, reason: self.index.finding(&key)? });
+        };
+        self.health.check()?;
+        tracing::warn!(extent = %key.extent, row = %key.row, instance = %key.instance, "a row in quarantine is whole again");
+        self.index.release(&key, open.location.at)?;
+        Ok(open)
     }
 
     /// Puts a record in quarantine, if it is the record's fault.

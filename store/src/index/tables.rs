@@ -266,6 +266,21 @@ pub(super) fn quarantine(
     Ok(true)
 }
 
+pub(super) fn release(
+    transaction: &WriteTransaction,
+    key: &InventoryKey,
+    at: LogPosition,
+) -> Result<(), redb::Error> {
+    let bytes = key_bytes(key);
+    let mut records = transaction.open_table(RECORDS)?;
+    let found = records.get(&bytes)?.map(|value| Location::decode(value.value()));
+    if let Some(location) = found.filter(|found| found.at == at) {
+        records.insert(&bytes, &Location { quarantined: false, ..location }.encode())?;
+        transaction.open_table(FINDINGS)?.remove(&bytes)?;
+    }
+    Ok(())
+}
+
 /// A tombstone is dead with the segment of what it killed, or with its own.
 pub(super) fn forget_segment(transaction: &WriteTransaction, number: u64) -> Result<(), redb::Error> {
     transaction.open_table(SEGMENTS)?.remove(number)?;

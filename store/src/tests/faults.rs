@@ -146,6 +146,22 @@ fn rot_is_quarantined_reported_and_found_again_after_a_reopen() {
 }
 
 #[test]
+fn a_row_in_quarantine_that_is_put_right_is_served_again() {
+    let disk = formatted();
+    let device = open(&disk);
+    let row = new_row(1, 0, 1);
+    put(&device, &row, &bytes(1, 100_000)).expect("there is room");
+    let path = segments(&disk).remove(0);
+    let at = find(&disk, &path, &bytes(1, 64)).expect("it is there");
+    disk.flip(&path, at + 70_000);
+    device.read(row.extent, row.row, None, 70_000..70_001).expect_err("it is rotten");
+    device.read(row.extent, row.row, None, 0..1).expect_err("no part of it is served while it is rotten");
+    disk.flip(&path, at + 70_000);
+    assert_eq!(get(&device, &row).expect("it reads"), bytes(1, 100_000));
+    assert!(device.findings().expect("it lists").is_empty());
+}
+
+#[test]
 fn scrub_finds_each_rotten_record_once_and_remembers_where_it_was() {
     let disk = formatted();
     let device = open(&disk);
