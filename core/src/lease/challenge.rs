@@ -16,7 +16,7 @@ impl Turn<'_> {
             return Some(Waiting::Unhealthy);
         }
         if self.has_won_its_vote() && !self.peer_is_above() && !self.record_is_above() {
-            return self.resume();
+            return Some(self.resume());
         }
         let waiting = self.barrier();
         if waiting.is_some() || !self.may_stand() {
@@ -43,10 +43,10 @@ impl Turn<'_> {
 
     /// A lapsed holder, or one that starts: the epoch of its open gate is its own as long as nobody was given a higher
     /// one, so it takes it up again by the peer's acknowledgement or by a swap.
-    fn resume(&mut self) -> Option<Waiting> {
+    fn resume(&mut self) -> Waiting {
         self.asks = true;
         self.renew_at_witness();
-        Some(if self.connected() { Waiting::PeerAck } else { self.waits_for_witness() })
+        if self.connected() { Waiting::PeerAck } else { self.waits_for_witness() }
     }
 
     /// What keeps the site from standing at all; None as well where a normal follower has nothing to wait for.
@@ -105,7 +105,10 @@ impl Turn<'_> {
 
     fn is_before_the_first_term(&self) -> bool {
         let record = &self.state.record;
-        self.votes_for_self() && record.epoch() == Epoch(1) && record.gate == Gate::Closed && self.seen_epoch() == Epoch(0)
+        self.votes_for_self()
+            && record.epoch() == Epoch(1)
+            && record.gate == Gate::Closed
+            && self.seen_epoch() == Epoch(0)
     }
 
     fn seen_epoch(&self) -> Epoch {
@@ -132,7 +135,8 @@ impl Turn<'_> {
         }
         let record = seen.epoch();
         let epoch = self.next_epoch(record);
-        if self.votes_for_self() && self.state.record.epoch() == epoch || !self.guards(Guard::VoteBeforeSwap) {
+        if self.votes_for_self() && self.state.record.epoch() == epoch || !self.guards(Guard::VoteBeforeSwap)
+        {
             self.swap(epoch, true);
             return Some(Waiting::WitnessAnswer);
         }

@@ -14,7 +14,7 @@ use crate::records::{Gate, Position};
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Handover {
     /// Writes in flight end; votes are still renewed.
-    Draining { until: BootTime },
+    Draining { until: BootTime, confirmed: Option<Position> },
     /// The seal is being stored. From here on votes are neither renewed nor counted.
     Sealing { until: BootTime, cancelled: bool, confirmed: Option<Position> },
     /// Sealed here; the peer may lack something.
@@ -35,7 +35,9 @@ impl Handover {
 
     pub(super) const fn due(&mut self) -> Option<&mut BootTime> {
         match self {
-            Self::Draining { until } | Self::Sealing { until, .. } | Self::Confirming { until, .. } => Some(until),
+            Self::Draining { until, .. } | Self::Sealing { until, .. } | Self::Confirming { until, .. } => {
+                Some(until)
+            }
             Self::Stopping { .. } | Self::Releasing => None,
         }
     }
@@ -51,7 +53,7 @@ impl Turn<'_> {
         let ready = self.state.lease.is_some() && self.has_won_its_vote() && self.connected();
         if self.state.handover.is_none() && ready {
             let until = self.now + self.timers().handover;
-            self.state.handover = Some(Handover::Draining { until });
+            self.state.handover = Some(Handover::Draining { until, confirmed: None });
             self.effects.push(Effect::Drain { epoch: self.state.record.epoch() });
         }
     }
@@ -74,11 +76,11 @@ impl Turn<'_> {
     }
 
     pub(super) fn on_drained(&mut self) {
-        if let Some(Handover::Draining { until }) = self.state.handover
+        if let Some(Handover::Draining { until, confirmed }) = self.state.handover
             && self.state.persisting.is_none()
             && self.has_won_its_vote()
         {
-            self.state.handover = Some(Handover::Sealing { until, cancelled: false, confirmed: None });
+            self.state.handover = Some(Handover::Sealing { until, cancelled: false, confirmed });
             let new = self.state.record.with_gate(Gate::Sealed(self.state.record.epoch()));
             self.persist(new, Purpose::Seal);
         }
@@ -113,14 +115,10 @@ impl Turn<'_> {
                 let sealed = *sealed;
                 self.on_nothing_missing(sealed);
             }
-            Some(Handover::Sealing { confirmed, .. }) => *confirmed = Some(position),
-            Some(
-                Handover::Draining { .. }
-                | Handover::Confirming { .. }
-                | Handover::Stopping { .. }
-                | Handover::Releasing,
-            )
-            | None => {}
+            Some(Handover::Draining { confirmed, .. } | Handover::Sealing { confirmed, .. }) => {
+                *confirmed = Some(position);
+            }
+            Some(Handover::Confirming { .. } | Handover::Stopping { .. } | Handover::Releasing) | None => {}
         }
     }
 
@@ -141,7 +139,7 @@ impl Turn<'_> {
     /// Takes the handover one step on, or gives it up.
     pub(super) fn hand_over(&mut self) -> Option<Waiting> {
         match self.state.handover {
-            Some(Handover::Draining { until }) => {
+            Some(Handover::Draining { until, .. }) => {
                 if self.past(until) || self.state.lease.is_none() {
                     self.end_handover();
                 } else {
@@ -161,22 +159,22 @@ impl Turn<'_> {
                 }
                 Some(Waiting::PeerConfirmation)
             }
-            Some(Handover::Stopping { sealed }) => self.release(sealed),
+            Some(Handover::Stopping { sealed }) => Some(self.release(sealed)),
             None => None,
         }
     }
 
-    fn release(&mut self, sealed: Position) -> Option<Waiting> {
+    fn release(&mut self, sealed: Position) -> Waiting {
         // FENCING (one valid holder): no gateway answers under the old epoch any more, by its own word or by a voter's
         // count, before the peer gets the vote.
         if self.guards(Guard::StoppedBeforeRelease) && !self.past(self.state.own_over) {
-            return Some(Waiting::GatewaysStop { until: self.state.own_over });
+            return Waiting::GatewaysStop { until: self.state.own_over };
         }
         let epoch = Epoch(self.state.record.epoch().0 + 1);
         let new = self.state.record.with(epoch, self.config.peer.clone(), Gate::Closed);
         self.state.handover = Some(Handover::Releasing);
         self.persist(new, Purpose::Release(sealed));
-        Some(Waiting::Catalog)
+        Waiting::Catalog
     }
 
     /// The vote has moved, durably.
@@ -188,10 +186,10 @@ impl Turn<'_> {
 
     /// A gate that is sealed without a handover under way (it was given up, or its keeper died): the vote has not moved,
     /// so it may open again.
-    pub(super) fn unseal(&mut self, epoch: Epoch) -> Option<Waiting> {
+    pub(super) fn unseal(&mut self, epoch: Epoch) -> Waiting {
         if self.votes_for_self() && self.healthy() {
             self.persist(self.state.record.with_gate(Gate::Open(epoch)), Purpose::Unseal);
         }
-        Some(Waiting::Catalog)
+        Waiting::Catalog
     }
 }

@@ -200,9 +200,21 @@ impl Lease {
     /// Takes a guard out, to show that the properties fall without it.
     #[cfg(any(test, feature = "mutations"))]
     #[must_use]
-    pub fn without(mut self, guard: Option<Guard>, now: BootTime) -> Self {
-        start::forget(&mut self.state, guard, now);
+    pub const fn without(mut self, guard: Option<Guard>) -> Self {
         self.without = guard;
         self
+    }
+
+    /// A start, with a guard taken out: its wait as well, if the guard is one.
+    #[cfg(any(test, feature = "mutations"))]
+    pub fn start_without(
+        config: Arc<Config>,
+        record: SiteRecord,
+        now: BootTime,
+        guard: Option<Guard>,
+    ) -> Self {
+        let mut lease = Self::new(config, record, now).without(guard);
+        start::forget(&mut lease.state, guard, now);
+        lease
     }
 }

@@ -34,10 +34,10 @@
 //! ```
 
 mod challenge;
-mod machine;
 mod event;
 mod guard;
 mod handover;
+mod machine;
 mod message;
 mod peer;
 mod persist;
@@ -54,11 +54,11 @@ mod canonical;
 #[cfg(test)]
 mod tests;
 
-pub use machine::{Config, Lease, Mode, Role, Status};
 #[cfg(any(test, feature = "mutations"))]
 pub use canonical::Labels;
 pub use event::{CallId, Command, Effect, Event, LossDecision, Persisted, SwapResult, Waiting, WitnessRead};
 pub use guard::Guard;
+pub use machine::{Config, Lease, Mode, Role, Status};
 pub use message::{Message, Nonce, Seq, Standing, WitnessRecord};
 pub use record::{Admission, SiteRecord, Token};
 pub use sublease::{Borrowed, Loan, SubLease};

@@ -46,7 +46,10 @@ impl Turn<'_> {
                 self.send(Message::Greeting { seq: *seq, standing });
             }
             Message::Renew { epoch, seq } => self.on_renew(*epoch, *seq, question),
-            Message::Greeting { .. } | Message::Ack { .. } | Message::Refuse { .. } | Message::Release { .. } => {}
+            Message::Greeting { .. }
+            | Message::Ack { .. }
+            | Message::Refuse { .. }
+            | Message::Release { .. } => {}
         }
     }
 
@@ -89,7 +92,7 @@ impl Turn<'_> {
         // FENCING (a start holds nothing): only what this very keeper sent.
         let own = seq.keeper == self.state.record.keeper;
         let sent = *self.state.link.sent.iter().find(|sent| own && sent.number == seq.number)?;
-        let until = sent.at + self.timers().peer_switch;
+        let until = sent.at + self.timers().peer_silence;
         self.state.link.connected_until = self.state.link.connected_until.max(until);
         Some(sent)
     }
@@ -176,7 +179,8 @@ impl Turn<'_> {
     pub(super) fn talk_to_peer(&mut self) {
         self.release_again();
         let epoch = self.state.record.epoch();
-        let entitled = self.votes_for_self() && self.stands_in(epoch) && !self.votes_are_blocked() && self.healthy();
+        let entitled =
+            self.votes_for_self() && self.stands_in(epoch) && !self.votes_are_blocked() && self.healthy();
         let serves = self.state.lease.is_some();
         let asks = self.connected() && (self.asks || self.state.win.is_some());
         if entitled && (serves || asks) {

@@ -117,7 +117,7 @@ impl Turn<'_> {
         let moved = record.vote != self.state.record.vote;
         self.state.record = record;
         let own = self.votes_for_self();
-        let keeps_win = own || !self.guards(Guard::VoteStands);
+        let keeps_win = own || !self.guards(Guard::VoteStands) || !self.guards(Guard::VoteBeforeSwap);
         let state = &mut *self.state;
         let gate = state.record.gate_epoch();
         state.lease = state.lease.filter(|held| Some(held.epoch) == gate);
@@ -134,21 +134,25 @@ impl Turn<'_> {
     }
 
     /// Opens the gate at an epoch whose second vote was counted.
-    pub(super) fn open_gate(&mut self, epoch: Epoch) -> Option<Waiting> {
+    pub(super) fn open_gate(&mut self, epoch: Epoch) -> Waiting {
         // FENCING (unique epochs): the transaction compares the record in which the vote still stands.
         if self.stands_in(epoch) || !self.guards(Guard::VoteStands) {
             let new = self.state.record.with_gate(Gate::Open(epoch));
             self.persist(new, Purpose::Open);
+        } else if !self.guards(Guard::VoteBeforeSwap) && self.state.record.epoch() <= epoch {
+            let new = self.state.record.with(epoch, Some(self.config.own.clone()), Gate::Open(epoch));
+            self.persist(new, Purpose::Open);
         } else {
             self.state.win = None;
         }
-        Some(Waiting::Catalog)
+        Waiting::Catalog
     }
 
     fn on_gate_open(&mut self) {
         let state = &mut *self.state;
         let gate = state.record.gate_epoch();
-        let won: Option<Held> = state.win.take().filter(|win| Some(win.epoch) == gate && self.now < win.until);
+        let won: Option<Held> =
+            state.win.take().filter(|win| Some(win.epoch) == gate && self.now < win.until);
         if won.is_some() {
             state.lease = won;
         }

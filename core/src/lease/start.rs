@@ -83,33 +83,34 @@ pub(super) fn forget(state: &mut State, guard: Option<super::guard::Guard>, now:
 impl Turn<'_> {
     /// Without a record of its vote a site grants and asks nothing: it takes over what the peer and the witness know, or
     /// finds that there was never anything.
-    pub(super) fn find_record(&mut self) -> Option<Waiting> {
+    pub(super) fn find_record(&mut self) -> Waiting {
         let standing = self.state.link.standing.clone().filter(|_| self.connected());
-        let Some(standing) = standing else { return Some(Waiting::NoVoteRecord) };
+        let Some(standing) = standing else { return Waiting::NoVoteRecord };
         let theirs = standing.vote.filter(|vote| vote.backs.is_some());
         let seen = self.state.witness.seen.as_ref();
-        let witness = seen.and_then(|seen| seen.record.as_ref()).map(|record| (record.epoch, record.site.clone()));
+        let witness =
+            seen.and_then(|seen| seen.record.as_ref()).map(|record| (record.epoch, record.site.clone()));
         if let Some(Vote { epoch, backs: Some(backs) }) = theirs {
             // The higher of both: this site may itself have won it through the witness before its record was lost.
             let peer = (epoch, backs);
             let (epoch, backs) = witness.filter(|witness| witness.0 > peer.0).unwrap_or(peer);
-            return Some(self.settle(epoch, Some(backs)));
+            return self.settle(epoch, Some(backs));
         }
         let nothing_anywhere = self.state.devices_empty
             && standing.devices_empty
             && seen.is_some_and(|seen| seen.token.is_none() && seen.record.is_none());
         if !nothing_anywhere {
-            return Some(if witness.is_some() { Waiting::NoVoteRecord } else { Waiting::FirstStart });
+            return if witness.is_some() { Waiting::NoVoteRecord } else { Waiting::FirstStart };
         }
         // FENCING (unique epochs): the first epoch is begun only where nothing of an earlier one is left anywhere.
         self.state.lost = false;
         let now = self.now;
         (self.state.promise_over, self.state.own_over) = (now, now);
-        Some(if self.config.preferred == self.config.own {
+        if self.config.preferred == self.config.own {
             self.settle(Epoch(1), Some(self.config.own.clone()))
         } else {
             self.settle(Epoch(0), None)
-        })
+        }
     }
 
     fn settle(&mut self, epoch: Epoch, backs: Option<SiteName>) -> Waiting {
@@ -134,7 +135,11 @@ impl Turn<'_> {
         if record.vote.is_none() && !self.state.devices_empty {
             return Some(Waiting::NoVoteRecord);
         }
-        if record.vote.as_ref().is_some_and(|vote| vote.backs.as_ref().is_some_and(|site| *site != self.config.own)) {
+        if record
+            .vote
+            .as_ref()
+            .is_some_and(|vote| vote.backs.as_ref().is_some_and(|site| *site != self.config.own))
+        {
             // It had a peer, which may hold the lease.
             return Some(Waiting::Approval);
         }

@@ -59,9 +59,8 @@ pub(super) struct Calling {
 /// The last swap, until its result is known or can't count any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Swap {
+    /// Its number is the nonce's too.
     pub(super) call: CallId,
-    /// Of its nonce.
-    pub(super) number: u64,
     pub(super) epoch: Epoch,
     pub(super) sent: BootTime,
 }
@@ -186,7 +185,9 @@ impl State {
             visit(retry);
         }
         let link = &mut self.link;
-        for due in [&mut link.next_renew, &mut link.next_hello, &mut link.connected_until, &mut link.switch_at] {
+        for due in
+            [&mut link.next_renew, &mut link.next_hello, &mut link.connected_until, &mut link.switch_at]
+        {
             visit(due);
         }
         let witness = &mut self.witness;
@@ -208,7 +209,9 @@ impl State {
         }
         match &mut self.loss {
             Loss::Unasked => {}
-            Loss::Asked { again_at: due } | Loss::Denied { again_at: due } | Loss::Allowed { until: due } => visit(due),
+            Loss::Asked { again_at: due } | Loss::Denied { again_at: due } | Loss::Allowed { until: due } => {
+                visit(due);
+            }
         }
         if let Some(due) = &mut self.yields_until {
             visit(due);

@@ -113,7 +113,10 @@ mod tests {
         let mut borrowed = Borrowed::default();
         assert!(borrowed.take(BootTime(0), loan(3, 2, 500)));
         assert!(!borrowed.take(BootTime(1), loan(4, 1, 9_000)));
-        assert!(borrowed.take(BootTime(2), loan(3, 3, 100)), "the new keeper's shorter time replaces the old one's");
+        assert!(
+            borrowed.take(BootTime(2), loan(3, 3, 100)),
+            "the new keeper's shorter time replaces the old one's"
+        );
         assert_eq!(borrowed.running(BootTime(101)).map(|lease| lease.until), Some(BootTime(102)));
     }
 

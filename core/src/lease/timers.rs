@@ -60,9 +60,10 @@ pub struct Timers {
     pub peer_wait: Millis,
     /// Between renewals or hellos to the peer (a sixth of the lease).
     pub peer_renew: Millis,
-    /// From the sending of the last acknowledged message until the peer counts as silent, and the holder turns to the
-    /// witness (a third of the lease).
+    /// From the sending of the last acknowledged renewal until the holder turns to the witness (a third of the lease).
     pub peer_switch: Millis,
+    /// From the sending of the last answered message until the peer counts as silent (a third of the lease).
+    pub peer_silence: Millis,
     /// A holder counts on a swap for this long from sending.
     pub witness_hold: Millis,
     /// A challenger waits for this long from first seeing a record.
@@ -98,6 +99,7 @@ impl Timers {
             peer_wait: Millis(duration.0 * 101).div_ceil(100),
             peer_renew: Millis(duration.0 / 6),
             peer_switch: Millis(duration.0 / 3),
+            peer_silence: Millis(duration.0 / 3),
             witness_hold: Millis(9_900),
             witness_wait: Millis(10_100),
             witness_renew: Millis(2_500),

@@ -80,7 +80,8 @@ impl Turn<'_> {
     pub(super) fn count(&mut self, epoch: Epoch, until: BootTime, over: BootTime) {
         // FENCING (one valid holder): a vote that came for an own vote which has moved on since, or is about to, was
         // given for nothing; the peer may have this site's promise by now.
-        if self.guards(Guard::VoteStands) && !self.stands_in(epoch) || self.past(until) {
+        let must_stand = self.guards(Guard::VoteStands) && self.guards(Guard::VoteBeforeSwap);
+        if must_stand && !self.stands_in(epoch) || self.past(until) {
             return;
         }
         let state = &mut *self.state;
@@ -129,16 +130,16 @@ impl Turn<'_> {
             return self.waits_for_catalog();
         }
         if self.state.record.vote.is_none() {
-            return self.find_record();
+            return Some(self.find_record());
         }
         if let Some(win) = self.state.win {
-            return self.open_gate(win.epoch);
+            return Some(self.open_gate(win.epoch));
         }
         if self.state.handover.is_some() {
             return self.hand_over();
         }
         if let Gate::Sealed(epoch) = self.state.record.gate {
-            return self.unseal(epoch);
+            return Some(self.unseal(epoch));
         }
         if self.state.lease.is_some() {
             return self.hold();
@@ -175,7 +176,8 @@ impl Turn<'_> {
         let published = serving.map_or(Published::Stopped, Published::Serving);
         if published != self.state.published {
             let before = std::mem::replace(&mut self.state.published, published);
-            let fenced = matches!((before, serving), (Published::Serving(old), Some(new)) if old.epoch == new.epoch);
+            let fenced =
+                matches!((before, serving), (Published::Serving(old), Some(new)) if old.epoch == new.epoch);
             let keeper = self.state.record.keeper;
             self.effects.push(serving.map_or(Effect::Stop, |held| Effect::Serve {
                 epoch: held.epoch,

@@ -72,7 +72,7 @@ impl Turn<'_> {
         let call = self.call(true);
         let nonce = self.nonce(call);
         let sent = self.now;
-        self.state.witness.swap = Some(Swap { call, number: call.0, epoch, sent });
+        self.state.witness.swap = Some(Swap { call, epoch, sent });
         self.state.witness.next_swap = sent + self.timers().witness_renew;
         let record = WitnessRecord { epoch, site: self.config.own.clone(), nonce };
         self.effects.push(Effect::SwapWitness { call, token, record, with_name });
@@ -189,7 +189,11 @@ impl Turn<'_> {
     /// Writes down that the record's token is old, so that a keeper that starts later need not wait for it again.
     pub(super) fn remember_old_token(&mut self) {
         let Some(seen) = &self.state.witness.seen else { return };
-        if seen.token.is_some() && seen.token != self.state.record.old && self.past(seen.free_at) && self.healthy() {
+        if seen.token.is_some()
+            && seen.token != self.state.record.old
+            && self.past(seen.free_at)
+            && self.healthy()
+        {
             let mut new = self.state.record.clone();
             new.old.clone_from(&seen.token);
             self.persist(new, Purpose::Remember);

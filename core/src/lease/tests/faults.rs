@@ -83,8 +83,9 @@ fn actives(sim: &Sim) -> usize {
 }
 
 /// Property 9, and all others on the way.
-fn survives(seed: u64, majority: Majority, without: Option<Guard>) -> Result<Sim, (String, Sim)> {
-    let mut sim = if seed.is_multiple_of(4) { first_start(seed) } else { Sim::started_without(seed, without) };
+fn survives(seed: u64, majority: Majority, without: Option<Guard>) -> Result<(), String> {
+    let mut sim =
+        if seed.is_multiple_of(4) { first_start(seed) } else { Sim::started_without(seed, without) };
     let mut random = Random(seed ^ 0x5bd1_e995);
     for _ in 0..random.between(1, 40) {
         fault(&mut sim, &mut random);
@@ -99,10 +100,10 @@ fn survives(seed: u64, majority: Majority, without: Option<Guard>) -> Result<Sim
     for _ in 0..300 {
         sim.run(100 * MS);
         if actives(&sim) != 1 {
-            return Err((format!("{} sites are active afterwards", actives(&sim)), sim));
+            return Err(format!("{} sites are active afterwards\n{}", actives(&sim), last_lines(&sim)));
         }
     }
-    Ok(sim)
+    Ok(())
 }
 
 fn first_start(seed: u64) -> Sim {
@@ -127,38 +128,20 @@ proptest! {
         seed in any::<u64>(),
         majority in majority(),
     ) {
-        if let Err((reason, sim)) = survives(seed, majority, None) {
-            prop_assert!(false, "seed {seed}, {majority:?}: {reason}\n{}", last_lines(&sim));
+        if let Err(reason) = survives(seed, majority, None) {
+            prop_assert!(false, "seed {seed}, {majority:?}: {reason}");
         }
     }
 }
 
-/// Guards whose absence these storms show within a few runs; the model checker shows it for all.
-const SHOWN: &[Guard] = &[
-    Guard::OwnPromise,
-    Guard::WitnessAge,
-    Guard::StartPromise,
-    Guard::StartOwnLease,
-    Guard::AckFromSend,
-    Guard::SwapFromSend,
-    Guard::OwnNonce,
-    Guard::VoteBeforeSwap,
-    Guard::VoteStands,
-    Guard::ReadBeforeAck,
-    Guard::StoppedBeforeRelease,
-    Guard::NoVoteWhileHolding,
-    Guard::OverwriteWhenWon,
-    Guard::EpochAboveBoth,
-];
-
 #[test]
-fn a_guard_that_is_taken_out_is_missed() {
-    std::panic::set_hook(Box::new(|_| {}));
-    for guard in SHOWN {
-        let caught = (1..2000).find(|seed| {
-            let run = || survives(*seed, Majority::All, Some(*guard)).is_err();
+fn these_storms_miss_a_guard_that_is_taken_out() {
+    // The model checker shows it for each guard; here it is shown that these storms are bad enough to show anything.
+    for guard in [Guard::OwnPromise, Guard::WitnessAge] {
+        let caught = (1..100).any(|seed| {
+            let run = || survives(seed, Majority::All, Some(guard)).is_err();
             std::panic::catch_unwind(run).is_err()
         });
-        println!("{guard:?}: {caught:?}");
+        assert!(caught, "{guard:?}");
     }
 }

@@ -143,7 +143,10 @@ fn a_restarted_keeper_holds_nothing_until_it_has_asked_and_then_resumes() {
         sim.run(SECOND);
         sim.start_keeper(EAST);
         assert!(sim.lease(EAST).unwrap().loan(crate::lease::BootTime(0)).is_none());
-        assert!(serves_throughout(&mut sim, EAST, 10 * SECOND), "seed {seed}: its gateways did not even stop");
+        assert!(
+            serves_throughout(&mut sim, EAST, 10 * SECOND),
+            "seed {seed}: its gateways did not even stop"
+        );
         assert_eq!(sim.serving_epoch(EAST), Some(Epoch(1)));
     }
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use super::witness::Witness;
 use crate::ids::{Epoch, KeeperNumber, SiteName};
 use crate::lease::{
-    Admission, Borrowed, BootTime, Command, Config, Effect, Event, Guard, Lease, Loan, LossDecision, Message, Mode, Persisted,
-    SiteRecord, SwapResult, Timers, Waiting, WitnessRead,
+    Admission, BootTime, Borrowed, Command, Config, Effect, Event, Guard, Lease, Loan, LossDecision, Message,
+    Mode, Persisted, SiteRecord, SwapResult, Timers, Waiting, WitnessRead,
 };
 use crate::records::{Gate, Position};
 
@@ -93,12 +93,29 @@ impl Weather {
 
 #[derive(Debug)]
 enum Act {
-    Step { site: usize, keeper: KeeperNumber, event: Event },
-    Write { site: usize, keeper: KeeperNumber, effect: Effect },
-    GatewayAsks { site: usize },
+    Step {
+        site: usize,
+        keeper: KeeperNumber,
+        event: Event,
+    },
+    Write {
+        site: usize,
+        keeper: KeeperNumber,
+        effect: Effect,
+    },
+    GatewayAsks {
+        site: usize,
+    },
     /// Something that the other site committed under `epoch` arrives.
-    Entry { site: usize, epoch: Epoch },
-    GatewayHears { site: usize, asked: BootTime, loan: Loan },
+    Entry {
+        site: usize,
+        epoch: Epoch,
+    },
+    GatewayHears {
+        site: usize,
+        asked: BootTime,
+        loan: Loan,
+    },
 }
 
 struct Queued {
@@ -236,7 +253,10 @@ impl Sim {
         let own = &mut self.sites[site];
         own.last_keeper += 1;
         let number = KeeperNumber(own.last_keeper);
-        let record = own.record.take().map_or_else(|| SiteRecord::empty(number), |record| SiteRecord { keeper: number, ..record });
+        let record = own
+            .record
+            .take()
+            .map_or_else(|| SiteRecord::empty(number), |record| SiteRecord { keeper: number, ..record });
         own.record = Some(record.clone());
         let config = Config {
             own: own.name.clone(),
@@ -247,7 +267,7 @@ impl Sim {
             seed,
         };
         let now = own.clock.at(self.now);
-        let lease = Lease::new(Arc::new(config), record, now).without(self.without, now);
+        let lease = Lease::start_without(Arc::new(config), record, now, self.without);
         own.keepers.insert(number, lease);
         self.trace(site, || format!("keeper {number} starts"));
         self.tell(site, Event::Tick);
@@ -337,7 +357,12 @@ impl Sim {
 
     fn trace(&mut self, site: usize, text: impl FnOnce() -> String) {
         if self.trace.len() < 200_000 {
-            self.trace.push(format!("{:9.3} {} {}", self.now as f64 / SECOND as f64, self.sites[site].name, text()));
+            self.trace.push(format!(
+                "{:9.3} {} {}",
+                self.now as f64 / SECOND as f64,
+                self.sites[site].name,
+                text()
+            ));
         }
     }
 
@@ -373,7 +398,7 @@ impl Sim {
             self.trace(site, || format!("{keeper} -> {effect:?}"));
         }
         match effect {
-            Effect::SendPeer(message) => self.post(site, keeper, message),
+            Effect::SendPeer(message) => self.post(site, keeper, &message),
             Effect::ReadRecord { .. } | Effect::Persist { .. } => {
                 let delay = self.catalog_delay();
                 self.schedule(delay, Act::Write { site, keeper, effect });
@@ -425,13 +450,16 @@ impl Sim {
         self.schedule(delay, Act::Step { site, keeper, event });
     }
 
-    fn post(&mut self, from: usize, keeper: KeeperNumber, message: Message) {
-        match &message {
+    fn post(&mut self, from: usize, keeper: KeeperNumber, message: &Message) {
+        match message {
             Message::Renew { epoch, .. } => {
                 self.sites[from].asked.insert((keeper, *epoch));
             }
             Message::Release { .. } => self.sites[from].released = true,
-            Message::Hello { .. } | Message::Greeting { .. } | Message::Ack { .. } | Message::Refuse { .. } => {}
+            Message::Hello { .. }
+            | Message::Greeting { .. }
+            | Message::Ack { .. }
+            | Message::Refuse { .. } => {}
         }
         if !self.weather.link[from] {
             return;
@@ -501,7 +529,12 @@ impl Sim {
         if own.record.as_ref() != Some(expect) {
             return Persisted::Refused { record: own.record.clone(), at };
         }
-        assert!(new.epoch() >= own.highest_vote, "property 3: the vote of {} falls to {}", own.name, new.epoch());
+        assert!(
+            new.epoch() >= own.highest_vote,
+            "property 3: the vote of {} falls to {}",
+            own.name,
+            new.epoch()
+        );
         own.highest_vote = new.epoch();
         if let Some(backs) = new.vote.as_ref().and_then(|vote| vote.backs.clone()) {
             let backed = usize::from(backs == self.sites[1].name);
@@ -520,7 +553,11 @@ impl Sim {
             return;
         }
         if let Some(Gate::Open(epoch)) = own.record.as_ref().map(|record| record.gate) {
-            assert!(epoch >= own.highest_commit, "property 3: a commit of {epoch} follows {}", own.highest_commit);
+            assert!(
+                epoch >= own.highest_commit,
+                "property 3: a commit of {epoch} follows {}",
+                own.highest_commit
+            );
             own.highest_commit = epoch;
             if self.weather.link[site] {
                 let (low, high) = self.weather.latency;
@@ -541,7 +578,9 @@ impl Sim {
     fn take_entry(&mut self, site: usize, epoch: Epoch) {
         let peer = self.sites[1 - site].name.clone();
         let own = &mut self.sites[site];
-        let Some(record) = own.record.as_ref().filter(|record| own.up && record.vote.is_some()) else { return };
+        let Some(record) = own.record.as_ref().filter(|record| own.up && record.vote.is_some()) else {
+            return;
+        };
         match record.admit(epoch, &peer) {
             Admission::Refuse { .. } => return,
             Admission::Take => {}
@@ -553,7 +592,11 @@ impl Sim {
             }
         }
         let own = &mut self.sites[site];
-        assert!(epoch >= own.highest_commit, "property 3: an entry of {epoch} follows {}", own.highest_commit);
+        assert!(
+            epoch >= own.highest_commit,
+            "property 3: an entry of {epoch} follows {}",
+            own.highest_commit
+        );
         own.highest_commit = epoch;
     }
 
@@ -571,7 +614,10 @@ impl Sim {
             return;
         }
         let own = &self.sites[site];
-        assert!(expect.epoch() == epoch && expect.backs(&own.name), "property 4: {epoch} was won without the own vote");
+        assert!(
+            expect.epoch() == epoch && expect.backs(&own.name),
+            "property 4: {epoch} was won without the own vote"
+        );
         let second = self.votes.contains(&(epoch, 1 - site, site)) || self.swapped.contains(&(epoch, site));
         assert!(second, "property 4: {epoch} was won by {} without a second vote", own.name);
         if let Some(before) = self.wins.iter().find(|win| win.0 == epoch) {
@@ -587,7 +633,11 @@ impl Sim {
         for site in [EAST, WEST] {
             let Some(epoch) = self.serving_epoch(site) else { continue };
             let later = self.wins.iter().find(|win| win.0 > epoch && win.1 != site);
-            assert!(later.is_none(), "property 1: {} answers under {epoch} after {later:?}", self.sites[site].name);
+            assert!(
+                later.is_none(),
+                "property 1: {} answers under {epoch} after {later:?}",
+                self.sites[site].name
+            );
         }
     }
 }
