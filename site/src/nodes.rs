@@ -244,7 +244,9 @@ fn map_devices(status: &AgentStatus, before: Option<&MapNode>) -> Vec<MapDevice>
             DeviceState::Failed(_) | DeviceState::Missing => MapDeviceState::Dead,
             DeviceState::Unformatted => return None,
         };
-        Some(MapDevice { id: facts.device?, weight: weight(facts.capacity), state })
+        let id = facts.device?;
+        let known = before.and_then(|node| node.devices.iter().find(|device| device.id == id));
+        Some(MapDevice { id, weight: weight(facts.capacity, known.map(|device| device.weight)), state })
     });
     let mut devices: Vec<MapDevice> = now.collect();
     // A device that the agent no longer names had rows: it is gone, and they are rebuilt elsewhere.
@@ -257,9 +259,11 @@ fn map_devices(status: &AgentStatus, before: Option<&MapNode>) -> Vec<MapDevice>
     devices
 }
 
-/// A device's share of the rows: its size in GiB.
-fn weight(capacity: u64) -> u32 {
-    u32::try_from(capacity >> 30).unwrap_or(u32::MAX).max(1)
+/// A device's share of the rows: its size in GiB. One that shares its file system changes all the time, so a weight stays
+/// until it is a quarter off: each new map makes writers place again.
+fn weight(capacity: u64, known: Option<u32>) -> u32 {
+    let now = u32::try_from(capacity >> 30).unwrap_or(u32::MAX).max(1);
+    known.filter(|known| known.abs_diff(now) <= known / 4).unwrap_or(now)
 }
 
 #[cfg(test)]
@@ -331,6 +335,13 @@ mod tests {
         map.nodes = nodes(NodeSeen { status: Some(one), answered: begun, answers: true }, &map, begun);
         let states: Vec<_> = map.nodes[0].devices.iter().map(|device| (device.id.0, device.state)).collect();
         assert_eq!(states, [(1, MapDeviceState::Dead), (2, MapDeviceState::Live)]);
+    }
+
+    #[test]
+    fn a_weight_stays_until_the_size_is_a_quarter_off() {
+        assert_eq!(weight(100 << 30, None), 100);
+        assert_eq!(weight(76 << 30, Some(100)), 100);
+        assert_eq!(weight(74 << 30, Some(100)), 74);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use diptych_core::ids::{DeviceId, Row};
 use diptych_core::keys;
 use diptych_core::placement::{self, PlacementMap};
 use diptych_core::records::{PlacedRow, Placement, Record};
-use diptych_wire::agent::{Rebuild, RowAt, Source};
+use diptych_wire::agent::{ReadItem, Rebuild, RowAt, Source};
 use futures::{StreamExt, stream};
 use std::sync::Arc;
 
@@ -62,6 +62,7 @@ pub async fn repair_all(context: &SiteContext, needs: &[Need]) -> Repaired {
 async fn repair(context: &SiteContext, map: &PlacementMap, need: &Need) -> Result<u64, SiteError> {
     let extent = need.facts.extent;
     if need.margin() < 0 {
+        look_again(context, map, need).await;
         let present = need.readable.len();
         return Err(SiteError::TooFewRows { extent, present, needed: need.facts.needed });
     }
@@ -77,6 +78,17 @@ async fn repair(context: &SiteContext, map: &PlacementMap, need: &Need) -> Resul
     match failed.into_iter().find_map(Result::err) {
         Some(error) => Err(error),
         None => Ok(made.len() as u64),
+    }
+}
+
+/// An agent looks at a record in quarantine again when it is read: what was put right counts with the next survey.
+async fn look_again(context: &SiteContext, map: &PlacementMap, need: &Need) {
+    for placed in &need.rotten {
+        let extent = need.facts.extent;
+        let (device, row, instance) = (placed.device, placed.row, Some(placed.instance));
+        if let Ok(agent) = context.agents.of_device(map, device) {
+            let _ = agent.read(ReadItem { at: RowAt { device, extent, row, instance }, offset: 0, len: 1 }).await;
+        }
     }
 }
 

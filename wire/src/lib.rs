@@ -7,6 +7,7 @@ pub mod client;
 pub mod frame;
 pub mod http;
 pub mod identity;
+pub mod peer;
 mod send;
 pub mod server;
 pub mod tls;

@@ -62,7 +62,9 @@ impl Installation {
     pub async fn stop(mut self) -> Result<()> {
         let pid = self.child.id().context("it has ended already")?;
         signal(pid, "TERM")?;
-        let status = tokio::time::timeout(Duration::from_secs(30), self.child.wait()).await.context("it does not end")??;
+        let status = tokio::time::timeout(Duration::from_secs(30), self.child.wait())
+            .await
+            .context("it does not end")??;
         if !status.success() {
             bail!("it ended with {status}");
         }
@@ -108,7 +110,11 @@ impl Installation {
     /// One agent.
     pub fn agent(&self, site: &str, index: usize) -> Result<AgentEndpoint> {
         let endpoints = self.endpoints()?;
-        site_of(&endpoints, site)?.agents.get(index).cloned().with_context(|| format!("{site} has no agent {index}"))
+        site_of(&endpoints, site)?
+            .agents
+            .get(index)
+            .cloned()
+            .with_context(|| format!("{site} has no agent {index}"))
     }
 
     /// Runs another command of the program on this installation; its output, if it succeeded.

@@ -7,7 +7,8 @@ pub const LIMIT_MIB: u64 = 256;
 
 /// The peak of a process's resident memory, in MiB (VmHWM of /proc/PID/status).
 pub fn peak_mib(pid: u32) -> Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).with_context(|| format!("pid {pid} is gone"))?;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))
+        .with_context(|| format!("pid {pid} is gone"))?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).context("no VmHWM")?;
     let kib: u64 = line.split_whitespace().nth(1).context("no number")?.parse()?;
     Ok(kib.div_ceil(1024))

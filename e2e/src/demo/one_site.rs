@@ -48,7 +48,12 @@ pub async fn input(table: &mut Table, tree_folder: &Path, scratch: &Path, mebiby
 }
 
 /// Puts everything through the public name and reads it back.
-pub async fn store(table: &mut Table, installation: &Installation, s3: &Arc<S3Client>, files: &Files) -> Result<()> {
+pub async fn store(
+    table: &mut Table,
+    installation: &Installation,
+    s3: &Arc<S3Client>,
+    files: &Files,
+) -> Result<()> {
     table
         .step("put the tree through the public name by S3", async {
             s3.create_bucket().await?;
@@ -92,8 +97,15 @@ pub async fn whole(installation: &Installation, site: &str, limit: Duration) -> 
     until("every extent is whole", limit, || async {
         let status = installation.status(site).await?;
         let health = &status.health;
-        if health.extents > 0 && health.whole == health.extents && status.repair_queue == 0 && health.wanted == 0 {
-            return Ok(Ok(format!("{} extents whole in {site}, {} rows made anew", health.extents, status.rows_repaired)));
+        if health.extents > 0
+            && health.whole == health.extents
+            && status.repair_queue == 0
+            && health.wanted == 0
+        {
+            return Ok(Ok(format!(
+                "{} extents whole in {site}, {} rows made anew",
+                health.extents, status.rows_repaired
+            )));
         }
         Ok(Err(format!("{health:?}, {} in the queue", status.repair_queue)))
     })
@@ -139,12 +151,19 @@ async fn inspect(installation: &Installation, key: &str) -> Result<Inspection> {
 }
 
 /// A byte of a fragment is flipped on the disk.
-pub async fn byte_rots(table: &mut Table, installation: &Installation, site: &str, s3: &Arc<S3Client>, file: &Input) -> Result<()> {
+pub async fn byte_rots(
+    table: &mut Table,
+    installation: &Installation,
+    site: &str,
+    s3: &Arc<S3Client>,
+    file: &Input,
+) -> Result<()> {
     let flipped = table
         .step("a byte of a fragment is flipped on disk", async {
             let inspection = inspect(installation, &file.key).await?;
             ensure!(inspection.sound, "not sound before: {inspection:?}");
-            let row = inspection.extents.first().and_then(|extent| extent.rows.first()).context("no row")?.clone();
+            let row =
+                inspection.extents.first().and_then(|extent| extent.rows.first()).context("no row")?.clone();
             let segment = row.segment.clone().context("the row has no segment")?;
             let disk = std::fs::OpenOptions::new().read(true).write(true).open(&segment)?;
             let mut byte = [0];
@@ -163,7 +182,11 @@ pub async fn byte_rots(table: &mut Table, installation: &Installation, site: &st
                 let inspection = inspect(installation, &file.key).await?;
                 let rows = inspection.extents.iter().flat_map(|extent| &extent.rows);
                 let anew = rows.clone().any(|row| row.row == flipped.row && row.instance != flipped.instance);
-                Ok(if inspection.sound && anew { Ok(format!("all {} rows are right", rows.count())) } else { Err(format!("{inspection:?}")) })
+                Ok(if inspection.sound && anew {
+                    Ok(format!("all {} rows are right", rows.count()))
+                } else {
+                    Err(format!("{inspection:?}"))
+                })
             })
             .await?;
             verify(s3, file).await?;
@@ -173,7 +196,12 @@ pub async fn byte_rots(table: &mut Table, installation: &Installation, site: &st
 }
 
 /// Too many rows of a file are taken away, and put back.
-pub async fn rows_vanish(table: &mut Table, installation: &Installation, site: &str, file: &Input) -> Result<()> {
+pub async fn rows_vanish(
+    table: &mut Table,
+    installation: &Installation,
+    site: &str,
+    file: &Input,
+) -> Result<()> {
     let impatient = installation.s3(Duration::ZERO)?;
     let aside = table
         .step("too many rows of one file are taken away", async {

@@ -28,7 +28,8 @@ pub fn collect(folder: &Path, prefix: &str) -> Result<Vec<Input>> {
     let mut inputs = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(current) = folders.pop() {
-        let entries = std::fs::read_dir(&current).with_context(|| format!("{} can't be listed", current.display()))?;
+        let entries =
+            std::fs::read_dir(&current).with_context(|| format!("{} can't be listed", current.display()))?;
         for entry in entries {
             let entry = entry?;
             let kind = entry.file_type()?;
@@ -40,7 +41,11 @@ pub fn collect(folder: &Path, prefix: &str) -> Result<Vec<Input>> {
         }
     }
     if inputs.len() < ENOUGH {
-        bail!("{} has {} files, {ENOUGH} are needed: give another one with --tree", folder.display(), inputs.len());
+        bail!(
+            "{} has {} files, {ENOUGH} are needed: give another one with --tree",
+            folder.display(),
+            inputs.len()
+        );
     }
     inputs.sort_by(|a, b| a.key.cmp(&b.key));
     Ok(inputs)

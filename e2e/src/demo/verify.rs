@@ -41,7 +41,12 @@ pub async fn verify(s3: &S3Client, input: &Input) -> Result<u64> {
     }
     let found: [u8; 32] = hasher.finalize().into();
     if size != input.size || found != input.sha256 {
-        bail!("{size} bytes with SHA-256 {} came back, {} bytes with {} were stored", hex::encode(found), input.size, hex::encode(input.sha256));
+        bail!(
+            "{size} bytes with SHA-256 {} came back, {} bytes with {} were stored",
+            hex::encode(found),
+            input.size,
+            hex::encode(input.sha256)
+        );
     }
     Ok(size)
 }

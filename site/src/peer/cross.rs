@@ -21,9 +21,9 @@ use crate::error::SiteError;
 use crate::survey::{each, rows_of};
 
 /// Extents on their way at once.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 16;
 /// Extents of one round.
-const ROUND: usize = 256;
+const ROUND: usize = 128;
 /// Longest time for one: 64 MiB over a slow link.
 const CROSS_LIMIT: Duration = Duration::from_secs(120);
 /// Nothing is wanted: look again after.
@@ -117,7 +117,10 @@ async fn cross(context: &SiteContext, doors: &[Door], extent: ExtentId, wanted: 
     let crossed = match agent.cross(&command, CROSS_LIMIT).await {
         Ok(crossed) => crossed,
         // It was replaced over there; the feed will say so.
-        Err(CallError::Agent(AgentError::Gone)) => return Ok(false),
+        Err(CallError::Agent(AgentError::Gone)) => {
+            tracing::info!(site = %context.site, %extent, "the other site no longer has it");
+            return Ok(false);
+        }
         Err(error) => return Err(error.into()),
     };
     let mut rows: Vec<PlacedRow> = crossed
@@ -135,5 +138,9 @@ async fn cross(context: &SiteContext, doors: &[Door], extent: ExtentId, wanted: 
         writes: vec![Write::Put(placement_key, Bytes::from(record.encode())), Write::Delete(wanted_key)],
     };
     // What loses this race is an orphan; the inventory finds it.
-    Ok(context.catalog.commit(Batch::one(None, change)).await?.all_applied())
+    let committed = context.catalog.commit(Batch::one(None, change)).await?;
+    if !committed.all_applied() {
+        tracing::info!(site = %context.site, %extent, outcomes = ?committed.outcomes, "it crossed, and is not wanted any more");
+    }
+    Ok(committed.all_applied())
 }

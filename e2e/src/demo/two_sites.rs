@@ -1,0 +1,184 @@
+//! Two sites: everything that one site survives, and then the active site dies, returns, and gets its role back.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use diptych::client::s3::S3Client;
+
+use super::DemoOptions;
+use super::installation::{Installation, signal, site_of, until};
+use super::one_site::{self, PATIENCE, started, verified};
+use super::table::Table;
+use super::writer::{self, Writer};
+
+const EAST: &str = "east";
+const WEST: &str = "west";
+
+/// The whole demo of two sites, with one way of acknowledging.
+pub async fn demo(
+    table: &mut Table,
+    options: &DemoOptions,
+    acknowledge: &str,
+    data_dir: &Path,
+    scratch: &Path,
+) -> Result<()> {
+    let words = ["--sites", "2", "--node-dead-after", "3", "--acknowledge", acknowledge];
+    let files = one_site::input(table, &options.tree, scratch, options.large).await?;
+    let installation = started(table, &format!("diptych dev --acknowledge {acknowledge}"), data_dir, &words).await?;
+    let s3 = installation.s3(PATIENCE)?;
+    one_site::store(table, &installation, &s3, &files).await?;
+    protected(table, &installation, "everything is protected in both sites").await?;
+    let writer = Writer::start(installation.s3(Duration::ZERO)?);
+    if acknowledge == "OneSite" {
+        one_site::node_dies(table, &installation, EAST, &s3, &files).await?;
+        let small = files.tree.iter().find(|input| input.size > 4096).context("no file above 4 KiB")?;
+        one_site::byte_rots(table, &installation, EAST, &s3, small).await?;
+        one_site::rows_vanish(table, &installation, EAST, small).await?;
+    }
+    protected(table, &installation, "the exposure is 0").await?;
+    let died = active_site_dies(table, &installation).await?;
+    verified(table, "the public name serves every file", &s3, &files.all()).await?;
+    dead_site_returns(table, &installation, &s3).await?;
+    switch_back(table, &installation).await?;
+    verified(table, "every file after the switch back", &s3, &files.all()).await?;
+    records(table, acknowledge, &installation, writer, died).await?;
+    installation.stop().await
+}
+
+async fn protected(table: &mut Table, installation: &Installation, name: &str) -> Result<()> {
+    table
+        .step(name, async {
+            let active = active(installation).await?;
+            let passive = if active == EAST { WEST } else { EAST };
+            let seen = until("nothing is exposed", Duration::from_secs(120), || async {
+                let (here, there) = (installation.status(&active).await?, installation.status(passive).await?);
+                let exposure = here.exposure.clone().context("no exposure in the status")?;
+                let lacks = there.health.wanted;
+                // A writer goes on: its newest record is always under way.
+                let done = exposure.bytes < 1 << 20 && exposure.age_ms < 2_000 && lacks < 8 && there.health.extents > 0;
+                Ok(if done {
+                    Ok(format!("{passive} holds {} extents; {} commits under way", there.health.extents, exposure.commits))
+                } else {
+                    Err(format!("{exposure:?}, {passive} lacks {lacks}"))
+                })
+            })
+            .await?;
+            Ok(((), seen))
+        })
+        .await
+}
+
+/// Which site says that it is active.
+async fn active(installation: &Installation) -> Result<String> {
+    for site in [EAST, WEST] {
+        if installation.status(site).await.is_ok_and(|status| status.role == "active") {
+            return Ok(site.to_owned());
+        }
+    }
+    bail!("no site is active")
+}
+
+/// Every process of the active site is killed.
+async fn active_site_dies(table: &mut Table, installation: &Installation) -> Result<Instant> {
+    let probe = installation.s3(Duration::ZERO)?;
+    table
+        .step("the whole active site dies (SIGKILL of every process), the other takes over", async {
+            let endpoints = installation.endpoints()?;
+            let site = site_of(&endpoints, EAST)?;
+            let died = Instant::now();
+            for pid in site.agents.iter().map(|agent| agent.pid).chain([site.pid]).filter(|pid| *pid != 0) {
+                // One agent is dead already where a node died before.
+                let _ = signal(pid, "KILL");
+            }
+            let took = first_write(&probe, died, Duration::from_secs(60)).await?;
+            let epoch = installation.status(WEST).await?.epoch;
+            Ok((died, format!("first write through the public name after {:.2} s, epoch {epoch}", took.as_secs_f64())))
+        })
+        .await
+}
+
+async fn first_write(probe: &S3Client, since: Instant, limit: Duration) -> Result<Duration> {
+    loop {
+        let put = probe.put("probe", bytes::Bytes::from_static(b"probe"));
+        match tokio::time::timeout(Duration::from_secs(1), put).await {
+            Ok(Ok(_)) => return Ok(since.elapsed()),
+            Ok(Err(error)) if since.elapsed() > limit => return Err(error.context("no write after the takeover")),
+            Err(_) if since.elapsed() > limit => bail!("no answer through the public name"),
+            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+async fn dead_site_returns(table: &mut Table, installation: &Installation, s3: &Arc<S3Client>) -> Result<()> {
+    table
+        .step("the dead site returns: passive, catches up, its unseen term is merged", async {
+            let endpoints = installation.endpoints()?;
+            let agents = site_of(&endpoints, EAST)?.agents.clone();
+            for agent in agents.iter().filter(|agent| agent.devices.iter().all(|device| device.exists())) {
+                installation.command(&["dev", "revive", &agent.name]).await?;
+            }
+            installation.command(&["dev", "revive", EAST]).await?;
+            s3.put("after-the-return", bytes::Bytes::from_static(b"x")).await?;
+            let seen = until("it has caught up", Duration::from_secs(120), || async {
+                let (east, west) = (installation.status(EAST).await?, installation.status(WEST).await?);
+                ensure!(east.role != "active", "the returning site is active");
+                let exposure = west.exposure.clone().context("no exposure in the status")?;
+                let done = east.epoch == west.epoch && east.health.wanted < 8 && exposure.age_ms < 2_000 && exposure.bytes < 1 << 20;
+                Ok(if done {
+                    Ok(format!("east is {} in epoch {}, {} extents whole", east.role, east.epoch, east.health.whole))
+                } else {
+                    Err(format!("{exposure:?}, east {:?}", east.health))
+                })
+            })
+            .await?;
+            Ok(((), seen))
+        })
+        .await
+}
+
+async fn switch_back(table: &mut Table, installation: &Installation) -> Result<()> {
+    table
+        .step("a planned switch back", async {
+            let begun = Instant::now();
+            let _: serde_json::Value = installation.rest(WEST)?.post(&["api", "v1", "handover"]).await?;
+            until("east is active", Duration::from_secs(30), || async {
+                let status = installation.status(EAST).await?;
+                Ok(if status.role == "active" { Ok(()) } else { Err(status.role) })
+            })
+            .await?;
+            let epoch = installation.status(EAST).await?.epoch;
+            Ok(((), format!("east is active again after {:.2} s, epoch {epoch}", begun.elapsed().as_secs_f64())))
+        })
+        .await
+}
+
+/// What became of the records that were written all the while.
+async fn records(
+    table: &mut Table,
+    acknowledge: &str,
+    installation: &Installation,
+    writer: Writer,
+    died: Instant,
+) -> Result<()> {
+    table
+        .step("every acknowledged record of the writer is there", async {
+            let acknowledged = writer.stop().await?;
+            let gap = writer::longest_gap(&acknowledged, died);
+            let s3 = installation.s3(PATIENCE)?;
+            let missing = writer::missing(&s3, &acknowledged).await?;
+            if acknowledge == "BothSites" {
+                ensure!(missing.is_empty(), "{} of {} are missing: {missing:?}", missing.len(), acknowledged.len());
+            }
+            // With OneSite the merge brings back what was exposed when the site died.
+            ensure!(missing.is_empty(), "{} are missing after the return: {missing:?}", missing.len());
+            let seen = format!(
+                "{} records, none missing; longest time without an acknowledgement {:.2} s",
+                acknowledged.len(),
+                gap.as_secs_f64()
+            );
+            Ok(((), seen))
+        })
+        .await
+}

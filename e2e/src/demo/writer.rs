@@ -1,0 +1,93 @@
+//! A writer that goes on all the while: numbered records through the public name, and a book of what was acknowledged.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use diptych::client::s3::S3Client;
+use tokio::task::JoinHandle;
+
+const PREFIX: &str = "record/";
+/// Between two attempts at the same record.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Between two records.
+const PACE: Duration = Duration::from_millis(20);
+
+/// A record that was answered with success.
+#[derive(Debug, Clone, Copy)]
+pub struct Acknowledged {
+    /// Its number, and its content.
+    pub number: u64,
+    /// When.
+    pub at: Instant,
+}
+
+/// A running writer.
+pub struct Writer {
+    stop: Arc<AtomicBool>,
+    task: JoinHandle<Vec<Acknowledged>>,
+}
+
+impl Writer {
+    /// Each record is tried again until it is acknowledged; the client itself must not try again.
+    pub fn start(s3: Arc<S3Client>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&stop);
+        let task = tokio::spawn(async move {
+            let mut acknowledged = Vec::new();
+            let mut number = 0;
+            while !ends.load(Ordering::Relaxed) {
+                let name = key(number);
+                let put = s3.put(&name, content(number));
+                if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(2), put).await {
+                    acknowledged.push(Acknowledged { number, at: Instant::now() });
+                    number += 1;
+                    tokio::time::sleep(PACE).await;
+                } else {
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+            acknowledged
+        });
+        Self { stop, task }
+    }
+
+    /// Ends it; what was acknowledged, in order.
+    pub async fn stop(self) -> Result<Vec<Acknowledged>> {
+        self.stop.store(true, Ordering::Relaxed);
+        Ok(self.task.await?)
+    }
+}
+
+fn key(number: u64) -> String {
+    format!("{PREFIX}{number:08}")
+}
+
+fn content(number: u64) -> Bytes {
+    Bytes::from(format!("record {number}\n").repeat(16))
+}
+
+/// The longest time without an acknowledgement that covers a moment after `since`.
+pub fn longest_gap(acknowledged: &[Acknowledged], since: Instant) -> Duration {
+    let pairs = acknowledged.windows(2).filter(|pair| pair[1].at >= since);
+    pairs.map(|pair| pair[1].at - pair[0].at).max().unwrap_or_default()
+}
+
+/// Reads every acknowledged record; the numbers of those that are not there.
+pub async fn missing(s3: &S3Client, acknowledged: &[Acknowledged]) -> Result<Vec<u64>> {
+    let listed: std::collections::BTreeSet<String> =
+        s3.list(PREFIX).await?.into_iter().map(|object| object.key).collect();
+    let mut missing = Vec::new();
+    for record in acknowledged {
+        let name = key(record.number);
+        if !listed.contains(&name) {
+            missing.push(record.number);
+            continue;
+        }
+        let bytes = s3.get(&name).await?.bytes().await.with_context(|| name.clone())?;
+        ensure!(bytes == content(record.number), "{name} has other bytes");
+    }
+    Ok(missing)
+}

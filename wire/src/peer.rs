@@ -1,0 +1,100 @@
+//! What the two sites say to each other over the peer link: paths and bodies. HTTP over mTLS; bodies are postcard.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /peer/v1/feed?incarnation=I&revision=R` | a stream of [`FeedFrame`]s, each behind its length (u32, little-endian), or 410 [`Compacted`] |
+//! | `POST /peer/v1/snapshot` [`SnapshotPage`] | [`SnapshotReply`] |
+//! | `GET /peer/v1/extents/<id>` with `Range` | the extent's ciphertext |
+//! | `POST /peer/v1/lease` a `lease::Message` | 204; answers come as messages of their own |
+//! | `POST /peer/v1/read` `Vec<Key>` | `Vec<Option<Vec<u8>>>`, at one position |
+//! | `POST /peer/v1/unseen` [`UnseenTerm`] | `u64`: how many of its versions were taken in |
+//! | anything with `x-diptych-forward: s3` or `rest` | what that front of the active site answers |
+
+use diptych_core::ids::{Epoch, SiteName};
+use diptych_core::keys::Key;
+use diptych_core::records::Position;
+use serde::{Deserialize, Serialize};
+
+/// Path of the feed.
+pub const FEED: &str = "/peer/v1/feed";
+/// Path of the snapshot.
+pub const SNAPSHOT: &str = "/peer/v1/snapshot";
+/// Path below which extents are.
+pub const EXTENTS: &str = "/peer/v1/extents";
+/// Path of lease messages.
+pub const LEASE: &str = "/peer/v1/lease";
+/// Path of reads by key.
+pub const READ: &str = "/peer/v1/read";
+/// Path of unseen terms.
+pub const UNSEEN: &str = "/peer/v1/unseen";
+/// Names the front that a forwarded request is for.
+pub const FORWARD: &str = "x-diptych-forward";
+
+/// Longest frame of a feed: a commit and its head.
+pub const MAX_FEED_FRAME: usize = 16 << 20;
+
+/// Under which term the sender's role-owned changes are to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TermLabel {
+    /// The sender's gate is open at it.
+    pub epoch: Epoch,
+    /// Q: in the sender's feed; what stands before it is of earlier terms, and only site-owned keys are taken from it.
+    pub begun_at: Position,
+}
+
+/// A piece of a feed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FeedFrame {
+    /// From here on; None: the sender is not active, and its role-owned changes are not to be taken.
+    Term(Option<TermLabel>),
+    /// A commit.
+    Entry {
+        /// Of the commit.
+        position: Position,
+        /// Keys with their new values; None: deleted.
+        changes: Vec<(Key, Option<Vec<u8>>)>,
+    },
+    /// Nothing new: all up to here was sent.
+    Beat {
+        /// The newest position.
+        position: Position,
+    },
+}
+
+/// The feed can't begin there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compacted {
+    /// Oldest position from which it can.
+    pub oldest: Position,
+}
+
+/// Asks for a page of all keys that a follower takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotPage {
+    /// The first key that is wanted; None: the first of all.
+    pub from: Option<Key>,
+}
+
+/// A page of a snapshot. Pages are of one position each, and the feed is followed from that of the first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotReply {
+    /// Position of this page.
+    pub position: Position,
+    /// As for the feed.
+    pub term: Option<TermLabel>,
+    /// In order.
+    pub entries: Vec<(Key, Vec<u8>)>,
+    /// Where to go on; None: it was the last.
+    pub next: Option<Key>,
+}
+
+/// What a returning site committed after P, of one key each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnseenTerm {
+    /// The returning site.
+    pub site: SiteName,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// `h/` and `v/` records of the versions, with their keys, oldest first; `x/` records that they name come before them.
+    pub versions: Vec<(Key, Vec<u8>)>,
+}
