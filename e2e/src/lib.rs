@@ -1,3 +1,4 @@
 //! Tests of the whole: the demo, and what looks at the running product from outside.
 
 pub mod demo;
+pub mod model;
