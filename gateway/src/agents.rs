@@ -33,11 +33,9 @@ impl Agents {
                 before.clients.get(&node.name).filter(|client| *client.endpoint() == endpoint).cloned();
             let made = || AgentClient::new(endpoint, &dial.credentials, dial.options.clone());
             match kept.map_or_else(made, Ok) {
-                Ok(client) => {
-                    clients.insert(node.name.clone(), client);
-                }
+                Ok(client) => drop(clients.insert(node.name.clone(), client)),
                 Err(error) => {
-                    tracing::error!(node = %node.name, %error, "no client for this node can be made")
+                    tracing::error!(node = %node.name, %error, "no client for this node can be made");
                 }
             }
         }

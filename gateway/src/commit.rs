@@ -114,9 +114,10 @@ pub(crate) async fn commit_heads(
             }
         }
     }
-    let unsettled = match round.unclear {
-        false => GatewayError::Busy("others keep changing the same key"),
-        true => GatewayError::OutcomeUnknown("the catalog did not answer, again and again".to_owned()),
+    let unsettled = if round.unclear {
+        GatewayError::OutcomeUnknown("the catalog did not answer, again and again".to_owned())
+    } else {
+        GatewayError::Busy("others keep changing the same key")
     };
     let still = still_may_answer(context.authority(), lease.epoch);
     round
@@ -159,7 +160,7 @@ impl Round<'_> {
                 }
                 // Somebody else was faster on the same key: plan anew on what is there now.
                 Some(Outcome::Refused { guard }) if together || *guard == 0 => {
-                    self.context.metrics().commit_retries.inc()
+                    self.context.metrics().commit_retries.inc();
                 }
                 Some(Outcome::Refused { .. }) | None => {
                     let what =
@@ -316,9 +317,10 @@ fn retire(
     let key = keys::older_version(wanted.bucket, wanted.key.as_bytes(), head.at.epoch, head.at.hlc);
     writes.push(Write::Put(key, raw));
     let HeadBody::Object(object) = head.body else { return Ok((None, Vec::new())) };
-    let marks = match wanted.versioning {
-        true => Vec::new(),
-        false => dead_marks(&blobs_of(view, wanted.bucket, head.at.version, &object.content)?),
+    let marks = if wanted.versioning {
+        Vec::new()
+    } else {
+        dead_marks(&blobs_of(view, wanted.bucket, head.at.version, &object.content)?)
     };
     Ok((Some(object), marks))
 }

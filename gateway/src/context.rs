@@ -61,7 +61,7 @@ impl Default for Limits {
             body_idle: Duration::from_secs(30),
             header: Duration::from_secs(15),
             connections: 2048,
-            turn: Duration::from_secs(60),
+            turn: Duration::from_mins(1),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Listeners: HTTP/1.1, bounded in number and time, over TLS where the options say so.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +49,6 @@ impl Front {
 }
 
 /// Where a request is answered.
-#[expect(clippy::large_enum_variant, reason = "it lives for the length of one call")]
 pub enum Routed {
     /// By this gateway.
     Here(Request<Incoming>),
@@ -179,21 +177,16 @@ struct Service {
 }
 
 impl Service {
-    fn answer(
-        self,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<HttpBody>, Infallible>> {
-        async move {
-            // Held until it is answered, wherever: the lease passes on only between writes.
-            let _turn = self.context.writes().take(request.method()).await;
-            let request = match &self.forwarder {
-                None => request,
-                Some(forwarder) => match forwarder.route(self.front, request).await {
-                    Routed::Here(request) => request,
-                    Routed::Answered(response) => return Ok(response),
-                },
-            };
-            Ok((self.answer)(request).await)
-        }
+    async fn answer(self, request: Request<Incoming>) -> Result<Response<HttpBody>, Infallible> {
+        // Held until it is answered, wherever: the lease passes on only between writes.
+        let _turn = self.context.writes().take(request.method()).await;
+        let request = match &self.forwarder {
+            None => request,
+            Some(forwarder) => match forwarder.route(self.front, request).await {
+                Routed::Here(request) => request,
+                Routed::Answered(response) => return Ok(response),
+            },
+        };
+        Ok((self.answer)(request).await)
     }
 }

@@ -4,11 +4,13 @@ mod common;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use common::{TestSite, map, noise};
 use diptych_core::ids::Generation;
 use diptych_core::keys;
 use diptych_core::placement::NodeState;
 use diptych_core::records::Record;
+use diptych_wire::agent::RowAt;
 use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -50,6 +52,32 @@ async fn with_any_two_rows_gone_a_file_still_reads_and_with_three_it_says_what_i
             .lines()
             .any(|line| line.starts_with("diptych_gateway_degraded_reads_total") && !line.ends_with(" 0"))
     );
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_wrong_although_its_checksums_are_right_is_found_and_read_around() {
+    let site = TestSite::start().await;
+    let plain = noise(MIB, 21);
+    assert_eq!(site.post("file", plain.clone()).await.status(), StatusCode::CREATED);
+    let (extent, mut placement) = site.placements().await.remove(0);
+    let placed = placement.rows[1];
+    let at = RowAt { device: placed.device, extent, row: placed.row, instance: Some(placed.instance) };
+    let client = &site.node_of(placed.device).client;
+    let head = client.describe(at).await.expect("it is there").head;
+    let forged = Bytes::from(noise(head.len as usize, 99));
+    site.lose_rows(extent, &placement, &[placed.row.0]).await;
+    let written =
+        client.place_rows(site.stamp(), Generation(1), vec![(head, forged)]).await.expect("an answer");
+    placement.rows[1].instance = *written[0].as_ref().expect("it is durable");
+    site.put_keys(vec![(keys::placement(&site.site, extent), placement.encode().into())]).await;
+
+    let read = site.get("file").await;
+    assert_eq!(read.status(), StatusCode::OK);
+    assert!(read.bytes().await.expect("a body") == plain, "wrong bytes were given out");
+    let metrics =
+        site.http.get(site.rest("/metrics")).send().await.expect("an answer").text().await.expect("text");
+    assert!(metrics.contains("rows_unreadable_total{category=\"forged\"} 1"), "{metrics}");
     site.stop().await;
 }
 

@@ -11,7 +11,7 @@ use rusty_s3::actions::{CreateMultipartUpload, ListObjectsV2};
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 
 const MIB: usize = 1 << 20;
-const SIGNED_FOR: Duration = Duration::from_secs(600);
+const SIGNED_FOR: Duration = Duration::from_mins(10);
 
 struct Client<'a> {
     site: &'a TestSite,
@@ -76,7 +76,7 @@ impl<'a> Client<'a> {
                 .text()
                 .await
                 .expect("text");
-            let page = ListObjectsV2::parse_response(&text).unwrap_or_else(|error| panic!("{error}: {text}"));
+            let page = ListObjectsV2::parse_response(&text).expect("a page");
             keys.extend(page.contents.into_iter().map(|object| object.key));
             groups.extend(page.common_prefixes.into_iter().map(|group| group.prefix));
             match page.next_continuation_token {

@@ -73,10 +73,10 @@ impl Objects {
             writes: vec![Write::Delete(key.clone())],
         };
         let landed = |view: &dyn diptych_catalog::View| Ok(view.get(&key)?.is_none());
-        match commit_plain(&self.context, &lease, change, landed).await? {
-            true => Ok(()),
-            false => Err(GatewayError::Busy("the bucket was changed meanwhile")),
+        if commit_plain(&self.context, &lease, change, landed).await? {
+            return Ok(());
         }
+        Err(GatewayError::Busy("the bucket was changed meanwhile"))
     }
 
     /// The namespace's buckets, by name.

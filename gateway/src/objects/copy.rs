@@ -16,6 +16,7 @@ use super::types::{MAX_REQUEST_BYTES, check_key};
 use super::{ObjectInfo, Objects, Wanted, etag_text};
 use crate::authority::may_write;
 use crate::body::Body;
+use crate::commit::blobs_of;
 use crate::digests::Announced;
 use crate::error::{GatewayError, Result};
 use crate::read::{Places, open_stream, plan_chunks, read_sealed};
@@ -68,7 +69,7 @@ impl Objects {
             }
             other => other?,
         }
-        let blobs = self.blobs(view.as_ref(), found.id, info.at, &info.object)?;
+        let blobs = blobs_of(view.as_ref(), found.id, info.at.version, &info.object.content)?;
         Ok((info, blobs))
     }
 

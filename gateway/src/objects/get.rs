@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use diptych_core::records::{Object, VersionRef};
-
 use super::conditions::ReadConditions;
 use super::{ObjectInfo, Objects, etag_text};
 use crate::commit::blobs_of;
@@ -76,37 +74,26 @@ impl Objects {
         conditions.check(&etag_text(&info.object.etag), info.object.modified_ms)?;
         let range = wanted.resolve(info.object.size)?;
         let ObjectInfo { at, object, .. } = &info;
-        let blobs = self.blobs(view.as_ref(), found.id, *at, object)?;
+        let blobs = blobs_of(view.as_ref(), found.id, at.version, &object.content)?;
         drop(view);
         let body = open_stream(&self.context, &blobs, range.clone()).await?;
         let partial = wanted != Wanted::All;
         Ok(Download { info, range, partial, body })
     }
+}
 
-    /// Extents that an object's bytes lie in, in order.
-    pub(crate) fn extents_of(
-        &self,
-        view: &dyn diptych_catalog::View,
-        namespace: &str,
-        bucket: &str,
-        key: &str,
-    ) -> Result<Vec<diptych_core::ids::ExtentId>> {
-        super::types::check_key(key)?;
-        let found = super::buckets::find(view, namespace, bucket)?;
-        let info = super::tags::describe(view, bucket, found.id, key)?;
-        let blobs = self.blobs(view, found.id, info.at, &info.object)?;
-        Ok(blobs.iter().flat_map(|blob| &blob.pieces).map(|piece| piece.extent).collect())
-    }
-
-    pub(crate) fn blobs(
-        &self,
-        view: &dyn diptych_catalog::View,
-        bucket: diptych_core::ids::BucketId,
-        at: VersionRef,
-        object: &Object,
-    ) -> Result<Vec<diptych_core::records::Blob>> {
-        blobs_of(view, bucket, at.version, &object.content)
-    }
+/// Extents that an object's bytes lie in, in order.
+pub(crate) fn extents_of(
+    view: &dyn diptych_catalog::View,
+    namespace: &str,
+    bucket: &str,
+    key: &str,
+) -> Result<Vec<diptych_core::ids::ExtentId>> {
+    super::types::check_key(key)?;
+    let found = super::buckets::find(view, namespace, bucket)?;
+    let info = super::tags::describe(view, bucket, found.id, key)?;
+    let blobs = blobs_of(view, found.id, info.at.version, &info.object.content)?;
+    Ok(blobs.iter().flat_map(|blob| &blob.pieces).map(|piece| piece.extent).collect())
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use multipart::Completing;
 pub use conditions::{Condition, ReadConditions, TagList};
 pub use copy::{CopyPart, CopyRequest};
 pub use delete::Deleted;
+pub(crate) use get::extents_of;
 pub use get::{Download, Wanted};
 pub use list::{ListRequest, Listed, Listing};
 pub use multipart::{CompletePart, PartsPage, StoredPart, UploadSummary, UploadsPage, UploadsRequest};

@@ -153,10 +153,10 @@ impl Objects {
             writes: vec![Write::Put(key.clone(), value.clone())],
         };
         let landed = |view: &dyn View| Ok(view.get(&key)?.as_ref() == Some(&value));
-        match commit_plain(&self.context, &lease, change, landed).await? {
-            true => Ok(id),
-            false => Err(GatewayError::Internal("an upload's id was taken".to_owned())),
+        if commit_plain(&self.context, &lease, change, landed).await? {
+            return Ok(id);
         }
+        Err(GatewayError::Internal("an upload's id was taken".to_owned()))
     }
 
     pub(crate) async fn open_upload(

@@ -95,7 +95,8 @@ impl Objects {
             return self.put_small(&lease, object, head, announced, late, small).await;
         }
         drop(small);
-        self.put_streamed(&lease, object, head, body, announced, late).await
+        // Boxed: most requests never get here, and should not carry its size.
+        Box::pin(self.put_streamed(&lease, object, head, body, announced, late)).await
     }
 
     /// Conditions are part of the commit; looked at before, they spare a body that would be thrown away.

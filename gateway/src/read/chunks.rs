@@ -1,6 +1,7 @@
 //! Which chunks hold a range of an object, and each chunk's sealed bytes.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -80,11 +81,10 @@ impl Places {
     }
 
     async fn tail(&mut self, context: &Context, place: &ExtentPlace) -> Result<&Tail> {
-        if !self.tails.contains_key(&place.id) {
-            let tail = place.tail(context).await?;
-            self.tails.insert(place.id, tail);
+        match self.tails.entry(place.id) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(unknown) => Ok(unknown.insert(place.tail(context).await?)),
         }
-        self.tails.get(&place.id).ok_or_else(|| GatewayError::Internal("a tail was lost".to_owned()))
     }
 }
 

@@ -29,7 +29,7 @@ use crate::body::ByteStream;
 use crate::digests::Announced;
 use crate::error::GatewayError;
 use crate::objects::{
-    Condition, ListRequest, Listed, ObjectInfo, PutRequest, ReadConditions, Stored, TagList, Wanted,
+    Condition, ListRequest, Listed, Listing, ObjectInfo, PutRequest, ReadConditions, Stored, TagList, Wanted,
     etag_text,
 };
 use crate::read::BodyStream;
@@ -130,7 +130,7 @@ pub(super) async fn list(
         ListRequest { prefix: page.prefix.unwrap_or_default(), delimiter: None, after: page.after, limit };
     let listing = match state.objects.list(&namespace, bucket, &request).await {
         // Made on first use: until then it is empty.
-        Err(GatewayError::NoSuchBucket(name)) if name == DEFAULT_BUCKET => Default::default(),
+        Err(GatewayError::NoSuchBucket(name)) if name == DEFAULT_BUCKET => Listing::default(),
         other => other?,
     };
     let files: Vec<FileDocument<'_>> = listing

@@ -14,6 +14,7 @@ use super::RestState;
 use super::auth::Namespace;
 use super::errors::RestError;
 use crate::error::{GatewayError, Result};
+use crate::objects::extents_of;
 
 /// A file's extents.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -76,7 +77,7 @@ pub(super) async fn show(
 
 async fn fragments(state: &RestState, namespace: &str, bucket: &str, id: String) -> Result<FileFragments> {
     let view = state.objects.context().view_for_client().await?;
-    let named = state.objects.extents_of(view.as_ref(), namespace, bucket, &id)?;
+    let named = extents_of(view.as_ref(), namespace, bucket, &id)?;
     let mut seen = BTreeSet::new();
     let distinct = named.into_iter().filter(|extent| seen.insert(*extent));
     let extents = distinct.map(|extent| rows_of(view.as_ref(), extent)).collect::<Result<_>>()?;

@@ -80,5 +80,8 @@ async fn count(State(state): State<RestState>, request: Request, next: Next) -> 
     let status = response.status().as_u16().to_string();
     metrics.requests.with_label_values(&[front, &operation, &status]).inc();
     metrics.latency.with_label_values(&[front, &operation]).observe(begun.elapsed().as_secs_f64());
+    if response.status().is_client_error() || response.status().is_server_error() {
+        metrics.refusals.with_label_values(&[front, &status]).inc();
+    }
     response
 }

@@ -1,5 +1,9 @@
 //! Buckets and their lists.
 
+#[cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "an operation takes and gives several of its generated types")
+)]
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
@@ -41,10 +45,7 @@ impl S3Front {
     ) -> S3Result<S3Response<CreateBucketOutput>> {
         let namespace = namespace(&request)?;
         self.objects.create_bucket(&namespace, &request.input.bucket).await?;
-        Ok(S3Response::new(CreateBucketOutput {
-            location: Some(format!("/{}", request.input.bucket)),
-            ..Default::default()
-        }))
+        Ok(S3Response::new(CreateBucketOutput { location: Some(format!("/{}", request.input.bucket)) }))
     }
 
     pub(super) async fn head_bucket(
@@ -134,7 +135,7 @@ impl S3Front {
         let key_count = i32::try_from(listing.entries.len()).ok();
         let next = listing.next.as_deref().map(hex::encode);
         let owner = input.fetch_owner.unwrap_or(false).then(|| namespace.clone());
-        let (contents, common_prefixes) = encoding.entries(listing, owner);
+        let (contents, common_prefixes) = encoding.entries(listing, owner.as_deref());
         Ok(S3Response::new(ListObjectsV2Output {
             name: Some(input.bucket),
             prefix: input.prefix.map(|text| encoding.encode(&text)),
@@ -192,7 +193,7 @@ impl Encoding {
         }
     }
 
-    fn entries(self, listing: Listing, owner: Option<String>) -> (ObjectList, CommonPrefixList) {
+    fn entries(self, listing: Listing, owner: Option<&str>) -> (ObjectList, CommonPrefixList) {
         let mut objects = Vec::new();
         let mut groups = Vec::new();
         for entry in listing.entries {
@@ -205,8 +206,7 @@ impl Encoding {
                     last_modified: Some(convert::timestamp(info.object.modified_ms)),
                     storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
                     owner: owner
-                        .clone()
-                        .map(|name| Owner { display_name: Some(name.clone()), id: Some(name) }),
+                        .map(|name| Owner { display_name: Some(name.to_owned()), id: Some(name.to_owned()) }),
                     ..Default::default()
                 }),
             }

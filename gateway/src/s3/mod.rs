@@ -40,7 +40,7 @@ async fn call(context: &Context, service: &S3Service, request: Request<Incoming>
     let begun = Instant::now();
     let method = request.method().as_str().to_owned();
     let response = match service.call(request.map(s3s::Body::from)).await {
-        Ok(response) => response.map(|body| body.boxed_unsync()),
+        Ok(response) => response.map(BodyExt::boxed_unsync),
         Err(error) => {
             tracing::error!(?error, "a request could not be answered");
             failed(&GatewayError::Internal("the request could not be answered".to_owned()))

@@ -1,5 +1,9 @@
 //! Objects: stored, read, copied, deleted.
 
+#[cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "an operation takes and gives several of its generated types")
+)]
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
@@ -72,7 +76,7 @@ impl S3Front {
             e_tag: Some(convert::etag(&info.object.etag)),
             last_modified: Some(convert::timestamp(info.object.modified_ms)),
             metadata: convert::metadata(info),
-            content_type: stored_header(info, "content-type"),
+            content_type: Some(content_type(info)),
             cache_control: stored_header(info, "cache-control"),
             content_disposition: stored_header(info, "content-disposition"),
             content_encoding: stored_header(info, "content-encoding"),
@@ -110,7 +114,7 @@ impl S3Front {
             e_tag: Some(convert::etag(&info.object.etag)),
             last_modified: Some(convert::timestamp(info.object.modified_ms)),
             metadata: convert::metadata(&info),
-            content_type: stored_header(&info, "content-type"),
+            content_type: Some(content_type(&info)),
             cache_control: stored_header(&info, "cache-control"),
             content_disposition: stored_header(&info, "content-disposition"),
             content_encoding: stored_header(&info, "content-encoding"),
@@ -218,6 +222,11 @@ pub(super) fn sum(sums: &Sums, algorithm: Algorithm) -> Option<String> {
 
 fn stored_header<T: std::str::FromStr>(info: &ObjectInfo, name: &str) -> Option<T> {
     info.header(name)?.parse().ok()
+}
+
+/// S3's word for bytes of no known type.
+fn content_type(info: &ObjectInfo) -> ContentType {
+    info.header("content-type").unwrap_or("binary/octet-stream").to_owned()
 }
 
 fn tag_count(info: &ObjectInfo) -> Option<i32> {

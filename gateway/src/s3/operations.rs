@@ -1,5 +1,9 @@
 //! The operations of S3 that Diptych has; s3s answers NotImplemented to the others.
 
+#[cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "an operation takes and gives several of its generated types")
+)]
 use s3s::dto::*;
 use s3s::{S3, S3Request, S3Response, S3Result};
 

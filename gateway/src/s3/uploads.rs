@@ -1,5 +1,9 @@
 //! Uploads in parts.
 
+#[cfg_attr(
+    not(test),
+    expect(clippy::wildcard_imports, reason = "an operation takes and gives several of its generated types")
+)]
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 

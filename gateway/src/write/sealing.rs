@@ -82,7 +82,7 @@ pub(crate) async fn prepare_small(
     plain: BytesMut,
     announced: &Announced,
 ) -> Result<Prepared> {
-    let mut sealer = BlobSealer::new(context, announced);
+    let mut sealer = Box::new(BlobSealer::new(context, announced));
     on_cpu(plain.len(), move || {
         let chunk = sealer.seal(&plain, true)?;
         Ok(Prepared { chunk, sums: sealer.digests.finish() })
@@ -115,7 +115,8 @@ pub(crate) async fn write_body(
     body: &mut Body,
     announced: &Announced,
 ) -> Result<(Written, Sums)> {
-    let mut sealer = BlobSealer::new(context, announced);
+    // Its compression table is large: what is handed from thread to thread is a pointer.
+    let mut sealer = Box::new(BlobSealer::new(context, announced));
     let mut extents = ExtentSequence::new(context.clone(), *lease, owner, description, body.announced())?;
     let mut piece = head;
     loop {

@@ -34,7 +34,8 @@ pub(crate) struct ExtentSequence {
 
 struct OpenExtent {
     id: ExtentId,
-    coder: ExtentCoder,
+    /// Boxed: it goes from thread to thread with each chunk.
+    coder: Box<ExtentCoder>,
     rows: RowWriter,
     plain: usize,
     payload: u32,
@@ -82,7 +83,7 @@ impl ExtentSequence {
         let (needed, rows) = &self.coding;
         let most = self.to_come.unwrap_or(u64::MAX).min(EXTENT_PLAIN_MAX as u64) + OVERHEAD;
         let reserve = StripeLayout::new(*needed, most).row_len() as u32;
-        let coder = ExtentCoder::new(*needed, rows)?;
+        let coder = Box::new(ExtentCoder::new(*needed, rows)?);
         let rows = RowWriter::new(self.context.clone(), self.lease, id, self.coding.clone(), reserve);
         Ok(OpenExtent { id, coder, rows, plain: 0, payload: 0, runs: Vec::new() })
     }
@@ -161,7 +162,7 @@ pub(crate) async fn write_extent(
 ) -> Result<(WrittenExtent, Vec<Blob>)> {
     let (needed, rows) = context.coding()?;
     let id = ExtentId(rand::rng().random());
-    let coder = ExtentCoder::new(needed, &rows)?;
+    let coder = Box::new(ExtentCoder::new(needed, &rows)?);
     let total: u64 = chunks.iter().map(|chunk| u64::from(chunk.sealed.len)).sum();
     let reserve = StripeLayout::new(needed, total + OVERHEAD).row_len() as u32;
     let rows = RowWriter::new(context.clone(), *lease, id, (needed, rows), reserve);

@@ -61,7 +61,7 @@ fn credentials(
     name: &str,
 ) -> Credentials {
     let identity = Identity { cluster, site: site.clone(), role, name: name.to_owned() };
-    let issued = authority.issue(&Request::new(identity, Duration::from_secs(3600))).expect("a certificate");
+    let issued = authority.issue(&Request::new(identity, Duration::from_hours(1))).expect("a certificate");
     Credentials::new(&issued).expect("credentials")
 }
 
@@ -75,6 +75,15 @@ impl TestSite {
     }
 
     pub async fn start_with(limits: Limits) -> Self {
+        Self::start_on(limits, Arc::new(SingleSite { keeper: KeeperNumber(1) }), |catalog| catalog).await
+    }
+
+    /// With another authority, or with something between gateway and catalog.
+    pub async fn start_on(
+        limits: Limits,
+        authority_given: Arc<dyn diptych_gateway::authority::Authority>,
+        wrap: impl FnOnce(Arc<dyn Catalog>) -> Arc<dyn Catalog>,
+    ) -> Self {
         // Whichever test comes first sets it for all.
         let _: Result<(), _> = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let folder = tempfile::tempdir().expect("a folder");
@@ -103,8 +112,8 @@ impl TestSite {
         seed(&catalog, &site, &map(&nodes), &keyring).await;
         let given = Dependencies {
             site: site.clone(),
-            catalog: catalog.clone(),
-            authority: Arc::new(SingleSite { keeper: KeeperNumber(1) }),
+            catalog: wrap(catalog.clone()),
+            authority: authority_given,
             keyring,
             cipher: Arc::new(AwsLcAesGcm),
             dial,
@@ -183,6 +192,15 @@ impl TestSite {
             let deleted = node.client.delete(self.stamp, vec![at]).await.expect("an answer");
             assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
         }
+    }
+
+    /// The agent that has a device.
+    pub fn node_of(&self, device: DeviceId) -> &TestNode {
+        &self.nodes[(device.0 / DEVICES) as usize]
+    }
+
+    pub fn stamp(&self) -> diptych_core::ids::Stamp {
+        self.stamp
     }
 
     pub async fn put_keys(&self, writes: Vec<(Key, Bytes)>) {
