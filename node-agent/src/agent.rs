@@ -61,7 +61,7 @@ impl Agent {
     }
 
     pub(crate) async fn status(&self) -> AgentStatus {
-        let devices = self.devices.slots().iter().map(|slot| device_facts(slot));
+        let devices = self.devices.slots().iter().map(device_facts);
         AgentStatus {
             site: self.site().clone(),
             node: self.node.clone(),

@@ -19,7 +19,7 @@ impl Agent {
                 Ok(()) => {}
                 Err(error @ AgentError::StaleStamp { .. }) => return Err(error),
                 Err(error) => {
-                    tracing::error!(path = %slot.path().display(), %error, "a device takes no stamp")
+                    tracing::error!(path = %slot.path().display(), %error, "a device takes no stamp");
                 }
             }
         }

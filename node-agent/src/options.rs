@@ -32,7 +32,7 @@ pub struct ScrubOptions {
 
 impl Default for ScrubOptions {
     fn default() -> Self {
-        Self { every: Duration::from_secs(168 * 3600), bytes_per_second: 20 << 20 }
+        Self { every: Duration::from_hours(168), bytes_per_second: 20 << 20 }
     }
 }
 
@@ -74,7 +74,7 @@ impl AgentOptions {
             scrub: ScrubOptions::default(),
             store: OpenOptions::default(),
             look: Duration::from_secs(2),
-            stream_idle: Duration::from_secs(60),
+            stream_idle: Duration::from_mins(1),
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::pace::Pace;
 /// Bytes that are read between two looks at budget and shutdown.
 const STEP: u64 = 2 << 20;
 /// Between two looks whether a round is due.
-const DUE: Duration = Duration::from_secs(60);
+const DUE: Duration = Duration::from_mins(1);
 
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
@@ -109,12 +109,14 @@ impl Agent {
     pub(crate) async fn scrub(&self, request: Scrub, stop: &CancellationToken) -> Result<(), AgentError> {
         let slots = self.scrub_slots(request.device)?;
         if !request.now {
-            slots.iter().for_each(|slot| slot.scrub_asked.notify_one());
+            for slot in slots {
+                slot.scrub_asked.notify_one();
+            }
             return Ok(());
         }
         for slot in slots {
             // The round that runs may have passed what rots now: it is ended, then a whole one is made.
-            let under_way = slot.with(|device| device.scrub_state()).await?.after.is_some();
+            let under_way = slot.with(Device::scrub_state).await?.after.is_some();
             if under_way {
                 slot.scrub_round(None, stop).await?;
             }

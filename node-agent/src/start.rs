@@ -131,11 +131,9 @@ async fn serve(
     shutdown: CancellationToken,
 ) {
     let watch = tokio::spawn(watch(agent.clone(), options.look, options.stream_idle, shutdown.clone()));
-    let scrubs: Vec<_> = agent.devices.slots().iter().cloned().collect();
-    let scrubs: Vec<_> = scrubs
-        .into_iter()
-        .map(|slot| tokio::spawn(slot.scrub_loop(options.scrub, shutdown.clone())))
-        .collect();
+    let slots = agent.devices.slots().iter().cloned();
+    let scrubs: Vec<_> =
+        slots.map(|slot| tokio::spawn(slot.scrub_loop(options.scrub, shutdown.clone()))).collect();
     server.serve(listeners).await;
     let _ = watch.await;
     for scrub in scrubs {

@@ -18,9 +18,9 @@ use time::OffsetDateTime;
 use crate::identity::Identity;
 
 /// Certificates begin this much before they are made: clocks of machines differ.
-const DATED_BACK: Duration = Duration::from_secs(24 * 3600);
+const DATED_BACK: Duration = Duration::from_hours(24);
 /// Life of an authority.
-const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+const AUTHORITY_LIFE: Duration = Duration::from_hours(10 * 365 * 24);
 
 /// The authority or a certificate can't be made or read.
 #[derive(Debug, Error)]

@@ -95,7 +95,7 @@ where
     let service = TowerToHyperService::new(Named { service, identity });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(60))
+        .header_read_timeout(Duration::from_mins(1))
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
         .await?;

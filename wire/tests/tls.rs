@@ -12,7 +12,7 @@ use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 use rustls_pki_types::UnixTime;
 
 const CLUSTER: ClusterId = ClusterId([3; 16]);
-const HOUR: Duration = Duration::from_secs(3600);
+const HOUR: Duration = Duration::from_hours(1);
 
 fn identity(role: Role, name: &str) -> Identity {
     Identity { cluster: CLUSTER, site: "east".parse().expect("a name"), role, name: name.to_owned() }

@@ -144,14 +144,14 @@ impl Slot {
                 StoreError::DeviceFailed { .. } | StoreError::Index { .. } | StoreError::Closed
             );
             if broken || device.failure().is_some() {
-                self.close(Closed::Failed(error.to_string()));
+                self.close(&Closed::Failed(error.to_string()));
             }
             agent_error(self.id().unwrap_or_default(), error)
         })
     }
 
     /// Takes the device out of use. The first reason is logged.
-    pub(crate) fn close(&self, closed: Closed) {
+    pub(crate) fn close(&self, closed: &Closed) {
         let old = self.state.swap(Arc::new(State::Closed(closed.clone())));
         if let State::Open(opened) = &*old {
             tracing::error!(device = %opened.id, path = %self.path.display(), reason = ?closed, "device closed");

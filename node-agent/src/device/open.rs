@@ -19,9 +19,9 @@ impl Slot {
     pub(crate) fn look(&self) -> Option<Opened> {
         if let State::Open(opened) = &*self.state() {
             if let Some(failure) = opened.device.failure() {
-                self.close(Closed::Failed(with_source(&failure)));
+                self.close(&Closed::Failed(with_source(&failure)));
             } else if folder_of(&self.path) != Some(opened.folder) {
-                self.close(Closed::Missing);
+                self.close(&Closed::Missing);
             }
             return None;
         }

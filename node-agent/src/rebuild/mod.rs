@@ -53,7 +53,7 @@ impl Agent {
             return Err(AgentError::InsufficientRows {
                 present,
                 needed: extent.needed,
-                reason: lost.reasons,
+                reason: lost.reasons.join("; "),
             });
         }
         Err(AgentError::WrongExtent)
@@ -152,15 +152,14 @@ impl Agent {
 #[derive(Default)]
 struct Lost {
     rows: BTreeSet<usize>,
-    reasons: String,
+    reasons: Vec<String>,
 }
 
 impl Lost {
     fn add(&mut self, index: usize, source: &Source, error: &AgentError) {
         tracing::warn!(row = %source.row, node = %source.node, %error, "a row for a rebuild can't be read");
         if self.rows.insert(index) {
-            let separator = if self.reasons.is_empty() { "" } else { "; " };
-            self.reasons += &format!("{separator}row {} on {}: {error}", source.row, source.node);
+            self.reasons.push(format!("row {} on {}: {error}", source.row, source.node));
         }
     }
 }

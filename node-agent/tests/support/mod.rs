@@ -32,7 +32,7 @@ pub(crate) fn stamp(epoch: u64, keeper: u64) -> Stamp {
 pub(crate) fn credentials(authority: &Authority, site: &str, role: Role, name: &str) -> Credentials {
     let identity =
         Identity { cluster: CLUSTER, site: site.parse().expect("a name"), role, name: name.to_owned() };
-    let issued = authority.issue(&Request::new(identity, Duration::from_secs(3600))).expect("a certificate");
+    let issued = authority.issue(&Request::new(identity, Duration::from_hours(1))).expect("a certificate");
     Credentials::new(&issued).expect("credentials")
 }
 

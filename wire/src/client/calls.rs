@@ -7,7 +7,7 @@ use diptych_core::ids::{DeviceId, ExtentId, Generation, InstanceId, Row, Stamp};
 
 use super::{AgentClient, CallError, RowStream};
 use crate::agent::{
-    AgentError, AgentStatus, Begin, Cross, CrossedRow, Delete, Describe, Format, GetKeyring, Inventory,
+    AgentError, AgentStatus, Begin, Call, Cross, CrossedRow, Delete, Describe, Format, GetKeyring, Inventory,
     InventoryPage, Metrics, Ping, PlaceRows, PutKeyring, Raise, Read, ReadItem, Rebuild, Rebuilt, RowAt,
     RowFacts, RowHead, Scrub, SealedKeyring, Status,
 };
@@ -18,12 +18,12 @@ const LISTING: usize = 1 << 20;
 impl AgentClient {
     /// Whether the agent is there.
     pub async fn ping(&self) -> Result<(), CallError> {
-        Ok(self.call(&Ping {}, vec![], 0, self.inner.options.call).await?.0)
+        self.ask(&Ping {}, 0, self.inner.options.call).await
     }
 
     /// Tells the agent its site's epoch. From now on lower stamps are refused.
     pub async fn raise(&self, stamp: Stamp) -> Result<(), CallError> {
-        Ok(self.call(&Raise { stamp }, vec![], 0, self.inner.options.bulk).await?.0)
+        self.ask(&Raise { stamp }, 0, self.inner.options.bulk).await
     }
 
     /// Writes whole rows; by row, its instance once it is durable. All of them must fit one frame.
@@ -73,7 +73,7 @@ impl AgentClient {
 
     /// What a row is.
     pub async fn describe(&self, at: RowAt) -> Result<RowFacts, CallError> {
-        Ok(self.call(&Describe { at }, vec![], 0, self.inner.options.call).await?.0)
+        self.ask(&Describe { at }, 0, self.inner.options.call).await
     }
 
     /// Deletes rows; `NotFound` is as good as done.
@@ -83,7 +83,7 @@ impl AgentClient {
         items: Vec<RowAt>,
     ) -> Result<Vec<Result<(), AgentError>>, CallError> {
         let count = items.len();
-        let deleted = self.call(&Delete { stamp, items }, vec![], 0, self.inner.options.bulk).await?.0;
+        let deleted = self.ask(&Delete { stamp, items }, 0, self.inner.options.bulk).await?;
         self.counted(deleted, count)
     }
 
@@ -94,47 +94,53 @@ impl AgentClient {
         after: Option<(ExtentId, Row, InstanceId)>,
         limit: u32,
     ) -> Result<InventoryPage, CallError> {
-        Ok(self.call(&Inventory { device, after, limit }, vec![], LISTING, self.inner.options.bulk).await?.0)
+        self.ask(&Inventory { device, after, limit }, LISTING, self.inner.options.bulk).await
     }
 
     /// State of the agent and its devices.
     pub async fn status(&self) -> Result<AgentStatus, CallError> {
-        Ok(self.call(&Status {}, vec![], 0, self.inner.options.call).await?.0)
+        self.ask(&Status {}, 0, self.inner.options.call).await
     }
 
     /// Scrubs one device or all. With `now` it waits for the end, `limit` at most.
     pub async fn scrub(&self, device: Option<DeviceId>, now: bool, limit: Duration) -> Result<(), CallError> {
-        Ok(self.call(&Scrub { device, now }, vec![], 0, limit).await?.0)
+        self.ask(&Scrub { device, now }, 0, limit).await
     }
 
     /// Has a lost row made from others and read back from the device; names sources that were wrong.
     pub async fn rebuild(&self, rebuild: &Rebuild, limit: Duration) -> Result<Rebuilt, CallError> {
-        Ok(self.call(rebuild, vec![], 0, limit).await?.0)
+        self.ask(rebuild, 0, limit).await
     }
 
     /// Has an extent fetched from the other site and this site's rows made; where they are.
     pub async fn cross(&self, cross: &Cross, limit: Duration) -> Result<Vec<CrossedRow>, CallError> {
-        Ok(self.call(cross, vec![], 0, limit).await?.0)
+        self.ask(cross, 0, limit).await
     }
 
     /// Keeps a keyring on every device.
     pub async fn put_keyring(&self, stamp: Stamp, keyring: SealedKeyring) -> Result<(), CallError> {
-        Ok(self.call(&PutKeyring { stamp, keyring }, vec![], 0, self.inner.options.bulk).await?.0)
+        self.ask(&PutKeyring { stamp, keyring }, 0, self.inner.options.bulk).await
     }
 
     /// The keyring of the highest generation on any device.
     pub async fn get_keyring(&self) -> Result<Option<SealedKeyring>, CallError> {
-        Ok(self.call(&GetKeyring {}, vec![], 0, self.inner.options.call).await?.0)
+        self.ask(&GetKeyring {}, 0, self.inner.options.call).await
     }
 
     /// Makes an empty folder a device.
     pub async fn format(&self, format: &Format) -> Result<(), CallError> {
-        Ok(self.call(format, vec![], 0, self.inner.options.bulk).await?.0)
+        self.ask(format, 0, self.inner.options.bulk).await
     }
 
     /// Counters and gauges, as Prometheus text.
     pub async fn metrics(&self) -> Result<String, CallError> {
-        Ok(self.call(&Metrics {}, vec![], LISTING, self.inner.options.call).await?.0)
+        self.ask(&Metrics {}, LISTING, self.inner.options.call).await
+    }
+
+    /// A call without bulk bytes.
+    async fn ask<C: Call>(&self, request: &C, answer: usize, limit: Duration) -> Result<C::Reply, CallError> {
+        let (reply, _) = self.call(request, vec![], answer, limit).await?;
+        Ok(reply)
     }
 
     pub(super) fn counted<T>(&self, answers: Vec<T>, asked: usize) -> Result<Vec<T>, CallError> {

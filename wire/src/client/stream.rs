@@ -91,7 +91,8 @@ impl RowStream {
         self.open = false;
         self.unanswered.abort_all();
         let request = Abandon { stream: self.stream };
-        Ok(self.connection.call(&request, vec![], self.client.inner.options.call).await?.0)
+        let answered = self.connection.call(&request, vec![], self.client.inner.options.call).await;
+        answered.map(|((), _)| ())
     }
 
     async fn answered(&mut self) -> Result<(), CallError> {
