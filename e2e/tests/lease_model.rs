@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use diptych_e2e::model::{Mutation, check, named};
 
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_mins(5);
 
 fn holds_in(name: &str) {
     let outcome = check(named(name).expect("a world of that name"), LIMIT, 2);
