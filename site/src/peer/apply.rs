@@ -33,9 +33,31 @@ pub(crate) enum NotTaken {
     Changed,
 }
 
-/// Whether an entry has anything that this site mirrors.
+/// Whether an entry has anything that this site mirrors, but for the peer's cursor.
 pub(crate) fn concerns(entry: &FeedEntry, from: &SiteName, term: Option<TermLabel>) -> bool {
-    entry.changes.iter().any(|(key, _)| is_mirrored(key, from, role_owned(entry.position, term)))
+    let cursor = keys::cursor(from);
+    let mirrored = |key: &Key| *key != cursor && is_mirrored(key, from, role_owned(entry.position, term));
+    entry.changes.iter().any(|(key, _)| mirrored(key))
+}
+
+/// Mirrors the newest of the peer's cursors alone, without moving the own one: else each site would answer the other's
+/// cursor with its own for ever.
+pub(crate) async fn mirror_cursor(
+    context: &SiteContext,
+    from: &SiteName,
+    entries: &mut [FeedEntry],
+) -> Result<(), SiteError> {
+    let key = keys::cursor(from);
+    let mut newest = None;
+    for entry in entries {
+        for (_, value) in entry.changes.extract_if(.., |(changed, _)| *changed == key) {
+            newest = value;
+        }
+    }
+    if let Some(value) = newest {
+        context.catalog.commit(Batch::one(None, Change::blind(vec![Write::Put(key, value)]))).await?;
+    }
+    Ok(())
 }
 
 /// Role-owned keys are taken from what stands behind the beginning of the sender's term.

@@ -12,7 +12,7 @@ use diptych_core::records::{Cursor, Position, Record, Wanted};
 use diptych_wire::peer::{FeedFrame, TermLabel};
 use tokio::sync::{Notify, watch};
 
-use super::apply::{NotTaken, apply, concerns};
+use super::apply::{NotTaken, apply, concerns, mirror_cursor};
 use super::client::{FeedOpening, FeedReader, PeerClient, PeerError};
 use super::snapshot;
 use crate::context::SiteContext;
@@ -162,9 +162,12 @@ impl Follower {
     async fn take_entries(&mut self, entries: Vec<FeedEntry>) -> Result<(), FollowError> {
         // What a settled term skipped is behind the cursor already.
         let applied = self.cursor.applied;
-        let fresh = entries.into_iter().filter(|entry| entry.position > applied);
-        self.idle.extend(fresh);
-        let concerned = self.idle.iter().any(|entry| concerns(entry, &self.from, self.term));
+        let mut fresh: Vec<FeedEntry> = entries.into_iter().filter(|entry| entry.position > applied).collect();
+        let concerned = fresh.iter().any(|entry| concerns(entry, &self.from, self.term));
+        if !concerned {
+            mirror_cursor(&self.context, &self.from, &mut fresh).await?;
+        }
+        self.idle.append(&mut fresh);
         if !concerned && self.idle.len() < IDLE_ENTRIES {
             return Ok(());
         }
