@@ -1,1 +1,26 @@
-//! Placeholder.
+//! The Kubernetes side of a site: custom resources become pods, and what the catalog knows becomes status.
+//!
+//! Nothing here is needed while files are read and written: with the API server down a site serves and fails over as
+//! before. The loops that do that (`diptych-site`) run in the same process; [`run`] gives them their configuration.
+
+pub mod access_key;
+pub mod apply;
+pub mod cluster;
+pub mod conditions;
+pub mod config;
+pub mod error;
+pub mod file;
+pub mod flag;
+pub mod health;
+pub mod join;
+pub mod leader;
+pub mod names;
+pub mod node;
+pub mod options;
+pub mod run;
+pub mod secrets;
+
+pub use config::PodConfig;
+pub use error::OperatorError;
+pub use options::{Images, OperatorOptions, SiteLink};
+pub use run::run;

@@ -1,0 +1,147 @@
+//! How a site is, in answer to: is it safe, and who is active?
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// How a site is. Written by the operator that leads; the truth is in the catalog.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StorageClusterStatus {
+    /// Generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// Id of the installation, the same in both sites.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_id: Option<String>,
+
+    /// `active`, `passive` or `fenced`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+
+    /// The site that takes writes, as far as this one knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active: Option<String>,
+
+    /// Number of the active site's term.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<i64>,
+
+    /// The coding in force.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coding: Option<CodingStatus>,
+
+    /// The nodes of this site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<NodesStatus>,
+
+    /// The extents of this site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthStatus>,
+
+    /// What the other site has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replication: Option<ReplicationStatus>,
+
+    /// Where the gateways are reached inside the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<Endpoints>,
+
+    /// FileObjects that were projected from the catalog.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub projected_files: Option<i64>,
+
+    /// When the site's keeper last looked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_at: Option<Time>,
+
+    /// Ready, Progressing, Degraded, TopologySurvives, PeerConnected, WitnessReachable, EdgeHealthy, FailoverReady.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// k, f, and what they cost.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CodingStatus {
+    /// `4 of 6`, by site where they differ.
+    pub summary: String,
+    /// k: rows that are needed to decode.
+    pub needed: i32,
+    /// f: rows that each site holds.
+    pub rows: BTreeMap<String, i32>,
+    /// Stored bytes for a byte of ciphertext.
+    pub overhead: String,
+}
+
+/// Nodes by state.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodesStatus {
+    /// `4/4`: nodes that answer, of those declared.
+    pub summary: String,
+    /// Declared ones.
+    pub declared: i32,
+    /// Those that answer.
+    pub live: i32,
+    /// Those whose rows are rebuilt elsewhere.
+    pub dead: i32,
+}
+
+/// Extents by health.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthStatus {
+    /// Extents that this site has rows of.
+    pub extents: i64,
+    /// Their bytes of ciphertext.
+    pub bytes: i64,
+    /// With all rows.
+    pub whole: i64,
+    /// With rows missing, and enough left.
+    pub degraded: i64,
+    /// With fewer rows left in this site than are needed.
+    pub unreadable_here: i64,
+    /// Extents by the number of rows that may still be lost here.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub margin: BTreeMap<String, i64>,
+    /// Extents that wait for repair.
+    pub repair_queue: i64,
+}
+
+/// What the other site has of what this one has, or the other way round.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReplicationStatus {
+    /// `310/310`: extents that are whole in both sites, of all; `-` with one site.
+    pub protected: String,
+    /// `0`, or how much and since when.
+    pub exposed: String,
+    /// Extents that the other site lacks.
+    pub extents_exposed: i64,
+    /// Their bytes.
+    pub bytes_exposed: i64,
+    /// Commits that the other site has not applied.
+    pub commits_exposed: i64,
+    /// Seconds since all was confirmed.
+    pub lag_seconds: i64,
+    /// Extents that this site was told of and lacks.
+    pub wanted: i64,
+}
+
+/// Addresses inside the cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoints {
+    /// S3.
+    pub s3: String,
+    /// REST.
+    pub rest: String,
+    /// The peer door.
+    pub peer: String,
+}

@@ -1,0 +1,197 @@
+//! AccessKey: credentials in a Secret, and their sealed record in the catalog of the active site.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use diptych_api::{AccessKey, AccessKeyStatus, StorageCluster};
+use diptych_catalog::{Batch, Catalog, Change, Write};
+use diptych_core::cipher::{Nonce, Purpose, seal_metadata};
+use diptych_core::ids::Epoch;
+use diptych_core::keyring::{ClusterKey, Keyring};
+use diptych_core::keys;
+use diptych_core::records::{self, Record};
+use diptych_site::status::SiteStatus;
+use futures::Stream;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::Api;
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::watcher;
+use kube::{Resource, ResourceExt};
+use serde_json::json;
+
+use crate::apply::Child;
+use crate::conditions::{Says, conditions, turned};
+use crate::error::{Asked, OperatorError};
+use crate::options::OperatorOptions;
+use crate::secrets::{random_text, text};
+
+/// How often it is looked whether the catalog still has them.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Until the site can take them.
+const AGAIN: Duration = Duration::from_secs(2);
+
+struct Context {
+    options: OperatorOptions,
+    events: Recorder,
+}
+
+/// Watches AccessKeys.
+pub fn controller(options: &OperatorOptions, events: Recorder) -> impl Stream + use<> {
+    let api: Api<AccessKey> = Api::namespaced(options.client.clone(), &options.namespace);
+    let secrets: Api<Secret> = Api::namespaced(options.client.clone(), &options.namespace);
+    let context = Context { options: options.clone(), events };
+    Controller::new(api, watcher::Config::default())
+        .with_config(Config::default().concurrency(4))
+        .owns(secrets, watcher::Config::default())
+        .run(reconcile, |_, error: &OperatorError, _| after_failure(error), Arc::new(context))
+}
+
+fn after_failure(error: &OperatorError) -> Action {
+    tracing::warn!(category = error.category(), error = error.chain(), "an AccessKey is not reconciled");
+    Action::requeue(AGAIN)
+}
+
+async fn reconcile(key: Arc<AccessKey>, context: Arc<Context>) -> Result<Action, OperatorError> {
+    if key.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let options = &context.options;
+    let name = key.spec.secret_name.clone().unwrap_or_else(|| key.name_any());
+    let secrets: Api<Secret> = Api::namespaced(options.client.clone(), &options.namespace);
+    let found = secrets.get_opt(&name).await.asked(|| format!("read Secret {name}"))?;
+    let pair = match &found {
+        Some(secret) => (text(secret, "accessKeyId")?, text(secret, "secretAccessKey")?),
+        None => (format!("DIPTYCH{}", random_text(7).to_uppercase()), random_text(20)),
+    };
+    if found.is_none() {
+        credentials(&key, &name, &pair)?.apply(&options.client).await?;
+    }
+    let (says, next) = match enter(options, &key, &pair).await {
+        Ok(Entered::Done) => (Says::yes("Ready", "Entered", "both sites accept it once the feed has carried it"), LOOK_EVERY),
+        Ok(Entered::Waits(reason, message)) => (Says::no("Ready", reason, message), AGAIN),
+        Err(error) => (Says::no("Ready", error.category(), error.chain()), AGAIN),
+    };
+    report(&context, &key, &name, &pair.0, says).await?;
+    Ok(Action::requeue(next))
+}
+
+fn credentials(key: &AccessKey, name: &str, pair: &(String, String)) -> Result<Child, OperatorError> {
+    use base64::Engine;
+    let encode = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    Child::new(json!({
+        "apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+        "metadata": {"name": name, "namespace": key.namespace(), "ownerReferences": key.controller_owner_ref(&()).map(|owner| [owner])},
+        "data": {"accessKeyId": encode(&pair.0), "secretAccessKey": encode(&pair.1)},
+    }))
+}
+
+enum Entered {
+    Done,
+    Waits(&'static str, String),
+}
+
+/// The record goes in under the active site's epoch; the feed carries it to the other.
+async fn enter(options: &OperatorOptions, key: &AccessKey, pair: &(String, String)) -> Result<Entered, OperatorError> {
+    let Some(catalog) = options.site.catalog.borrow().clone() else {
+        return Ok(Entered::Waits("WaitingForCatalog", "the site's catalog is not open yet".to_owned()));
+    };
+    let view = catalog.view().await?;
+    let record_key = keys::access_key(&pair.0);
+    if let Some(raw) = view.get(&record_key)? {
+        let known = records::AccessKey::decode(&raw)?;
+        if known.read_only == key.spec.read_only {
+            return Ok(Entered::Done);
+        }
+    }
+    let Some(epoch) = active_epoch(catalog.as_ref()).await? else {
+        return Ok(Entered::Waits("NotActive", "the site is not active: the active one makes the record".to_owned()));
+    };
+    let Some(sealed) = view.get(&keys::keyring())? else {
+        return Ok(Entered::Waits("WaitingForKeyring", "the site has no keyring yet".to_owned()));
+    };
+    drop(view);
+    let keyring = open_keyring(options, &key.spec.cluster_ref.name, &sealed).await?;
+    let namespace = key.namespace().unwrap_or_default();
+    let record = seal(&keyring, &pair.0, &pair.1, &rand::random(), &namespace, key.spec.read_only)?;
+    let write = Write::Put(record_key, Bytes::from(record.encode()));
+    catalog.commit(Batch::one(Some(epoch), Change::blind(vec![write]))).await?;
+    Ok(Entered::Done)
+}
+
+/// The epoch under which role-owned keys may be written here now. The catalog's gate has the last word.
+pub(crate) async fn active_epoch(catalog: &dyn Catalog) -> Result<Option<Epoch>, OperatorError> {
+    let status = catalog.view().await?.get(&keys::site_status(catalog.site()))?;
+    let status: Option<SiteStatus> = status.and_then(|raw| serde_json::from_slice(&raw).ok());
+    Ok(status.filter(|status| status.role == "active").map(|status| status.epoch))
+}
+
+async fn open_keyring(options: &OperatorOptions, cluster: &str, sealed: &[u8]) -> Result<Keyring, OperatorError> {
+    let clusters: Api<StorageCluster> = Api::namespaced(options.client.clone(), &options.namespace);
+    let secrets: Api<Secret> = Api::namespaced(options.client.clone(), &options.namespace);
+    let found = clusters.get(cluster).await.asked(|| format!("read StorageCluster {cluster}"))?;
+    let name = found.spec.encryption.key_secret_ref.name;
+    let secret = secrets.get(&name).await.asked(|| format!("read Secret {name}"))?;
+    let wrong = |reason: String| OperatorError::Secret { name: name.clone(), reason };
+    let key = ClusterKey::parse(&text(&secret, "key")?).map_err(|error| wrong(error.to_string()))?;
+    Keyring::open(sealed, &key).map_err(|error| wrong(error.to_string()))
+}
+
+/// As gateways open it: the nonce, then the secret sealed by a subkey for this access key alone.
+fn seal(keyring: &Keyring, id: &str, secret: &str, nonce: &Nonce, namespace: &str, read_only: bool) -> Result<records::AccessKey, OperatorError> {
+    let ring_key = keyring.current();
+    let subkey = ring_key.subkey(Purpose::AccessKeySecret, id.as_bytes());
+    let sealed = seal_metadata(&subkey, nonce, id.as_bytes(), secret.as_bytes());
+    let sealed = sealed.map_err(|error| OperatorError::Internal(error.to_string()))?;
+    let sealed_secret = [nonce.as_slice(), &sealed].concat();
+    Ok(records::AccessKey { namespace: namespace.to_owned(), sealed_secret, ring_key: ring_key.number(), read_only })
+}
+
+async fn report(context: &Context, key: &AccessKey, secret: &str, id: &str, says: Says) -> Result<(), OperatorError> {
+    let before = key.status.clone().unwrap_or_default();
+    let all = [says];
+    let status = AccessKeyStatus {
+        observed_generation: key.metadata.generation,
+        access_key_id: Some(id.to_owned()),
+        secret_name: Some(secret.to_owned()),
+        conditions: conditions(&before.conditions, &all, key.metadata.generation, Timestamp::now()),
+    };
+    if status == before {
+        return Ok(());
+    }
+    let child = Child::new(json!({
+        "apiVersion": "diptych.dev/v1alpha1", "kind": "AccessKey",
+        "metadata": {"name": key.name_any(), "namespace": key.namespace()}, "status": status,
+    }))?;
+    child.apply_status(&context.options.client).await?;
+    for says in turned(&before.conditions, &all) {
+        let type_ = if says.holds == Some(true) { EventType::Normal } else { EventType::Warning };
+        let note = Some(says.message.chars().take(1000).collect());
+        let event = Event { type_, reason: says.reason.clone(), note, action: "Reconcile".to_owned(), secondary: None };
+        if let Err(error) = context.events.publish(&event, &key.object_ref(&())).await {
+            tracing::debug!(%error, "an Event could not be written");
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use diptych_core::cipher::{SecretKey, open_metadata};
+    use diptych_core::ids::ClusterId;
+    use diptych_core::keyring::NewRingKey;
+
+    use super::*;
+
+    #[test]
+    fn a_sealed_secret_opens_as_gateways_open_it() {
+        let keyring = Keyring::create(ClusterId([1; 16]), NewRingKey { key: SecretKey::new([3; 32]), nonce: [4; 12], made_ms: 1 });
+        let record = seal(&keyring, "KEY", "secret", &[9; 12], "diptych", true).expect("it seals");
+        let (nonce, sealed) = record.sealed_secret.split_first_chunk::<12>().expect("a nonce before it");
+        let key = keyring.ring_key(record.ring_key).expect("its ring key").subkey(Purpose::AccessKeySecret, b"KEY");
+        assert_eq!(open_metadata(&key, nonce, b"KEY", sealed).expect("it opens"), b"secret");
+        assert!(record.read_only);
+    }
+}

@@ -1,0 +1,81 @@
+//! Server-side apply: what was built goes to the API server, one result for each.
+
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::core::gvk::ParseGroupVersionError;
+use serde_json::Value;
+
+use crate::error::{Asked, OperatorError};
+use crate::names::MANAGER;
+
+/// An object as it shall be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Child {
+    resource: ApiResource,
+    name: String,
+    namespace: Option<String>,
+    /// All that the operator says of it.
+    pub body: Value,
+}
+
+impl Child {
+    /// From a whole object: `apiVersion`, `kind`, `metadata.name` must be there.
+    ///
+    /// # Errors
+    /// They are not: a fault of this program.
+    pub fn new(body: Value) -> Result<Self, OperatorError> {
+        let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        let missing = |what: &str| OperatorError::Internal(format!("an object without {what} was built"));
+        let version = text("/apiVersion").ok_or_else(|| missing("apiVersion"))?;
+        let kind = text("/kind").ok_or_else(|| missing("kind"))?;
+        let version: kube::core::GroupVersion =
+            version.parse().map_err(|error: ParseGroupVersionError| OperatorError::Internal(error.to_string()))?;
+        let resource = ApiResource::from_gvk(&GroupVersionKind { group: version.group, version: version.version, kind });
+        let name = text("/metadata/name").ok_or_else(|| missing("metadata.name"))?;
+        Ok(Self { resource, name, namespace: text("/metadata/namespace"), body })
+    }
+
+    /// `Deployment main-gateway`.
+    pub fn title(&self) -> String {
+        format!("{} {}", self.resource.kind, self.name)
+    }
+
+    fn api(&self, client: &kube::Client) -> Api<DynamicObject> {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, &self.resource),
+            None => Api::all_with(client.clone(), &self.resource),
+        }
+    }
+
+    /// Applies it. Forced: these objects are the operator's own.
+    pub async fn apply(&self, client: &kube::Client) -> Result<DynamicObject, OperatorError> {
+        let params = PatchParams::apply(MANAGER).force();
+        let patch = Patch::Apply(&self.body);
+        self.api(client).patch(&self.name, &params, &patch).await.asked(|| format!("apply {}", self.title()))
+    }
+
+    /// Applies its `status`.
+    pub async fn apply_status(&self, client: &kube::Client) -> Result<(), OperatorError> {
+        self.apply_status_as(client, MANAGER).await
+    }
+
+    /// Applies a part of its `status` that has a writer of its own.
+    pub async fn apply_status_as(&self, client: &kube::Client, manager: &str) -> Result<(), OperatorError> {
+        let params = PatchParams::apply(manager).force();
+        let patch = Patch::Apply(&self.body);
+        let done = self.api(client).patch_status(&self.name, &params, &patch).await;
+        done.map(|_| ()).asked(|| format!("apply the status of {}", self.title()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_object_without_a_name_is_never_sent() {
+        let error = Child::new(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {}})).expect_err("no name");
+        assert_eq!(error.to_string(), "an object without metadata.name was built");
+    }
+}

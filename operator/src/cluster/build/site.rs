@@ -1,0 +1,106 @@
+//! What gateways and loops run with.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use diptych_api::StorageNode;
+use diptych_core::ids::DeviceId;
+use diptych_site::config::{DeviceConfig, IdentityFiles, NodeConfig, PeerConfig, SiteConfig, SurviveConfig, WitnessKind};
+
+use super::endpoints;
+use crate::cluster::plan::Internal;
+use crate::cluster::validate::{DeclaredPeer, DeclaredWitness};
+use crate::cluster::{Declared, Observed, Waiting};
+use crate::config::{EtcdConfig, PodConfig, identity_in};
+use crate::names::{AGENT_PORT, Names, PEER_PORT, REST_PORT, S3_PORT};
+use crate::secrets::Foundation;
+
+/// Of a site whose nodes are known. The paths in it are put right for each kind of pod (`PodConfig::at`).
+pub fn pod_config(
+    names: &Names,
+    declared: &Declared,
+    foundation: &Foundation,
+    internal: &Internal,
+    seen: &Observed,
+    nodes: &[StorageNode],
+) -> Result<PodConfig, Waiting> {
+    let everywhere = |port: u16| SocketAddr::from(([0, 0, 0, 0], port));
+    let public = IdentityFiles {
+        authority: PathBuf::from("/etc/diptych/public-tls/tls.crt"),
+        certificate: PathBuf::from("/etc/diptych/public-tls/tls.crt"),
+        key: PathBuf::from("/etc/diptych/public-tls/tls.key"),
+    };
+    let configured = nodes.iter().map(|node| node_config(names, seen, node)).collect::<Option<Vec<_>>>();
+    let waits = || Waiting::Nodes { registered: seen.node_addresses.len(), scheduled: seen.scheduled };
+    let own_devices: Vec<u32> = nodes.iter().map(|node| node.spec.devices.len() as u32).collect();
+    let other = declared.topology(own_devices).into_iter().find(|topology| topology.site != declared.site);
+    let survive = declared.survive;
+    Ok(PodConfig {
+        site: SiteConfig {
+            cluster: foundation.cluster,
+            site: declared.site.clone(),
+            preferred: declared.preferred.clone(),
+            catalog: PathBuf::new(),
+            identity: identity_in(&PathBuf::new()),
+            cluster_key: PathBuf::new(),
+            s3: everywhere(S3_PORT),
+            rest: everywhere(REST_PORT),
+            public_tls: seen.cluster.spec.gateway.tls_secret_ref.is_some().then_some(public),
+            token: foundation.rest_token.clone(),
+            access_key: internal.access_key.clone(),
+            secret_key: internal.secret_key.clone(),
+            survive: SurviveConfig {
+                sites: survive.sites as u8,
+                nodes: survive.nodes as u8,
+                devices: survive.devices as u8,
+            },
+            acknowledge: declared.acknowledge,
+            nodes: configured.ok_or_else(waits)?,
+            peer_nodes: other.map(|other| other.nodes.iter().map(|&devices| devices as u8).collect()).unwrap_or_default(),
+            node_dead_after_s: u32::try_from(declared.node_dead_after.as_secs()).unwrap_or(u32::MAX),
+            peer: declared.peer.as_ref().map(|peer| peer_config(declared, peer, everywhere(PEER_PORT))).transpose()?,
+        },
+        etcd: EtcdConfig {
+            endpoints: endpoints(names, seen.cluster.spec.catalog.replicas),
+            identity: identity_in(&PathBuf::new()),
+        },
+        namespace: names.namespace.clone(),
+    })
+}
+
+fn node_config(names: &Names, seen: &Observed, node: &StorageNode) -> Option<NodeConfig> {
+    let address = seen.node_addresses.get(&names.agent_service(&node.spec.node))?;
+    let devices = node.spec.devices.iter();
+    Some(NodeConfig {
+        name: node.spec.node.parse().ok()?,
+        address: SocketAddr::new(address.parse().ok()?, AGENT_PORT),
+        // Gateways see no folder of their node, so no socket either.
+        socket: None,
+        devices: devices.map(|device| DeviceConfig { id: DeviceId(device.id as u32), path: device.path.clone().into() }).collect(),
+    })
+}
+
+fn peer_config(declared: &Declared, peer: &DeclaredPeer, listen: SocketAddr) -> Result<PeerConfig, Waiting> {
+    let (witness, witness_address) = match peer.witness {
+        DeclaredWitness::Outside(address) => {
+            let address = address.ok_or(Waiting::Name("failover.witness.outsideNode.endpoint"))?;
+            (WitnessKind::Outside, Some(address))
+        }
+        DeclaredWitness::Record => (WitnessKind::Record, None),
+    };
+    let name = peer.name.as_ref();
+    let text = |of: fn(&crate::cluster::validate::DeclaredName) -> &String| name.map(|name| of(name).clone()).unwrap_or_default();
+    Ok(PeerConfig {
+        site: peer.site.clone(),
+        door: peer.door.ok_or(Waiting::Name("peer.endpoints"))?,
+        listen,
+        witness,
+        witness_address,
+        cloudflare_api: name.and_then(|name| name.api.clone()),
+        cloudflare_token: text(|name| &name.token),
+        zone: text(|name| &name.zone),
+        hostname: text(|name| &name.hostname),
+        public_addresses: declared.public_addresses.clone(),
+        public_hosts: name.map(|name| name.hostname.clone()).into_iter().collect(),
+    })
+}

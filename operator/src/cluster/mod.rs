@@ -1,0 +1,86 @@
+//! StorageCluster: observe → validate → plan → build → apply → report.
+
+pub mod build;
+mod observe;
+mod plan;
+mod report;
+mod validate;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use diptych_api::StorageCluster;
+use kube::runtime::controller::Action;
+use kube::runtime::events::Recorder;
+
+use crate::apply::Child;
+use crate::error::OperatorError;
+use crate::names::Names;
+use crate::options::OperatorOptions;
+
+pub use observe::{AgentPod, Observed, Ready, SiteSeen};
+pub use plan::{Plan, Waiting, plan};
+pub use validate::{Declared, Invalid, validate};
+
+/// The status follows the catalog, which nobody watches from here.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
+/// After a failure.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// What a reconciler works with.
+pub struct Context {
+    /// As the process was started.
+    pub options: OperatorOptions,
+    /// Events.
+    pub events: Recorder,
+    /// Files that are shown as FileObjects.
+    pub projection: tokio::sync::watch::Receiver<Option<crate::file::Projection>>,
+}
+
+/// Brings a site one step nearer to what is declared, and says how it is.
+///
+/// # Errors
+/// What could not be done; it stands in the conditions too.
+pub async fn reconcile(cluster: Arc<StorageCluster>, context: Arc<Context>) -> Result<Action, OperatorError> {
+    if cluster.metadata.deletion_timestamp.is_some() {
+        // Its children go with it; what bytes hang on (Secrets, the catalog's disks, devices) is not owned by it.
+        return Ok(Action::await_change());
+    }
+    let Some(names) = Names::new(&cluster, &context.options.release) else { return Ok(Action::await_change()) };
+    let seen = observe::observe(&context.options, &names, cluster).await?;
+    let planned = match validate(&seen.cluster.spec, &seen) {
+        Ok(declared) => plan(&names, &context.options, &declared, &seen),
+        Err(invalid) => Ok(Plan::refused(&invalid)),
+    };
+    let (planned, mut failure) = match planned {
+        Ok(planned) => (planned, None),
+        Err(error) => (Plan::default(), Some(error)),
+    };
+    if let Err(error) = apply(&context.options, &planned.children).await {
+        failure.get_or_insert(error);
+    }
+    report::report(&context, &names, &seen, &planned, failure.as_ref()).await?;
+    match failure {
+        Some(error) => Err(error),
+        None => Ok(Action::requeue(LOOK_EVERY)),
+    }
+}
+
+/// Each is tried, so that one that is refused holds nothing else up; the first failure is told.
+async fn apply(options: &OperatorOptions, children: &[Child]) -> Result<(), OperatorError> {
+    let mut first = Ok(());
+    for child in children {
+        if let Err(error) = child.apply(&options.client).await {
+            tracing::warn!(child = child.title(), error = error.chain(), "could not be applied");
+            first = first.and(Err(error));
+        }
+    }
+    first
+}
+
+/// What to do after a failure.
+pub fn after_failure(cluster: Arc<StorageCluster>, error: &OperatorError, _: Arc<Context>) -> Action {
+    let name = cluster.metadata.name.as_deref().unwrap_or_default();
+    tracing::warn!(cluster = name, category = error.category(), error = error.chain(), "not reconciled");
+    Action::requeue(AGAIN)
+}

@@ -1,0 +1,81 @@
+//! What the pods of a site run with.
+
+use std::path::{Path, PathBuf};
+
+use diptych_site::config::{IdentityFiles, SiteConfig};
+use serde::{Deserialize, Serialize};
+
+/// Configuration of a gateway and of the loops: a site's, and what differs where its processes are pods.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PodConfig {
+    /// As for a site in one process; `catalog` is the file of the mirror, for this process alone.
+    pub site: SiteConfig,
+    /// The catalog's engine.
+    pub etcd: EtcdConfig,
+    /// Namespace of the StorageCluster: owner of the buckets that are made with its token.
+    pub namespace: String,
+}
+
+/// Where the catalog's engine is, and who one is there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EtcdConfig {
+    /// Client URLs of its members.
+    pub endpoints: Vec<String>,
+    /// Certificates of the catalog's own authority.
+    pub identity: IdentityFiles,
+}
+
+/// Where a process finds its files.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// Folder with `ca.crt`, `tls.crt`, `tls.key`.
+    pub identity: PathBuf,
+    /// Likewise, for the catalog.
+    pub catalog_identity: PathBuf,
+    /// The cluster key.
+    pub cluster_key: PathBuf,
+    /// The mirror.
+    pub mirror: PathBuf,
+}
+
+impl Paths {
+    /// As the gateway's pods mount them.
+    pub fn of_gateway() -> Self {
+        Self {
+            identity: PathBuf::from("/etc/diptych/identity"),
+            catalog_identity: PathBuf::from("/etc/diptych/catalog"),
+            cluster_key: PathBuf::from("/etc/diptych/cluster-key/key"),
+            mirror: PathBuf::from("/var/lib/diptych/mirror.redb"),
+        }
+    }
+
+    /// As the operator keeps them.
+    pub fn of_operator(folder: &Path, mirror: &Path) -> Self {
+        Self {
+            identity: folder.to_owned(),
+            catalog_identity: folder.join("catalog"),
+            cluster_key: folder.join("cluster.key"),
+            mirror: mirror.to_owned(),
+        }
+    }
+}
+
+/// The files of an identity in a folder.
+pub fn identity_in(folder: &Path) -> IdentityFiles {
+    IdentityFiles {
+        authority: folder.join("ca.crt"),
+        certificate: folder.join("tls.crt"),
+        key: folder.join("tls.key"),
+    }
+}
+
+impl PodConfig {
+    /// The same, for a process that has its files elsewhere.
+    pub fn at(mut self, paths: &Paths) -> Self {
+        self.site.identity = identity_in(&paths.identity);
+        self.etcd.identity = identity_in(&paths.catalog_identity);
+        self.site.cluster_key.clone_from(&paths.cluster_key);
+        self.site.catalog.clone_from(&paths.mirror);
+        self
+    }
+}

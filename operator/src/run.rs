@@ -1,0 +1,176 @@
+//! The operator's tasks, put together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use diptych_api::{StorageCluster, StorageNode};
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::ResourceExt;
+use kube::api::{Api, ListParams};
+use kube::runtime::controller::{Config, Controller};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::cluster;
+use crate::config::{Paths, PodConfig};
+use crate::error::{Asked, OperatorError};
+use crate::file::Projection;
+use crate::health::{self, Readiness};
+use crate::join;
+use crate::leader::Leader;
+use crate::names::{MANAGER, Names};
+use crate::options::OperatorOptions;
+use crate::secrets::text;
+use crate::{access_key, file};
+
+/// Between two looks for the configuration of this process's loops.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// Its file, in the operator's folder.
+const KEPT: &str = "site.json";
+
+/// Runs until `shutdown`. One operator of a release leads, and reconciles; the others keep themselves ready.
+///
+/// # Errors
+/// A listener that can't be opened.
+pub async fn run(options: OperatorOptions, shutdown: CancellationToken) -> Result<(), OperatorError> {
+    let readiness = Readiness::default();
+    readiness.set();
+    let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(options.pod.clone()) };
+    let events = Recorder::new(options.client.clone(), reporter);
+    let leader = Leader::new(options.client.clone(), &options.namespace, &options.release, &options.pod);
+    // Losing the Kubernetes lease, or the API server, ends the controllers and nothing else: the site's loops go on.
+    let leading = async {
+        loop {
+            leader.acquire().await;
+            tracing::info!(pod = options.pod, "this operator leads");
+            tokio::select! {
+                () = leader.hold() => tracing::warn!("another operator leads now, or the API server is away"),
+                () = controllers(&options, events.clone()) => {}
+            }
+        }
+    };
+    tokio::select! {
+        () = shutdown.cancelled() => Ok(()),
+        () = leading => Ok(()),
+        ended = health::serve(options.health, readiness) => ended,
+        ended = join::serve(options.clone()) => ended,
+        () = keep_config(&options) => Ok(()),
+    }
+}
+
+async fn controllers(options: &OperatorOptions, events: Recorder) {
+    let (shown, projection) = watch::channel(None);
+    tokio::join!(
+        log(clusters(options, events.clone(), projection)),
+        log(access_key::controller(options, events.clone())),
+        log(file::controller(options, events)),
+        file::project(options, &shown),
+    );
+}
+
+/// Failures are told by the controllers' own policies; here the streams are driven.
+async fn log<T>(stream: impl Stream<Item = T>) {
+    stream.for_each(|_| std::future::ready(())).await;
+}
+
+fn clusters(options: &OperatorOptions, events: Recorder, projection: watch::Receiver<Option<Projection>>) -> impl Stream + use<> {
+    let namespace = &options.namespace;
+    let client = || options.client.clone();
+    let api: Api<StorageCluster> = Api::namespaced(client(), namespace);
+    let nodes: Api<StorageNode> = Api::namespaced(client(), namespace);
+    let pods: Api<Pod> = Api::namespaced(client(), namespace);
+    let secrets: Api<Secret> = Api::namespaced(client(), namespace);
+    let sets: Api<DaemonSet> = Api::namespaced(client(), namespace);
+    let members: Api<StatefulSet> = Api::namespaced(client(), namespace);
+    let deployments: Api<Deployment> = Api::namespaced(client(), namespace);
+    let agents = watcher::Config::default().labels("app.kubernetes.io/component=agent");
+    let of = |namespace: Option<String>, name: String| namespace.map(|namespace| ObjectRef::new(&name).within(&namespace));
+    let context = cluster::Context { options: options.clone(), events, projection };
+    Controller::new(api, watcher::Config::default())
+        .with_config(Config::default().debounce(Duration::from_millis(300)).concurrency(4))
+        .owns(sets, watcher::Config::default())
+        .owns(members, watcher::Config::default())
+        .owns(deployments, watcher::Config::default())
+        .owns(secrets, watcher::Config::default())
+        .watches(nodes, watcher::Config::default(), move |node: StorageNode| of(node.namespace(), node.spec.cluster_ref.name))
+        .watches(pods, agents, move |pod: Pod| {
+            let cluster = pod.labels().get("app.kubernetes.io/instance").cloned();
+            cluster.and_then(|cluster| of(pod.namespace(), cluster))
+        })
+        .run(cluster::reconcile, cluster::after_failure, Arc::new(context))
+}
+
+/// Gives the loops of this process their configuration, whether or not it leads: from its folder, where an earlier run
+/// of this pod left it, then from the Secrets that the leader makes.
+async fn keep_config(options: &OperatorOptions) {
+    if let Ok(text) = std::fs::read_to_string(options.folder.join(KEPT))
+        && let Ok(config) = serde_json::from_str::<PodConfig>(&text)
+    {
+        tracing::info!("the site's loops begin with the configuration that this pod had before");
+        options.site.config.send_replace(Some(config));
+    }
+    let mut logged = String::new();
+    loop {
+        match fetch_config(options).await {
+            Ok(()) => logged.clear(),
+            Err(error) if error.chain() != logged => {
+                logged = error.chain();
+                tracing::warn!(error = logged, "the configuration of the site's loops can't be read");
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+async fn fetch_config(options: &OperatorOptions) -> Result<(), OperatorError> {
+    let clusters: Api<StorageCluster> = Api::namespaced(options.client.clone(), &options.namespace);
+    let secrets: Api<Secret> = Api::namespaced(options.client.clone(), &options.namespace);
+    let found = clusters.list(&ListParams::default()).await.asked(|| "list StorageClusters".to_owned())?;
+    // One site an operator: another namespace, another operator.
+    let oldest = found.items.into_iter().min_by_key(|cluster| cluster.creation_timestamp().map(|time| time.0));
+    let Some(cluster) = oldest else { return Ok(()) };
+    let Some(names) = Names::new(&cluster, &options.release) else { return Ok(()) };
+    let read = |name: String| {
+        let secrets = secrets.clone();
+        async move { secrets.get_opt(&name).await.asked(|| format!("read Secret {name}")) }
+    };
+    let (own, catalog, site, key) = tokio::try_join!(
+        read(names.child("operator-identity")),
+        read(names.child("catalog-client-identity")),
+        read(names.child("site")),
+        read(cluster.spec.encryption.key_secret_ref.name.clone()),
+    )?;
+    let paths = Paths::of_operator(&options.folder, &options.mirror);
+    for (folder, secret) in [(&paths.identity, &own), (&paths.catalog_identity, &catalog)] {
+        let Some(secret) = secret else { continue };
+        std::fs::create_dir_all(folder)
+            .map_err(|source| OperatorError::Local { what: format!("{} can't be made", folder.display()), source })?;
+        for file in ["ca.crt", "tls.crt", "tls.key"] {
+            keep(&folder.join(file), &text(secret, file)?)?;
+        }
+    }
+    let (Some(_), Some(_), Some(site), Some(key)) = (own, catalog, site, key) else { return Ok(()) };
+    keep(&paths.cluster_key, &text(&key, "key")?)?;
+    let malformed = |error: serde_json::Error| OperatorError::Internal(format!("the site's configuration: {error}"));
+    let config: PodConfig = serde_json::from_str(&text(&site, "site.json")?).map_err(malformed)?;
+    let config = config.at(&paths);
+    let json = serde_json::to_string(&config).map_err(malformed)?;
+    if keep(&options.folder.join(KEPT), &json)? || options.site.config.borrow().is_none() {
+        options.site.config.send_replace(Some(config));
+    }
+    Ok(())
+}
+
+/// True: it was not there, or another.
+fn keep(path: &std::path::Path, text: &str) -> Result<bool, OperatorError> {
+    if std::fs::read_to_string(path).is_ok_and(|known| known == text) {
+        return Ok(false);
+    }
+    join::client::write(path, text).map(|()| true)
+}

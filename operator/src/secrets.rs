@@ -1,0 +1,267 @@
+//! Secrets: the cluster's own authority, the certificates that it gives, and what gateways share.
+//!
+//! Thin for now: the authority's key lies in a Secret of each site, and the second site joins by a copy of the first
+//! one's join Secret; a one-time token that is spent at the peer door takes its place later.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base64::Engine;
+use diptych_core::ids::{ClusterId, SiteName};
+use diptych_wire::authority::{Authority, Issued, Request};
+use diptych_wire::identity::{Identity, Role};
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use rand::RngCore;
+use serde_json::{Value, json};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use crate::apply::Child;
+use crate::error::OperatorError;
+use crate::names::Names;
+
+/// Life of a certificate in a Secret.
+const VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
+/// It is made anew when it has less left.
+const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// A Secret's entries as text.
+pub fn texts(secret: &Secret) -> BTreeMap<String, String> {
+    let data = secret.data.iter().flatten();
+    data.map(|(key, value)| (key.clone(), String::from_utf8_lossy(&value.0).into_owned())).collect()
+}
+
+/// An entry of a Secret.
+///
+/// # Errors
+/// It is not there; says how to make it.
+pub fn text(secret: &Secret, key: &str) -> Result<String, OperatorError> {
+    let value = texts(secret).remove(key).filter(|value| !value.trim().is_empty());
+    value.ok_or_else(|| OperatorError::Secret { name: secret.name_any(), reason: format!("it has no entry {key:?}") })
+}
+
+fn data(entries: &[(&str, &str)]) -> Value {
+    let encode = |value: &str| base64::engine::general_purpose::STANDARD.encode(value);
+    entries.iter().map(|(key, value)| ((*key).to_owned(), Value::from(encode(value)))).collect::<serde_json::Map<_, _>>().into()
+}
+
+/// Random text of letters and digits: `bytes` of it.
+pub fn random_text(bytes: usize) -> String {
+    let mut raw = vec![0; bytes];
+    rand::rng().fill_bytes(&mut raw);
+    hex::encode(raw)
+}
+
+/// The authority of a site's catalog, in its Secret.
+pub fn authority_secret(authority: &Authority, names: &Names, name: &str) -> Result<Child, OperatorError> {
+    let entries = data(&[("ca.crt", &authority.certificate_pem()), ("ca.key", &authority.key_pem())]);
+    Child::new(json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+        "metadata": names.lasting_meta(name, "authority"), "data": entries}))
+}
+
+/// Reads what `authority_secret` wrote.
+pub fn read_authority(secret: &Secret) -> Result<Authority, OperatorError> {
+    Ok(Authority::from_pem(&text(secret, "ca.crt")?, &text(secret, "ca.key")?)?)
+}
+
+/// What a site was given or made once: it can't be made again.
+pub struct Foundation {
+    /// The installation.
+    pub cluster: ClusterId,
+    /// Signs every certificate.
+    pub authority: Authority,
+    /// Bearer token of the operators and, until there are Kubernetes tokens, of people: the same in both sites.
+    pub rest_token: String,
+}
+
+impl Foundation {
+    /// A new installation.
+    pub fn create() -> Result<Self, OperatorError> {
+        let mut id = [0; 16];
+        rand::rng().fill_bytes(&mut id);
+        let cluster = ClusterId(id);
+        Ok(Self { cluster, authority: Authority::create(cluster)?, rest_token: random_text(32) })
+    }
+
+    /// Reads what `secret` wrote, here or in the other site.
+    pub fn read(secret: &Secret) -> Result<Self, OperatorError> {
+        let malformed = |reason: String| OperatorError::Secret { name: secret.name_any(), reason };
+        let cluster = text(secret, "cluster-id")?;
+        let cluster = cluster.trim().parse().map_err(|error| malformed(format!("cluster-id: {error}")))?;
+        let authority = Authority::from_pem(&text(secret, "ca.crt")?, &text(secret, "ca.key")?)?;
+        Ok(Self { cluster, authority, rest_token: text(secret, "rest-token")?.trim().to_owned() })
+    }
+
+    /// The Secret that keeps it. It outlives the StorageCluster: bytes on the devices are of this cluster.
+    pub fn secret(&self, names: &Names, name: &str) -> Result<Child, OperatorError> {
+        let entries = data(&[
+            ("cluster-id", &self.cluster.to_string()),
+            ("ca.crt", &self.authority.certificate_pem()),
+            ("ca.key", &self.authority.key_pem()),
+            ("fingerprint", &self.authority.fingerprint()),
+            ("rest-token", &self.rest_token),
+        ]);
+        Child::new(json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+            "metadata": names.lasting_meta(name, "authority"), "data": entries}))
+    }
+
+    /// What everybody may know of it.
+    pub fn config_map(&self, names: &Names) -> Result<Child, OperatorError> {
+        Child::new(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": names.meta(&names.child("authority"), "authority"),
+            "data": {"ca.crt": self.authority.certificate_pem(), "cluster-id": self.cluster.to_string()}}))
+    }
+}
+
+/// Who signs a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SignedBy {
+    /// The authority of the cluster, in both sites.
+    Cluster,
+    /// The authority of this site's catalog. etcd can't tell roles apart, so that only those get a certificate of it that
+    /// may use the catalog: a node-agent's is worth nothing there.
+    Catalog,
+}
+
+/// A certificate in a Secret.
+#[derive(Debug, Clone)]
+pub struct Certificate {
+    /// Name of the Secret.
+    pub secret: String,
+    /// Who signs it.
+    pub signed_by: SignedBy,
+    /// Whom it is for.
+    pub identity: Identity,
+    /// For programs that check names of hosts. etcd refuses clients whose certificate has any that is not theirs.
+    pub dns_names: Vec<String>,
+}
+
+/// Every certificate that a site's Secrets hold.
+pub fn certificates(names: &Names, cluster: ClusterId, site: &SiteName, hostname: Option<&str>) -> Vec<Certificate> {
+    let one = |part: &str, signed_by, role: Role, dns_names: Vec<String>| Certificate {
+        secret: names.child(&format!("{part}-identity")),
+        signed_by,
+        identity: Identity { cluster, site: site.clone(), role, name: part.to_owned() },
+        dns_names,
+    };
+    let own = |service: &str| vec![names.host(service), format!("{}.cluster.local", names.host(service))];
+    let mut of_catalog = own(&names.child("catalog"));
+    of_catalog.extend(of_catalog.clone().iter().map(|name| format!("*.{name}")));
+    of_catalog.push("localhost".to_owned());
+    let mut of_gateway = own(&names.child("gateway"));
+    of_gateway.extend(hostname.map(str::to_owned));
+    vec![
+        one("catalog", SignedBy::Catalog, Role::Catalog, of_catalog),
+        one("catalog-client", SignedBy::Catalog, Role::Catalog, Vec::new()),
+        one("gateway", SignedBy::Cluster, Role::Gateway, of_gateway),
+        one("operator", SignedBy::Cluster, Role::Operator, own(&names.account("operator"))),
+    ]
+}
+
+impl Certificate {
+    /// Whether what a Secret holds is still good for a while.
+    pub fn is_good(&self, secret: &Secret, authority: &Authority, now_s: i64) -> bool {
+        let texts = texts(secret);
+        let (Some(chain), Some(key)) = (texts.get("tls.crt"), texts.get("tls.key")) else { return false };
+        let Ok(issued) = Issued::from_pem(chain, key) else { return false };
+        let [own, .., root] = &issued.chain[..] else { return false };
+        if root != authority.certificate() || diptych_wire::tls::identity_of(own).ok().as_ref() != Some(&self.identity) {
+            return false;
+        }
+        let Ok((_, parsed)) = X509Certificate::from_der(own) else { return false };
+        let Ok(Some(found)) = parsed.subject_alternative_name() else { return false };
+        let found: Vec<String> = found.value.general_names.iter().map(ToString::to_string).collect();
+        let named = |name: &String| found.iter().any(|found| found.contains(name.as_str()));
+        let left = parsed.validity().not_after.timestamp() - now_s;
+        left > RENEW_BEFORE.as_secs() as i64 && self.dns_names.iter().all(named)
+    }
+
+    /// A fresh one.
+    pub fn issue(&self, authority: &Authority, names: &Names) -> Result<Child, OperatorError> {
+        let mut request = Request::new(self.identity.clone(), VALIDITY);
+        request.dns_names.clone_from(&self.dns_names);
+        if !self.dns_names.is_empty() {
+            request.addresses = vec![std::net::Ipv4Addr::LOCALHOST.into()];
+        }
+        let issued = authority.issue(&request)?;
+        let entries = data(&[
+            ("ca.crt", &authority.certificate_pem()),
+            ("tls.crt", &issued.chain_pem()),
+            ("tls.key", &issued.key_pem()),
+        ]);
+        Child::new(json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": names.meta(&self.secret, "identity"), "data": entries}))
+    }
+}
+
+/// A Secret with some entries, owned by the StorageCluster.
+pub fn owned(names: &Names, name: &str, component: &str, entries: &[(&str, &str)]) -> Result<Child, OperatorError> {
+    Child::new(json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+        "metadata": names.meta(name, component), "data": data(entries)}))
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+
+    use super::*;
+
+    fn names() -> Names {
+        Names {
+            cluster: "main".to_owned(),
+            namespace: "diptych".to_owned(),
+            release: "diptych".to_owned(),
+            owner: OwnerReference::default(),
+        }
+    }
+
+    fn as_secret(child: &Child) -> Secret {
+        serde_json::from_value(child.body.clone()).expect("a Secret")
+    }
+
+    fn now() -> i64 {
+        k8s_openapi::jiff::Timestamp::now().as_second()
+    }
+
+    #[test]
+    fn a_foundation_reads_back_from_the_secret_that_the_other_site_copies() {
+        let made = Foundation::create().expect("it is made");
+        let secret = as_secret(&made.secret(&names(), "main-join").expect("a Secret"));
+        let read = Foundation::read(&secret).expect("it reads");
+        assert_eq!((read.cluster, read.rest_token.as_str()), (made.cluster, made.rest_token.as_str()));
+        assert_eq!(read.authority.fingerprint(), made.authority.fingerprint());
+    }
+
+    #[test]
+    fn a_secret_without_the_authoritys_key_says_which_entry_is_missing() {
+        let made = Foundation::create().expect("it is made");
+        let mut secret = as_secret(&made.secret(&names(), "main-join").expect("a Secret"));
+        secret.data.get_or_insert_default().remove("ca.key");
+        let error = Foundation::read(&secret).err().expect("it can't be read");
+        assert_eq!(error.to_string(), "Secret main-join: it has no entry \"ca.key\"");
+    }
+
+    #[test]
+    fn a_certificate_is_made_anew_when_it_runs_out_or_is_another_authoritys() {
+        let made = Foundation::create().expect("it is made");
+        let site = "east".parse().expect("a name");
+        for certificate in certificates(&names(), made.cluster, &site, Some("files.example.com")) {
+            let secret = as_secret(&certificate.issue(&made.authority, &names()).expect("it is issued"));
+            assert!(certificate.is_good(&secret, &made.authority, now()));
+            assert!(!certificate.is_good(&secret, &made.authority, now() + 61 * 24 * 3600));
+            let other = Foundation::create().expect("it is made");
+            assert!(!certificate.is_good(&secret, &other.authority, now()));
+            let mut more = certificate.clone();
+            more.dns_names.push("new.example.com".to_owned());
+            assert!(!more.is_good(&secret, &made.authority, now()));
+        }
+    }
+
+    #[test]
+    fn clients_of_the_catalog_carry_no_name_of_a_host() {
+        // etcd resolves each DNS name in a client's certificate and refuses it where none is the client's address.
+        let site = "east".parse().expect("a name");
+        let all = certificates(&names(), ClusterId([1; 16]), &site, Some("files.example.com"));
+        let client = all.iter().find(|certificate| certificate.secret == "main-catalog-client-identity");
+        assert!(client.expect("it is there").dns_names.is_empty());
+    }
+}
