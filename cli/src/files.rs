@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 /// Reads a JSON file.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("{} is half written or of another version", path.display()))
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} is half written or of another version", path.display()))
 }
 
 /// Replaces a file whole, readable by its owner only: it may hold secrets.

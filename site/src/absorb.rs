@@ -38,7 +38,12 @@ pub async fn absorb(catalog: &dyn Catalog, epoch: Epoch, term: &UnseenTerm) -> R
     Ok(taken)
 }
 
-async fn put_if_absent(catalog: &dyn Catalog, epoch: Epoch, key: &Key, value: &[u8]) -> Result<bool, SiteError> {
+async fn put_if_absent(
+    catalog: &dyn Catalog,
+    epoch: Epoch,
+    key: &Key,
+    value: &[u8],
+) -> Result<bool, SiteError> {
     let value = Bytes::copy_from_slice(value);
     let view = catalog.view().await?;
     let mut also = BTreeMap::new();
@@ -80,8 +85,11 @@ async fn merge_object(
 }
 
 fn changes(versions: &[Head]) -> Vec<merge::Change> {
-    let deletes: BTreeSet<VersionRef> =
-        versions.iter().filter(|head| !matches!(head.body, HeadBody::Object(_))).map(|head| head.at).collect();
+    let deletes: BTreeSet<VersionRef> = versions
+        .iter()
+        .filter(|head| !matches!(head.body, HeadBody::Object(_)))
+        .map(|head| head.at)
+        .collect();
     let change = |head: &Head| merge::Change {
         at: head.at,
         replaces: match head.replaces {
@@ -103,7 +111,8 @@ impl Here {
     fn read(view: &dyn View, bucket: BucketId, object: &[u8]) -> Result<Self, SiteError> {
         let raw = view.get(&keys::head(bucket, object))?;
         let head = raw.map(|raw| Head::decode(&raw).map(|head| (raw, head))).transpose()?;
-        let mut history = History { head: head.as_ref().map(|(_, head)| Entry::from(head)), ..History::default() };
+        let mut history =
+            History { head: head.as_ref().map(|(_, head)| Entry::from(head)), ..History::default() };
         each(view, &keys::older_versions(bucket, object), |_, value| {
             history.older.push(Entry::from(&Head::decode(value)?));
             Ok(ControlFlow::Continue(()))
@@ -141,8 +150,11 @@ impl Here {
         for Settled { change, action } in settled {
             let Some(version) = versions.iter().find(|head| head.at == change.at) else { continue };
             match action {
-                MergeAction::BecomesHead(HeadChange { at, over }) | MergeAction::DeleteDone(HeadChange { at, over }) => {
-                    if let Some(old) = head.replace(Head { at: *at, replaces: *over, body: version.body.clone() }) {
+                MergeAction::BecomesHead(HeadChange { at, over })
+                | MergeAction::DeleteDone(HeadChange { at, over }) => {
+                    if let Some(old) =
+                        head.replace(Head { at: *at, replaces: *over, body: version.body.clone() })
+                    {
                         let key = keys::older_version(bucket, object, old.at.epoch, old.at.hlc);
                         writes.insert(key, Bytes::from(old.encode()));
                     }
@@ -156,8 +168,22 @@ impl Here {
                     let key = keys::older_version(bucket, object, version.at.epoch, version.at.hlc);
                     writes.insert(key, Bytes::from(version.encode()));
                 }
-                MergeAction::DeleteNotDone => note(&mut writes, epoch, bucket, object, version, "a delete of an unseen term was not done: its version is no longer head"),
-                MergeAction::MetadataNotDone => note(&mut writes, epoch, bucket, object, version, "a change of metadata of an unseen term was not done: its version is no longer head"),
+                MergeAction::DeleteNotDone => note(
+                    &mut writes,
+                    epoch,
+                    bucket,
+                    object,
+                    version,
+                    "a delete of an unseen term was not done: its version is no longer head",
+                ),
+                MergeAction::MetadataNotDone => note(
+                    &mut writes,
+                    epoch,
+                    bucket,
+                    object,
+                    version,
+                    "a change of metadata of an unseen term was not done: its version is no longer head",
+                ),
                 MergeAction::Dropped | MergeAction::Nothing => {}
             }
         }
@@ -168,7 +194,14 @@ impl Here {
     }
 }
 
-fn note(writes: &mut BTreeMap<Key, Bytes>, epoch: Epoch, bucket: BucketId, object: &[u8], version: &Head, what: &str) {
+fn note(
+    writes: &mut BTreeMap<Key, Bytes>,
+    epoch: Epoch,
+    bucket: BucketId,
+    object: &[u8],
+    version: &Head,
+    what: &str,
+) {
     let entry = LedgerEntry {
         at_ms: now_ms(),
         bucket,

@@ -65,7 +65,8 @@ impl Agents {
 
     /// The client of the node that has a device.
     pub fn of_device(&self, map: &PlacementMap, device: DeviceId) -> Result<AgentClient, SiteError> {
-        let (_, node, _) = map.find(device).ok_or_else(|| SiteError::UnknownNode(format!("of device {device}")))?;
+        let (_, node, _) =
+            map.find(device).ok_or_else(|| SiteError::UnknownNode(format!("of device {device}")))?;
         self.of_node(&node.name)
     }
 }

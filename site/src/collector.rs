@@ -248,7 +248,8 @@ async fn drop_records(context: &SiteContext, epoch: Epoch, view: &dyn View) -> R
             return Ok(ControlFlow::Continue(()));
         }
         for site in &sites {
-            let kept = view.get(&keys::placement(site, extent))?.is_some() || view.get(&keys::wanted(site, extent))?.is_some();
+            let kept = view.get(&keys::placement(site, extent))?.is_some()
+                || view.get(&keys::wanted(site, extent))?.is_some();
             if kept {
                 return Ok(ControlFlow::Continue(()));
             }

@@ -44,10 +44,10 @@ pub struct LoopOptions {
 impl Default for LoopOptions {
     fn default() -> Self {
         Self {
-            node_dead_after: Duration::from_secs(60),
+            node_dead_after: Duration::from_mins(1),
             look_every: Duration::from_millis(500),
             repairs_at_once: 4,
-            free_after: Duration::from_secs(3600),
+            free_after: Duration::from_hours(1),
         }
     }
 }

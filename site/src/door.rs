@@ -110,11 +110,17 @@ fn reply(value: &impl Serialize) -> Response {
     }
 }
 
-fn question<T: DeserializeOwned>(body: &[u8]) -> Result<T, Response> {
-    postcard::from_bytes(body).map_err(|error| refuse(StatusCode::BAD_REQUEST, format!("the body can't be read: {error}")))
+fn question<T: DeserializeOwned>(body: &[u8]) -> Result<T, Box<Response>> {
+    let refusal = |error| refuse(StatusCode::BAD_REQUEST, format!("the body can't be read: {error}"));
+    postcard::from_bytes(body).map_err(|error| Box::new(refusal(error)))
 }
 
-async fn extent(_: FromPeer, State(door): State<Door>, Path(extent): Path<String>, headers: http::HeaderMap) -> Response {
+async fn extent(
+    _: FromPeer,
+    State(door): State<Door>,
+    Path(extent): Path<String>,
+    headers: http::HeaderMap,
+) -> Response {
     let Ok(extent) = extent.parse() else { return refuse(StatusCode::BAD_REQUEST, "no extent's name") };
     let range = headers.get(http::header::RANGE).and_then(|range| range.to_str().ok());
     door.extents.extent(extent, range).await
@@ -126,14 +132,14 @@ async fn lease(_: FromPeer, State(door): State<Door>, body: Bytes) -> Response {
             door.keeper.deliver(message);
             StatusCode::NO_CONTENT.into_response()
         }
-        Err(refusal) => refusal,
+        Err(refusal) => *refusal,
     }
 }
 
 async fn read(_: FromPeer, State(door): State<Door>, body: Bytes) -> Response {
     let wanted: Vec<Key> = match question(&body) {
         Ok(wanted) => wanted,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let read = async {
         let view = door.catalog.view().await?;
@@ -153,7 +159,7 @@ fn is_fed(key: &Key) -> bool {
 async fn unseen(_: FromPeer, State(door): State<Door>, body: Bytes) -> Response {
     let term: UnseenTerm = match question(&body) {
         Ok(term) => term,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let Some((epoch, _)) = door.keeper.state().serves else {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "this site is not active");
@@ -167,7 +173,7 @@ async fn unseen(_: FromPeer, State(door): State<Door>, body: Bytes) -> Response 
 async fn snapshot(_: FromPeer, State(door): State<Door>, body: Bytes) -> Response {
     let page: SnapshotPage = match question(&body) {
         Ok(page) => page,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     match snapshot_page(door.catalog.as_ref(), page.from).await {
         Ok(page) => reply(&page),
@@ -180,7 +186,8 @@ async fn snapshot_page(catalog: &dyn Catalog, from: Option<Key>) -> Result<Snaps
     let view = catalog.view().await?;
     let range = KeyRange { start: from.unwrap_or(Key(Vec::new())), end: Key(vec![0xff; 64]) };
     let page = view.scan(&range, PAGE)?;
-    let entries = page.entries.into_iter().filter(|(key, _)| is_fed(key)).map(|(key, value)| (key, value.to_vec()));
+    let entries =
+        page.entries.into_iter().filter(|(key, _)| is_fed(key)).map(|(key, value)| (key, value.to_vec()));
     Ok(SnapshotReply { position: view.position(), term, entries: entries.collect(), next: page.next })
 }
 
@@ -188,7 +195,8 @@ async fn snapshot_page(catalog: &dyn Catalog, from: Option<Key>) -> Result<Snaps
 async fn term_label(catalog: &dyn Catalog) -> Result<Option<TermLabel>, SiteError> {
     let view = catalog.view().await?;
     let gate = view.get(&keys::site_gate(catalog.site()))?.map(|raw| Gate::decode(&raw)).transpose()?;
-    let (Some(Gate::Open(epoch) | Gate::Sealed(epoch)), incarnation) = (gate, view.position().incarnation) else {
+    let (Some(Gate::Open(epoch) | Gate::Sealed(epoch)), incarnation) = (gate, view.position().incarnation)
+    else {
         return Ok(None);
     };
     let term = view.get(&keys::term(epoch))?.map(|raw| Term::decode(&raw)).transpose()?;
@@ -218,16 +226,23 @@ async fn feed(_: FromPeer, State(door): State<Door>, Query(query): Query<FeedQue
     }
 }
 
+/// What the follower was told of the term.
+#[derive(PartialEq)]
+enum Said {
+    Nothing,
+    Term(Option<TermLabel>),
+}
+
 /// What a feed's stream knows of what it said.
 struct FeedState {
     catalog: Arc<dyn Catalog>,
     entries: stream::ReadyChunks<diptych_catalog::Feed>,
-    term: Option<Option<TermLabel>>,
+    said: Said,
 }
 
 /// Frames of a feed: entries as they come, a beat when there are none, the term whenever it is another.
 fn frames(catalog: Arc<dyn Catalog>, entries: diptych_catalog::Feed) -> impl Stream<Item = Bytes> {
-    let state = FeedState { catalog, entries: entries.ready_chunks(AT_ONCE), term: None };
+    let state = FeedState { catalog, entries: entries.ready_chunks(AT_ONCE), said: Said::Nothing };
     stream::unfold(Some(state), |state| async move {
         let mut state = state?;
         match next_frames(&mut state).await {
@@ -246,8 +261,8 @@ async fn next_frames(state: &mut FeedState) -> Result<Bytes, SiteError> {
     let mut bytes = Vec::new();
     // Looked at after the entries came: what is of a term stands behind its beginning, whatever was open before.
     let term = term_label(state.catalog.as_ref()).await?;
-    if state.term != Some(term) {
-        state.term = Some(term);
+    if state.said != Said::Term(term) {
+        state.said = Said::Term(term);
         encode(&FeedFrame::Term(term), &mut bytes);
     }
     match entries {
@@ -256,7 +271,9 @@ async fn next_frames(state: &mut FeedState) -> Result<Bytes, SiteError> {
                 encode_entry(entry?, &mut bytes);
             }
         }
-        Ok(None) => return Err(SiteError::Catalog(CatalogError::Unavailable { reason: "the feed ended".to_owned() })),
+        Ok(None) => {
+            return Err(SiteError::Catalog(CatalogError::Unavailable { reason: "the feed ended".to_owned() }));
+        }
         Err(_) => encode(&FeedFrame::Beat { position }, &mut bytes),
     }
     Ok(bytes.into())

@@ -180,7 +180,10 @@ fn node_status(node: &MapNode, seen: Option<&NodeSeen>) -> NodeStatus {
         NodeState::Draining => "draining",
         NodeState::Dead => "dead",
     };
-    let facts = seen.and_then(|seen| seen.status.as_ref()).map(|status| status.devices.as_slice()).unwrap_or_default();
+    let facts = seen
+        .and_then(|seen| seen.status.as_ref())
+        .map(|status| status.devices.as_slice())
+        .unwrap_or_default();
     let devices = facts.iter().map(device_status).collect();
     NodeStatus { name: node.name.to_string(), state: state.to_owned(), devices }
 }

@@ -51,7 +51,8 @@ pub struct NodeSeen {
 impl Seen {
     /// Everything that agents found rotten.
     pub fn rotten(&self) -> BTreeSet<Rotten> {
-        let devices = self.nodes.values().filter_map(|node| node.status.as_ref()).flat_map(|status| &status.devices);
+        let devices =
+            self.nodes.values().filter_map(|node| node.status.as_ref()).flat_map(|status| &status.devices);
         let findings = devices.flat_map(|device| &device.findings);
         findings.map(|finding| (finding.extent, finding.row, finding.instance)).collect()
     }
@@ -82,7 +83,9 @@ impl NodeWatch {
         let known = catalog.view().await?.get(&keys::map(&site))?;
         let map = known.map(|bytes| PlacementMap::decode(&bytes)).transpose()?.unwrap_or_default();
         let begun = Instant::now();
-        let fresh = |node: &NodeEndpoint| (node.name.clone(), NodeSeen { status: None, answered: begun, answers: false });
+        let fresh = |node: &NodeEndpoint| {
+            (node.name.clone(), NodeSeen { status: None, answered: begun, answers: false })
+        };
         let seen = Seen { nodes: declared.iter().map(fresh).collect() };
         let (seen, map) = (watch::Sender::new(Arc::new(seen)), watch::Sender::new(Arc::new(map)));
         Ok(Self { site, catalog, agents, declared, standing, dead_after, seen, map })
@@ -118,7 +121,8 @@ impl NodeWatch {
         let mut seen = Seen::clone(&self.seen.borrow());
         for (node, answer) in answers {
             let known = seen.nodes.entry(node.name.clone());
-            let known = known.or_insert_with(|| NodeSeen { status: None, answered: Instant::now(), answers: false });
+            let known =
+                known.or_insert_with(|| NodeSeen { status: None, answered: Instant::now(), answers: false });
             note(known, node, answer);
         }
         let old = self.map.borrow().clone();
@@ -220,7 +224,11 @@ fn map_nodes(
         let before = old.nodes.iter().find(|node| node.name == endpoint.name);
         let silent = now.saturating_duration_since(seen.answered);
         let was_dead = before.is_some_and(|node| node.state == NodeState::Dead);
-        let state = if seen.answers || (silent < dead_after && !was_dead) { NodeState::Live } else { NodeState::Dead };
+        let state = if seen.answers || (silent < dead_after && !was_dead) {
+            NodeState::Live
+        } else {
+            NodeState::Dead
+        };
         let devices = match &seen.status {
             Some(status) => map_devices(status, before),
             None => before?.devices.clone(),

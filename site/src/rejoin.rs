@@ -58,13 +58,18 @@ pub async fn settle(
     }
     hand_over(context, peer, rejoined, &unseen).await?;
     put_right(context, peer, &unseen.touched).await?;
-    let done = Write::Put(keys::site_rejoined(&context.site), Bytes::copy_from_slice(&label.epoch.0.to_be_bytes()));
+    let done =
+        Write::Put(keys::site_rejoined(&context.site), Bytes::copy_from_slice(&label.epoch.0.to_be_bytes()));
     context.catalog.commit(Batch::one(None, Change::blind(vec![done]))).await.map_err(SiteError::from)?;
     Ok(())
 }
 
 /// Before a snapshot overwrites what this site has: everything of it that the peer does not know is handed over.
-pub async fn before_snapshot(context: &SiteContext, from: &SiteName, peer: &PeerClient) -> Result<(), FollowError> {
+pub async fn before_snapshot(
+    context: &SiteContext,
+    from: &SiteName,
+    peer: &PeerClient,
+) -> Result<(), FollowError> {
     let page = peer.snapshot(None).await?;
     if page.term.is_none() {
         return Ok(());
@@ -85,7 +90,12 @@ async fn rejoined(context: &SiteContext) -> Result<Epoch, SiteError> {
 }
 
 /// FENCING (epochs never fall): the newer term is in this site's record before anything of it is asked for.
-async fn raise(context: &SiteContext, from: &SiteName, label: TermLabel, keeper: &KeeperHandle) -> Result<(), FollowError> {
+async fn raise(
+    context: &SiteContext,
+    from: &SiteName,
+    label: TermLabel,
+    keeper: &KeeperHandle,
+) -> Result<(), FollowError> {
     let view = context.catalog.view().await.map_err(SiteError::from)?;
     let own = record::read(view.as_ref(), &context.site)?;
     drop(view);
@@ -162,7 +172,12 @@ impl Unseen {
     }
 }
 
-async fn hand_over(context: &SiteContext, peer: &PeerClient, epoch: Epoch, unseen: &Unseen) -> Result<(), FollowError> {
+async fn hand_over(
+    context: &SiteContext,
+    peer: &PeerClient,
+    epoch: Epoch,
+    unseen: &Unseen,
+) -> Result<(), FollowError> {
     // Heads name pages and extents, so these go first.
     let names = |key: &Key| key.0.starts_with(b"h/") || key.0.starts_with(b"v/");
     let (heads, others): (Vec<_>, Vec<_>) = unseen.records.iter().cloned().partition(|(key, _)| names(key));
@@ -187,7 +202,11 @@ async fn hand_over(context: &SiteContext, peer: &PeerClient, epoch: Epoch, unsee
 }
 
 /// The touched keys become what the active site has.
-async fn put_right(context: &SiteContext, peer: &PeerClient, touched: &BTreeSet<Key>) -> Result<(), FollowError> {
+async fn put_right(
+    context: &SiteContext,
+    peer: &PeerClient,
+    touched: &BTreeSet<Key>,
+) -> Result<(), FollowError> {
     let touched: Vec<Key> = touched.iter().cloned().collect();
     for some in touched.chunks(AT_ONCE) {
         let values = peer.read(some).await?;

@@ -21,7 +21,7 @@ use crate::error::SiteError;
 use crate::survey::Need;
 
 /// Longest time for one row: 16 MiB at a slow disk's pace, from slow neighbours.
-const REBUILD_LIMIT: Duration = Duration::from_secs(120);
+const REBUILD_LIMIT: Duration = Duration::from_mins(2);
 
 /// What a round of repair did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -66,7 +66,8 @@ async fn repair(context: &SiteContext, map: &PlacementMap, need: &Need) -> Resul
         let present = need.readable.len();
         return Err(SiteError::TooFewRows { extent, present, needed: need.facts.needed });
     }
-    let staying: Vec<(Row, DeviceId)> = need.readable.iter().map(|placed| (placed.row, placed.device)).collect();
+    let staying: Vec<(Row, DeviceId)> =
+        need.readable.iter().map(|placed| (placed.row, placed.device)).collect();
     let targets = placement::replace(map, extent, &staying, &need.missing)?;
     let rebuilt = targets.rows.iter().map(|&(row, device)| rebuild(context, map, need, row, device));
     let outcomes = futures::future::join_all(rebuilt).await;
@@ -87,7 +88,8 @@ async fn look_again(context: &SiteContext, map: &PlacementMap, need: &Need) {
         let extent = need.facts.extent;
         let (device, row, instance) = (placed.device, placed.row, Some(placed.instance));
         if let Ok(agent) = context.agents.of_device(map, device) {
-            let _ = agent.read(ReadItem { at: RowAt { device, extent, row, instance }, offset: 0, len: 1 }).await;
+            let _ =
+                agent.read(ReadItem { at: RowAt { device, extent, row, instance }, offset: 0, len: 1 }).await;
         }
     }
 }
@@ -139,7 +141,8 @@ async fn exchange(context: &SiteContext, need: &Need, made: &[PlacedRow]) -> Res
     let key = keys::placement(&context.site, need.facts.extent);
     let anew: BTreeSet<Row> = made.iter().map(|placed| placed.row).collect();
     let old = Placement::decode(&need.placement)?;
-    let mut rows: Vec<PlacedRow> = old.rows.into_iter().filter(|placed| !anew.contains(&placed.row)).collect();
+    let mut rows: Vec<PlacedRow> =
+        old.rows.into_iter().filter(|placed| !anew.contains(&placed.row)).collect();
     rows.extend_from_slice(made);
     rows.sort_by_key(|placed| placed.row);
     let record = Placement { rows, verified_day: old.verified_day };

@@ -77,8 +77,11 @@ pub fn survey(
     map: &PlacementMap,
     rotten: &BTreeSet<Rotten>,
 ) -> Result<Survey, SiteError> {
-    let readable: BTreeSet<DeviceId> =
-        map.devices().filter(|(_, node, device)| node.readable(device)).map(|(_, _, device)| device.id).collect();
+    let readable: BTreeSet<DeviceId> = map
+        .devices()
+        .filter(|(_, node, device)| node.readable(device))
+        .map(|(_, _, device)| device.id)
+        .collect();
     let mut survey = Survey::default();
     each(view, &keys::placements(site), |key, value| {
         let Some(id) = keys::extent_of(key) else { return Ok(ControlFlow::Continue(())) };
@@ -130,7 +133,8 @@ fn need_of(
     let is_rotten = |placed: &PlacedRow| rotten.contains(&(id, placed.row, placed.instance));
     let on_live: Vec<PlacedRow> = placed.into_iter().filter(|row| devices.contains(&row.device)).collect();
     let (rotten_rows, readable): (Vec<_>, Vec<_>) = on_live.into_iter().partition(is_rotten);
-    let missing = rows_of(extent, site).filter(|row| readable.iter().all(|placed| placed.row != *row)).collect();
+    let missing =
+        rows_of(extent, site).filter(|row| readable.iter().all(|placed| placed.row != *row)).collect();
     let facts = ExtentFacts {
         extent: id,
         needed: extent.needed,

@@ -29,7 +29,18 @@ const ALLOWED_DIRECT: [&str; 15] = [
 
 /// What must not even come in through others.
 const FORBIDDEN_ANYWHERE: [&str; 12] = [
-    "tokio", "async-std", "smol", "mio", "kube", "k8s-openapi", "hyper", "reqwest", "rustls", "redb", "rand", "chrono",
+    "tokio",
+    "async-std",
+    "smol",
+    "mio",
+    "kube",
+    "k8s-openapi",
+    "hyper",
+    "reqwest",
+    "rustls",
+    "redb",
+    "rand",
+    "chrono",
 ];
 
 pub fn check() -> Result<()> {
@@ -43,7 +54,8 @@ pub fn check() -> Result<()> {
 }
 
 fn tree(more: &[&str]) -> Result<BTreeSet<String>> {
-    let mut command = cargo(&["tree", "-p", "diptych-core", "-e", "normal", "--prefix", "none", "--format", "{p}"])?;
+    let mut command =
+        cargo(&["tree", "-p", "diptych-core", "-e", "normal", "--prefix", "none", "--format", "{p}"])?;
     let output = command.args(more).output()?;
     if !output.status.success() {
         bail!("cargo tree failed: {}", String::from_utf8_lossy(&output.stderr));
@@ -58,10 +70,11 @@ fn violations(direct: &BTreeSet<String>, all: &BTreeSet<String>) -> Vec<String> 
         .iter()
         .filter(|name| !allowed(name))
         .map(|name| format!("core depends on {name}, which xtask/src/core_rule.rs does not list"));
-    let impure = all
-        .iter()
-        .filter(|name| FORBIDDEN_ANYWHERE.contains(&name.as_str()))
-        .map(|name| format!("{name} is in core's dependency tree: core may not wait, listen, read a clock or draw a number"));
+    let impure = all.iter().filter(|name| FORBIDDEN_ANYWHERE.contains(&name.as_str())).map(|name| {
+        format!(
+            "{name} is in core's dependency tree: core may not wait, listen, read a clock or draw a number"
+        )
+    });
     unlisted.chain(impure).collect()
 }
 

@@ -14,7 +14,10 @@ pub fn root() -> PathBuf {
 pub fn cache() -> Result<PathBuf> {
     let base = match std::env::var_os("XDG_CACHE_HOME") {
         Some(folder) => PathBuf::from(folder),
-        None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set: the cache folder is unknown")?).join(".cache"),
+        None => {
+            PathBuf::from(std::env::var_os("HOME").context("HOME is not set: the cache folder is unknown")?)
+                .join(".cache")
+        }
     };
     Ok(base.join("diptych"))
 }

@@ -48,7 +48,8 @@ mod tests {
 
     #[test]
     fn an_ignored_test_counts_as_failed() {
-        let line = "test result: ok. 12 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.01s";
+        let line =
+            "test result: ok. 12 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.01s";
         assert_eq!(Tally::of_libtest_line(line), Some(Tally { passed: 12, failed: 2 }));
     }
 

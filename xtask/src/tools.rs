@@ -43,7 +43,16 @@ pub fn cargo_deny() -> Result<PathBuf> {
     if !program.is_file() {
         eprintln!("building cargo-deny {VERSION}");
         let mut install = Command::new("cargo");
-        install.args(["install", "--quiet", "--locked", "--debug", "cargo-deny", "--version", VERSION, "--root"]);
+        install.args([
+            "install",
+            "--quiet",
+            "--locked",
+            "--debug",
+            "cargo-deny",
+            "--version",
+            VERSION,
+            "--root",
+        ]);
         must(install.arg(&root).env("CARGO_TARGET_DIR", cache()?.join("tools").join("target")))?;
     }
     Ok(program)

@@ -95,9 +95,11 @@ impl Endpoints {
     /// Reads the file of a data folder.
     pub fn read(data_dir: &Path) -> Result<Self> {
         let path = data_dir.join(FILE_NAME);
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("{} can't be read: is `diptych dev` running on this data folder?", path.display()))?;
-        serde_json::from_str(&text).with_context(|| format!("{} is not what `diptych dev` writes", path.display()))
+        let text = std::fs::read_to_string(&path).with_context(|| {
+            format!("{} can't be read: is `diptych dev` running on this data folder?", path.display())
+        })?;
+        serde_json::from_str(&text)
+            .with_context(|| format!("{} is not what `diptych dev` writes", path.display()))
     }
 
     /// Replaces the file, whole: a reader sees the old one or the new one.

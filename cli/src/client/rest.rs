@@ -18,7 +18,11 @@ impl RestClient {
     }
 
     /// A JSON document; segments of its path are percent-encoded here.
-    pub async fn document<T: DeserializeOwned>(&self, segments: &[&str], query: &[(&str, &str)]) -> Result<T> {
+    pub async fn document<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<T> {
         self.answer(Method::GET, segments, query).await
     }
 
@@ -27,7 +31,12 @@ impl RestClient {
         self.answer(Method::POST, segments, &[]).await
     }
 
-    async fn answer<T: DeserializeOwned>(&self, method: Method, segments: &[&str], query: &[(&str, &str)]) -> Result<T> {
+    async fn answer<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        segments: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<T> {
         let mut url = self.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.extend(segments);

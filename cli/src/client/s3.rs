@@ -15,7 +15,7 @@ use super::endpoints::S3Endpoint;
 
 /// Files above it go up in parts of this size: small plans of Cloudflare refuse bodies above 100 MB.
 const PART: usize = 16 << 20;
-const SIGNED_FOR: Duration = Duration::from_secs(3600);
+const SIGNED_FOR: Duration = Duration::from_hours(1);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// One bucket of one endpoint.
@@ -47,7 +47,12 @@ pub struct Listed {
 
 impl S3Client {
     /// Requests are tried again for `patience` when they could not be sent or were answered 5xx.
-    pub fn new(http: reqwest::Client, endpoint: &S3Endpoint, bucket: &str, patience: Duration) -> Result<Self> {
+    pub fn new(
+        http: reqwest::Client,
+        endpoint: &S3Endpoint,
+        bucket: &str,
+        patience: Duration,
+    ) -> Result<Self> {
         let url = endpoint.endpoint.parse().with_context(|| format!("{} is no URL", endpoint.endpoint))?;
         let bucket = Bucket::new(url, UrlStyle::Path, bucket.to_owned(), "us-east-1")?;
         let credentials = Credentials::new(&endpoint.access_key, &endpoint.secret_key);
@@ -76,7 +81,9 @@ impl S3Client {
 
     /// Stores a file, in parts where it is large.
     pub async fn put_file(&self, key: &str, path: &Path) -> Result<()> {
-        let mut file = tokio::fs::File::open(path).await.with_context(|| format!("{} can't be opened", path.display()))?;
+        let mut file = tokio::fs::File::open(path)
+            .await
+            .with_context(|| format!("{} can't be opened", path.display()))?;
         let length = file.metadata().await?.len();
         if length <= PART as u64 {
             let mut body = Vec::new();

@@ -87,7 +87,8 @@ impl Inspect {
         let mut answer = None;
         for site in endpoints.sites.values() {
             let rest = self.target.rest(&site.rest, &endpoints.token)?;
-            answer = Some(rest.document::<FileFragments>(&["api", "v1", "fragments", &self.key], &query).await);
+            answer =
+                Some(rest.document::<FileFragments>(&["api", "v1", "fragments", &self.key], &query).await);
             if matches!(answer, Some(Ok(_))) {
                 break;
             }
@@ -117,7 +118,8 @@ fn inspect(extent: &ExtentFragments, devices: &mut Devices) -> (InspectedExtent,
         let found = find(extent.extent, fragment, devices);
         let (segment, payload_offset, row_bytes, state) = match found {
             Ok((record, bytes)) => {
-                let at = (Some(record.segment), record.payload_offset, bytes.len() as u64, "right".to_owned());
+                let at =
+                    (Some(record.segment), record.payload_offset, bytes.len() as u64, "right".to_owned());
                 right.push((Row(fragment.row), bytes));
                 at
             }
@@ -136,7 +138,7 @@ fn inspect(extent: &ExtentFragments, devices: &mut Devices) -> (InspectedExtent,
     }
     let all_here = right.len() == usize::from(extent.expected_rows);
     let here = right.len() as u8;
-    let verdict = verify(extent, right);
+    let verdict = verify(extent, &right);
     let sound = all_here && verdict.is_ok();
     let verdict = match verdict {
         Ok(()) => "BLAKE3 is right, and every row is what the others make of it".to_owned(),
@@ -151,9 +153,17 @@ struct Wrong {
     payload_offset: u64,
 }
 
-fn find(extent: ExtentId, fragment: &RowFragment, devices: &mut Devices) -> Result<(InspectedRecord, Vec<u8>), Wrong> {
+fn find(
+    extent: ExtentId,
+    fragment: &RowFragment,
+    devices: &mut Devices,
+) -> Result<(InspectedRecord, Vec<u8>), Wrong> {
     let nowhere = |reason: String| Wrong { reason, segment: None, payload_offset: 0 };
-    let path = fragment.path.as_deref().map(Path::new).ok_or_else(|| nowhere("its device is not known".to_owned()))?;
+    let path = fragment
+        .path
+        .as_deref()
+        .map(Path::new)
+        .ok_or_else(|| nowhere("its device is not known".to_owned()))?;
     let read = || records(path).map_err(|error| error.to_string());
     let records = devices.entry(path.to_path_buf()).or_insert_with(read);
     let records = records.as_ref().map_err(|error| nowhere(error.clone()))?;
@@ -178,7 +188,7 @@ fn find(extent: ExtentId, fragment: &RowFragment, devices: &mut Devices) -> Resu
 }
 
 /// Decodes from k rows, compares the hash, and makes every other row anew to compare it.
-fn verify(extent: &ExtentFragments, rows: Vec<(Row, Vec<u8>)>) -> Result<(), String> {
+fn verify(extent: &ExtentFragments, rows: &[(Row, Vec<u8>)]) -> Result<(), String> {
     if rows.len() < usize::from(extent.needed) {
         return Err(format!("{} rows are right and {} are needed", rows.len(), extent.needed));
     }
@@ -190,8 +200,11 @@ fn verify(extent: &ExtentFragments, rows: Vec<(Row, Vec<u8>)>) -> Result<(), Str
     let mut begin = 0;
     for stripe in 0..layout.stripes() {
         let shard = layout.shard_len(stripe) as usize;
-        let have: Vec<(Row, &[u8])> =
-            rows.iter().take(usize::from(extent.needed)).map(|(row, bytes)| (*row, &bytes[begin..begin + shard])).collect();
+        let have: Vec<(Row, &[u8])> = rows
+            .iter()
+            .take(usize::from(extent.needed))
+            .map(|(row, bytes)| (*row, &bytes[begin..begin + shard]))
+            .collect();
         let made = erasure::reconstruct(extent.needed, &have, &all).map_err(|error| error.to_string())?;
         for part in &made[..data.len()] {
             let take = rest.min(part.len() as u64);
@@ -214,10 +227,17 @@ fn verify(extent: &ExtentFragments, rows: Vec<(Row, Vec<u8>)>) -> Result<(), Str
 
 fn show(inspection: &Inspection) {
     for extent in &inspection.extents {
-        say(format_args!("extent {}: {} of {} rows needed are right; {}", extent.extent, extent.here, extent.needed, extent.verdict));
+        say(format_args!(
+            "extent {}: {} of {} rows needed are right; {}",
+            extent.extent, extent.here, extent.needed, extent.verdict
+        ));
         for row in &extent.rows {
-            let segment = row.segment.as_deref().map_or_else(|| "-".into(), |path| path.display().to_string());
-            say(format_args!("  {} row {} on {}: {} ({segment} at {})", row.site, row.row, row.node, row.state, row.payload_offset));
+            let segment =
+                row.segment.as_deref().map_or_else(|| "-".into(), |path| path.display().to_string());
+            say(format_args!(
+                "  {} row {} on {}: {} ({segment} at {})",
+                row.site, row.row, row.node, row.state, row.payload_offset
+            ));
         }
     }
     say(if inspection.sound { "sound" } else { "NOT SOUND" });

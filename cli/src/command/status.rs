@@ -26,10 +26,17 @@ impl Status {
             answers.insert(name.clone(), rest.document::<SiteStatus>(&["api", "v1", "status"], &[]).await);
         }
         if answers.values().all(Result::is_err) {
-            bail!("no site answers: {}", answers.values().find_map(|answer| answer.as_ref().err()).map_or_else(String::new, ToString::to_string));
+            bail!(
+                "no site answers: {}",
+                answers
+                    .values()
+                    .find_map(|answer| answer.as_ref().err())
+                    .map_or_else(String::new, ToString::to_string)
+            );
         }
         if self.json {
-            let good: std::collections::BTreeMap<_, _> = answers.iter().filter_map(|(name, answer)| Some((name, answer.as_ref().ok()?))).collect();
+            let good: std::collections::BTreeMap<_, _> =
+                answers.iter().filter_map(|(name, answer)| Some((name, answer.as_ref().ok()?))).collect();
             say(serde_json::to_string_pretty(&good)?);
             return Ok(());
         }
@@ -67,7 +74,16 @@ fn show(status: &SiteStatus) {
         ));
     }
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(["NODE", "STATE", "DEVICE", "DEVICE STATE", "USED", "OF", "ROWS", "ROTTEN"]);
+    table.load_style(presets::NOTHING).set_header([
+        "NODE",
+        "STATE",
+        "DEVICE",
+        "DEVICE STATE",
+        "USED",
+        "OF",
+        "ROWS",
+        "ROTTEN",
+    ]);
     for NodeStatus { name, state, devices } in &status.nodes {
         for device in devices {
             table.add_row([

@@ -17,7 +17,8 @@ fn socket(data_dir: &Path) -> PathBuf {
 pub async fn serve(plan: &DevPlan, supervisor: &mut Supervisor, data_dir: &Path) -> Result<()> {
     let path = socket(data_dir);
     let _ = std::fs::remove_file(&path);
-    let listener = UnixListener::bind(&path).with_context(|| format!("{} can't be listened on", path.display()))?;
+    let listener =
+        UnixListener::bind(&path).with_context(|| format!("{} can't be listened on", path.display()))?;
     let end = signalled();
     tokio::pin!(end);
     loop {
@@ -33,7 +34,12 @@ pub async fn serve(plan: &DevPlan, supervisor: &mut Supervisor, data_dir: &Path)
     }
 }
 
-async fn answer(stream: UnixStream, plan: &DevPlan, supervisor: &mut Supervisor, data_dir: &Path) -> Result<()> {
+async fn answer(
+    stream: UnixStream,
+    plan: &DevPlan,
+    supervisor: &mut Supervisor,
+    data_dir: &Path,
+) -> Result<()> {
     let mut stream = BufReader::new(stream);
     let mut name = String::new();
     stream.read_line(&mut name).await?;

@@ -16,7 +16,7 @@ use super::supervise::Job;
 use crate::files::write_private;
 
 /// Certificates of `dev` are made anew at each start.
-const VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
+const VALIDITY: Duration = Duration::from_hours(30 * 24);
 
 /// Where a process's output goes.
 pub fn log_of(data_dir: &Path, name: &str) -> PathBuf {
@@ -57,8 +57,15 @@ impl Maker<'_> {
         Job { name: name.to_owned(), words, log: log_of(self.data_dir, name) }
     }
 
-    fn identity(&self, site: &SiteName, role: Role, name: &str, addresses: Vec<std::net::IpAddr>) -> Result<IdentityFiles> {
-        let identity = Identity { cluster: self.plan.cluster, site: site.clone(), role, name: name.to_owned() };
+    fn identity(
+        &self,
+        site: &SiteName,
+        role: Role,
+        name: &str,
+        addresses: Vec<std::net::IpAddr>,
+    ) -> Result<IdentityFiles> {
+        let identity =
+            Identity { cluster: self.plan.cluster, site: site.clone(), role, name: name.to_owned() };
         let mut request = Request::new(identity, VALIDITY);
         request.addresses = addresses;
         request.dns_names = self.plan.outside.iter().map(|outside| outside.hostname.clone()).collect();
@@ -154,7 +161,8 @@ impl Maker<'_> {
     }
 
     fn witness(&self, outside: &OutsidePlan) -> Result<Job> {
-        let identity = self.identity(&SiteName::outside(), Role::Witness, "witness", vec![outside.witness.ip()])?;
+        let identity =
+            self.identity(&SiteName::outside(), Role::Witness, "witness", vec![outside.witness.ip()])?;
         let words = [
             "witness".to_owned(),
             format!("--cluster={}", self.plan.cluster),
@@ -169,7 +177,13 @@ impl Maker<'_> {
     }
 
     fn cloudflare(&self, outside: &OutsidePlan) -> Result<Job> {
-        let (s3, rest) = self.plan.sites.values().next().map(|site| (site.s3.port(), site.rest.port())).unwrap_or_default();
+        let (s3, rest) = self
+            .plan
+            .sites
+            .values()
+            .next()
+            .map(|site| (site.s3.port(), site.rest.port()))
+            .unwrap_or_default();
         std::fs::create_dir_all(self.data_dir.join("cloudflare"))?;
         let words = [
             "cloudflare-emulator".to_owned(),
@@ -206,7 +220,9 @@ fn authority(plan: &DevPlan, data_dir: &Path) -> Result<Authority> {
     std::fs::create_dir_all(&folder)?;
     let (certificate, key) = (folder.join("ca.pem"), folder.join("ca.key"));
     if certificate.exists() && key.exists() {
-        let read = |path: &Path| std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()));
+        let read = |path: &Path| {
+            std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))
+        };
         return Ok(Authority::from_pem(&read(&certificate)?, &read(&key)?)?);
     }
     let authority = Authority::create(plan.cluster)?;

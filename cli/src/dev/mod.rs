@@ -55,7 +55,7 @@ fn lock(data_dir: &Path) -> Result<std::fs::File> {
 /// Every process answers, or the one that ended is named.
 async fn wait_until_ready(plan: &DevPlan, supervisor: &mut Supervisor, data_dir: &Path) -> Result<()> {
     let http = crate::client::http_client(data_dir)?;
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
     let mut urls: Vec<(String, String)> = Vec::new();
     for (name, site) in &plan.sites {
         urls.push((name.clone(), format!("{}/ready", plan.url(site.rest))));
@@ -71,7 +71,10 @@ async fn wait_until_ready(plan: &DevPlan, supervisor: &mut Supervisor, data_dir:
                 break;
             }
             if supervisor.pid(&name).is_none() || std::time::Instant::now() > deadline {
-                bail!("{name} did not become ready at {url}; see {}", jobs::log_of(data_dir, &name).display());
+                bail!(
+                    "{name} did not become ready at {url}; see {}",
+                    jobs::log_of(data_dir, &name).display()
+                );
             }
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
@@ -92,13 +95,20 @@ pub fn write_endpoints(plan: &DevPlan, supervisor: &mut Supervisor, data_dir: &P
         let agents = agents.collect();
         let rest = plan.url(site.rest);
         let pid = supervisor.pid(name).unwrap_or(0);
-        sites.insert(name.clone(), SiteEndpoint { s3: plan.url(site.s3), metrics: rest.clone(), rest, pid, agents });
+        sites.insert(
+            name.clone(),
+            SiteEndpoint { s3: plan.url(site.s3), metrics: rest.clone(), rest, pid, agents },
+        );
     }
     let (public, s3) = plan.public_urls()?;
     let endpoints = Endpoints {
         public,
         token: plan.token.clone(),
-        s3: S3Endpoint { endpoint: s3, access_key: plan.access_key.clone(), secret_key: plan.secret_key.clone() },
+        s3: S3Endpoint {
+            endpoint: s3,
+            access_key: plan.access_key.clone(),
+            secret_key: plan.secret_key.clone(),
+        },
         cloudflare: plan.outside.as_ref().map(|outside| CloudflareEndpoint {
             api: format!("http://{}/client/v4", outside.api),
             token: outside.api_token.clone(),
@@ -106,9 +116,14 @@ pub fn write_endpoints(plan: &DevPlan, supervisor: &mut Supervisor, data_dir: &P
             dns: outside.dns.to_string(),
             pid: supervisor.pid("cloudflare").unwrap_or(0),
         }),
-        witness: plan.outside.as_ref().filter(|_| plan.witness == diptych_site::config::WitnessKind::Outside).map(|outside| {
-            WitnessEndpoint { address: outside.witness.to_string(), pid: supervisor.pid("witness").unwrap_or(0) }
-        }),
+        witness: plan
+            .outside
+            .as_ref()
+            .filter(|_| plan.witness == diptych_site::config::WitnessKind::Outside)
+            .map(|outside| WitnessEndpoint {
+                address: outside.witness.to_string(),
+                pid: supervisor.pid("witness").unwrap_or(0),
+            }),
         sites,
     };
     endpoints.write(data_dir)

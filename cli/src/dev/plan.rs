@@ -120,7 +120,8 @@ impl DevPlan {
     fn make(options: &DevOptions) -> Result<Self> {
         let mut ports = Ports::default();
         let data_dir = std::path::absolute(&options.data_dir)?;
-        let sites: &[(&str, IpAddr)] = if options.sites == 1 { &[("east", OUTSIDE)] } else { &[("east", EAST), ("west", WEST)] };
+        let sites: &[(&str, IpAddr)] =
+            if options.sites == 1 { &[("east", OUTSIDE)] } else { &[("east", EAST), ("west", WEST)] };
         let addresses: Vec<IpAddr> = sites.iter().map(|(_, address)| *address).collect();
         // The edge reaches either site at the same port, as Cloudflare does.
         let s3 = ports.free_on_all(&addresses)?;
@@ -192,7 +193,13 @@ impl OutsidePlan {
     }
 }
 
-fn nodes_of(site: &str, address: IpAddr, options: &DevOptions, data_dir: &Path, ports: &mut Ports) -> Result<Vec<NodePlan>> {
+fn nodes_of(
+    site: &str,
+    address: IpAddr,
+    options: &DevOptions,
+    data_dir: &Path,
+    ports: &mut Ports,
+) -> Result<Vec<NodePlan>> {
     let mut nodes = Vec::new();
     for number in 1..=u32::from(options.nodes) {
         let name = format!("{site}-n{number}");
@@ -226,9 +233,11 @@ impl Ports {
     fn free_on_all(&mut self, addresses: &[IpAddr]) -> Result<u16> {
         for _ in 0..100 {
             let Some((first, others)) = addresses.split_first() else { break };
-            let listener = TcpListener::bind((*first, 0)).with_context(|| format!("no port is free on {first}"))?;
+            let listener =
+                TcpListener::bind((*first, 0)).with_context(|| format!("no port is free on {first}"))?;
             let port = listener.local_addr()?.port();
-            let more: Result<Vec<_>, _> = others.iter().map(|address| TcpListener::bind((*address, port))).collect();
+            let more: Result<Vec<_>, _> =
+                others.iter().map(|address| TcpListener::bind((*address, port))).collect();
             if let Ok(more) = more {
                 self.held.push(listener);
                 self.held.extend(more);

@@ -39,7 +39,9 @@ impl Authority for KeeperAuthority {
         match self.keeper.state().role {
             LeaseRole::Holder | LeaseRole::HandingOver => Role::Active,
             LeaseRole::Follower => Role::Passive,
-            LeaseRole::NoRecord | LeaseRole::Candidate | LeaseRole::Lapsed | LeaseRole::Resigned => Role::Fenced,
+            LeaseRole::NoRecord | LeaseRole::Candidate | LeaseRole::Lapsed | LeaseRole::Resigned => {
+                Role::Fenced
+            }
         }
     }
 }

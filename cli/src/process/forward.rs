@@ -73,7 +73,8 @@ impl ToActive {
         let Ok(uri) = self.peer.http().uri(path) else { return unavailable(front) };
         // The client's own Host stays: its signature covers it.
         if !parts.headers.contains_key(HOST)
-            && let Some(host) = parts.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok())
+            && let Some(host) =
+                parts.uri.authority().and_then(|host| HeaderValue::from_str(host.as_str()).ok())
         {
             parts.headers.insert(HOST, host);
         }
@@ -122,7 +123,8 @@ impl Forwarder for ToActive {
             self.hosts.iter().any(|known| known == host || known == name)
         });
         // A read at this site's own address is answered from its own rows.
-        let keepers = front == Front::Rest && ["/api/v1/status", "/api/v1/scrub", "/api/v1/promote"].contains(&request.uri().path());
+        let keepers = front == Front::Rest
+            && ["/api/v1/status", "/api/v1/scrub", "/api/v1/promote"].contains(&request.uri().path());
         if !public && (request.method().is_safe() || keepers) {
             return Routed::Here(request);
         }

@@ -18,7 +18,6 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tracing_subscriber::EnvFilter;
 
-
 /// Where a process's configuration is.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ConfigFile {
@@ -44,14 +43,17 @@ pub fn log_for_people() {
 
 /// Reads a process's certificate and key.
 pub fn credentials(files: &IdentityFiles) -> Result<Credentials> {
-    let read = |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()));
+    let read = |path: &PathBuf| {
+        std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))
+    };
     let issued = Issued::from_pem(&read(&files.certificate)?, &read(&files.key)?)?;
     Ok(Credentials::new(&issued)?)
 }
 
 /// Certificate and key of the public listeners: for clients that have none of their own.
 pub fn public_tls(files: &IdentityFiles) -> Result<std::sync::Arc<rustls::ServerConfig>> {
-    let read = |path: &PathBuf| std::fs::read(path).with_context(|| format!("{} can't be read", path.display()));
+    let read =
+        |path: &PathBuf| std::fs::read(path).with_context(|| format!("{} can't be read", path.display()));
     let chain = CertificateDer::pem_slice_iter(&read(&files.certificate)?).collect::<Result<Vec<_>, _>>()?;
     let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?)?;
     let config = rustls::ServerConfig::builder_with_provider(diptych_wire::tls::provider())

@@ -14,7 +14,8 @@ pub async fn run(file: &ConfigFile) -> Result<()> {
     log_as_json();
     let config: AgentConfig = read_json(&file.config)?;
     let devices = config.devices.into_iter();
-    let devices = devices.map(|device| DeviceOption { path: device.path, device: Some(device.id), capacity: None });
+    let devices =
+        devices.map(|device| DeviceOption { path: device.path, device: Some(device.id), capacity: None });
     let mut options = AgentOptions::new(credentials(&config.identity)?, devices.collect());
     options.listen = Some(config.listen);
     options.health = config.health;

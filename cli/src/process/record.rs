@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use diptych_cloudflare::address::{NameTarget, Owner, Pointed, point_name};
 use diptych_cloudflare::client::{Client, Error, RecordId, TTL_AUTO, ZoneId};
-use diptych_cloudflare::witness::{LeaseRecord, NameFlip, Nonce as RecordNonce, RecordWitness as Calls, Swap, WitnessError};
+use diptych_cloudflare::witness::{
+    LeaseRecord, NameFlip, Nonce as RecordNonce, RecordWitness as Calls, Swap, WitnessError,
+};
 use diptych_core::ids::KeeperNumber;
 use diptych_core::lease::{Millis, Nonce, SwapResult, Token, WitnessRead, WitnessRecord};
 use diptych_site::config::{PeerConfig, SiteConfig};
@@ -100,7 +102,9 @@ fn from_record(record: LeaseRecord) -> WitnessRecord {
 
 fn limited(error: &WitnessError) -> Option<Millis> {
     match error {
-        WitnessError::Call(Error::RateLimited { retry_after, .. }) => Some(Millis(retry_after.as_millis() as u64)),
+        WitnessError::Call(Error::RateLimited { retry_after, .. }) => {
+            Some(Millis(retry_after.as_millis() as u64))
+        }
         _ => None,
     }
 }
@@ -116,11 +120,14 @@ impl Witness for RecordWitness {
             }
         };
         match calls.read().await {
-            Ok(Some(held)) => WitnessRead::Found { token: Token(held.token.0), record: from_record(held.record) },
+            Ok(Some(held)) => {
+                WitnessRead::Found { token: Token(held.token.0), record: from_record(held.record) }
+            }
             Ok(None) => WitnessRead::Absent,
             Err(error) => {
                 tracing::warn!(error = chain(&error), "the witness can't be read");
-                limited(&error).map_or(WitnessRead::Failed, |retry_after| WitnessRead::RateLimited { retry_after })
+                limited(&error)
+                    .map_or(WitnessRead::Failed, |retry_after| WitnessRead::RateLimited { retry_after })
             }
         }
     }
@@ -132,7 +139,10 @@ impl Witness for RecordWitness {
         match calls.swap(token.as_ref(), &to_record(&record), flip).await {
             Ok(Swap::Won { token, name }) => {
                 if let NameFlip::Failed(error) = name {
-                    tracing::warn!(error = chain(&error), "the name was not flipped with the swap; it is tried by itself");
+                    tracing::warn!(
+                        error = chain(&error),
+                        "the name was not flipped with the swap; it is tried by itself"
+                    );
                 }
                 SwapResult::Won { token: Token(token.0) }
             }

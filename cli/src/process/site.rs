@@ -48,6 +48,10 @@ pub async fn run(file: &ConfigFile) -> Result<()> {
     }
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "it puts the parts of a process together, once, from top to bottom"
+)]
 async fn serve(config: SiteConfig) -> Result<()> {
     let config = Arc::new(config);
     let own = credentials(&config.identity)?;
@@ -78,7 +82,7 @@ async fn serve(config: SiteConfig) -> Result<()> {
         catalog: Arc::clone(&catalog),
         config: Arc::new(lease),
         number,
-        peer: links.as_ref().map(|links| links.to_keeper()),
+        peer: links.as_ref().map(peer::Links::to_keeper),
         witness: links.as_ref().map(peer::Links::witness),
         hands: hands.clone(),
     };
@@ -115,7 +119,8 @@ async fn serve(config: SiteConfig) -> Result<()> {
 
     let seen = nodes.seen();
     let first_start = seeds::tell_devices(handle.clone(), seen, config.nodes.len());
-    let seeding = seeds::sow(Arc::clone(&config), Arc::clone(&catalog), handle.clone(), Arc::clone(&cluster_key));
+    let seeding =
+        seeds::sow(Arc::clone(&config), Arc::clone(&catalog), handle.clone(), Arc::clone(&cluster_key));
     let (confirmation, forwarder) = match &two_sites {
         Some(two_sites) => (two_sites.confirmation(&config), Some(two_sites.forwarder(&handle))),
         None => (None, None),
@@ -189,7 +194,8 @@ async fn open_front(
         survive: survive(config),
         peer: parts.confirmation,
     };
-    let token = RestToken { token: Zeroizing::new(config.token.clone()), namespace: seeds::NAMESPACE.to_owned() };
+    let token =
+        RestToken { token: Zeroizing::new(config.token.clone()), namespace: seeds::NAMESPACE.to_owned() };
     let options = GatewayOptions {
         s3: config.s3,
         rest: config.rest,

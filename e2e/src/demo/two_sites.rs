@@ -26,7 +26,8 @@ pub async fn demo(
 ) -> Result<()> {
     let words = ["--sites", "2", "--node-dead-after", "3", "--acknowledge", acknowledge];
     let files = one_site::input(table, &options.tree, scratch, options.large).await?;
-    let installation = started(table, &format!("diptych dev --acknowledge {acknowledge}"), data_dir, &words).await?;
+    let installation =
+        started(table, &format!("diptych dev --acknowledge {acknowledge}"), data_dir, &words).await?;
     let s3 = installation.s3(PATIENCE)?;
     one_site::store(table, &installation, &s3, &files).await?;
     protected(table, &installation, "everything is protected in both sites").await?;
@@ -38,7 +39,7 @@ pub async fn demo(
         one_site::rows_vanish(table, &installation, EAST, small).await?;
     }
     protected(table, &installation, "the exposure is 0").await?;
-    let died = active_site_dies(table, &installation).await?;
+    let died = active_site_dies(table, &installation, acknowledge, &files.tree[0].key).await?;
     verified(table, "the public name serves every file", &s3, &files.all()).await?;
     dead_site_returns(table, &installation, &s3).await?;
     switch_back(table, &installation).await?;
@@ -53,13 +54,20 @@ async fn protected(table: &mut Table, installation: &Installation, name: &str) -
             let active = active(installation).await?;
             let passive = if active == EAST { WEST } else { EAST };
             let seen = until("nothing is exposed", Duration::from_secs(120), || async {
-                let (here, there) = (installation.status(&active).await?, installation.status(passive).await?);
+                let (here, there) =
+                    (installation.status(&active).await?, installation.status(passive).await?);
                 let exposure = here.exposure.clone().context("no exposure in the status")?;
                 let lacks = there.health.wanted;
                 // A writer goes on: its newest record is always under way.
-                let done = exposure.bytes < 1 << 20 && exposure.age_ms < 2_000 && lacks < 8 && there.health.extents > 0;
+                let done = exposure.bytes < 1 << 20
+                    && exposure.age_ms < 2_000
+                    && lacks < 8
+                    && there.health.extents > 0;
                 Ok(if done {
-                    Ok(format!("{passive} holds {} extents; {} commits under way", there.health.extents, exposure.commits))
+                    Ok(format!(
+                        "{passive} holds {} extents; {} commits under way",
+                        there.health.extents, exposure.commits
+                    ))
                 } else {
                     Err(format!("{exposure:?}, {passive} lacks {lacks}"))
                 })
@@ -81,7 +89,14 @@ async fn active(installation: &Installation) -> Result<String> {
 }
 
 /// Every process of the active site is killed.
-async fn active_site_dies(table: &mut Table, installation: &Installation) -> Result<Instant> {
+///
+/// With BothSites nothing is acknowledged while one site is away, so the first good read is looked for instead.
+async fn active_site_dies(
+    table: &mut Table,
+    installation: &Installation,
+    acknowledge: &str,
+    file: &str,
+) -> Result<Instant> {
     let probe = installation.s3(Duration::ZERO)?;
     table
         .step("the whole active site dies (SIGKILL of every process), the other takes over", async {
@@ -92,19 +107,43 @@ async fn active_site_dies(table: &mut Table, installation: &Installation) -> Res
                 // One agent is dead already where a node died before.
                 let _ = signal(pid, "KILL");
             }
-            let took = first_write(&probe, died, Duration::from_secs(60)).await?;
+            let reads = acknowledge == "BothSites";
+            let took = first_answer(&probe, reads.then_some(file), died, Duration::from_mins(1)).await?;
+            until("the term is in the status", Duration::from_secs(10), || async {
+                let status = installation.status(WEST).await?;
+                Ok(if status.role == "active" { Ok(()) } else { Err(status.role) })
+            })
+            .await?;
             let epoch = installation.status(WEST).await?.epoch;
-            Ok((died, format!("first write through the public name after {:.2} s, epoch {epoch}", took.as_secs_f64())))
+            let what = if reads { "read" } else { "write" };
+            let seen = format!(
+                "first {what} through the public name after {:.2} s, epoch {epoch}",
+                took.as_secs_f64()
+            );
+            Ok((died, seen))
         })
         .await
 }
 
-async fn first_write(probe: &S3Client, since: Instant, limit: Duration) -> Result<Duration> {
+/// Until a write, or a read of `file`, is answered with success; edges and clients give no answer for a while.
+async fn first_answer(
+    probe: &S3Client,
+    file: Option<&str>,
+    since: Instant,
+    limit: Duration,
+) -> Result<Duration> {
     loop {
-        let put = probe.put("probe", bytes::Bytes::from_static(b"probe"));
-        match tokio::time::timeout(Duration::from_secs(1), put).await {
-            Ok(Ok(_)) => return Ok(since.elapsed()),
-            Ok(Err(error)) if since.elapsed() > limit => return Err(error.context("no write after the takeover")),
+        let attempt = async {
+            match file {
+                Some(file) => probe.get(file).await.map(drop),
+                None => probe.put("probe", bytes::Bytes::from_static(b"probe")).await.map(drop),
+            }
+        };
+        match tokio::time::timeout(Duration::from_secs(1), attempt).await {
+            Ok(Ok(())) => return Ok(since.elapsed()),
+            Ok(Err(error)) if since.elapsed() > limit => {
+                return Err(error.context("nothing after the takeover"));
+            }
             Err(_) if since.elapsed() > limit => bail!("no answer through the public name"),
             _ => tokio::time::sleep(Duration::from_millis(50)).await,
         }
@@ -125,9 +164,15 @@ async fn dead_site_returns(table: &mut Table, installation: &Installation, s3: &
                 let (east, west) = (installation.status(EAST).await?, installation.status(WEST).await?);
                 ensure!(east.role != "active", "the returning site is active");
                 let exposure = west.exposure.clone().context("no exposure in the status")?;
-                let done = east.epoch == west.epoch && east.health.wanted < 8 && exposure.age_ms < 2_000 && exposure.bytes < 1 << 20;
+                let done = east.epoch == west.epoch
+                    && east.health.wanted < 8
+                    && exposure.age_ms < 2_000
+                    && exposure.bytes < 1 << 20;
                 Ok(if done {
-                    Ok(format!("east is {} in epoch {}, {} extents whole", east.role, east.epoch, east.health.whole))
+                    Ok(format!(
+                        "east is {} in epoch {}, {} extents whole",
+                        east.role, east.epoch, east.health.whole
+                    ))
                 } else {
                     Err(format!("{exposure:?}, east {:?}", east.health))
                 })
@@ -149,7 +194,10 @@ async fn switch_back(table: &mut Table, installation: &Installation) -> Result<(
             })
             .await?;
             let epoch = installation.status(EAST).await?.epoch;
-            Ok(((), format!("east is active again after {:.2} s, epoch {epoch}", begun.elapsed().as_secs_f64())))
+            Ok((
+                (),
+                format!("east is active again after {:.2} s, epoch {epoch}", begun.elapsed().as_secs_f64()),
+            ))
         })
         .await
 }
@@ -169,7 +217,12 @@ async fn records(
             let s3 = installation.s3(PATIENCE)?;
             let missing = writer::missing(&s3, &acknowledged).await?;
             if acknowledge == "BothSites" {
-                ensure!(missing.is_empty(), "{} of {} are missing: {missing:?}", missing.len(), acknowledged.len());
+                ensure!(
+                    missing.is_empty(),
+                    "{} of {} are missing: {missing:?}",
+                    missing.len(),
+                    acknowledged.len()
+                );
             }
             // With OneSite the merge brings back what was exposed when the site died.
             ensure!(missing.is_empty(), "{} are missing after the return: {missing:?}", missing.len());

@@ -19,7 +19,11 @@ pub const BEAT_EVERY: Duration = Duration::from_secs(1);
 /// Waits until this process speaks for the site; its number.
 ///
 /// `patience`: how long a beat must have stood still. Zero where the catalog's own lock shows that no other process lives.
-pub async fn elect(catalog: &dyn Catalog, holder: &str, patience: Duration) -> Result<KeeperNumber, SiteError> {
+pub async fn elect(
+    catalog: &dyn Catalog,
+    holder: &str,
+    patience: Duration,
+) -> Result<KeeperNumber, SiteError> {
     let site = catalog.site().clone();
     let mut seen: Option<(Option<Bytes>, Instant)> = None;
     loop {

@@ -15,7 +15,8 @@ pub fn read(view: &dyn View, site: &SiteName) -> Result<SiteRecord, SiteError> {
     let vote = view.get(&keys::site_vote(site))?.map(|raw| Vote::decode(&raw)).transpose()?;
     let gate = view.get(&keys::site_gate(site))?.map(|raw| Gate::decode(&raw)).transpose()?;
     let keeper = view.get(&keys::site_keeper(site))?.map(|raw| KeeperLease::decode(&raw)).transpose()?;
-    let old = view.get(&keys::site_old_token(site))?.map(|raw| Token(String::from_utf8_lossy(&raw).into_owned()));
+    let old =
+        view.get(&keys::site_old_token(site))?.map(|raw| Token(String::from_utf8_lossy(&raw).into_owned()));
     Ok(SiteRecord {
         vote,
         keeper: keeper.map_or(KeeperNumber(0), |keeper| keeper.number),
@@ -38,11 +39,16 @@ fn entries(site: &SiteName, record: &SiteRecord) -> [(Key, Option<Bytes>); 3] {
 }
 
 /// Guards that hold while the stored record is `record`, its keeper's number included.
-pub fn unchanged(view: &dyn View, site: &SiteName, record: &SiteRecord) -> Result<Option<Vec<Guard>>, SiteError> {
+pub fn unchanged(
+    view: &dyn View,
+    site: &SiteName,
+    record: &SiteRecord,
+) -> Result<Option<Vec<Guard>>, SiteError> {
     if read(view, site)? != *record {
         return Ok(None);
     }
-    let all = [keys::site_vote(site), keys::site_gate(site), keys::site_old_token(site), keys::site_keeper(site)];
+    let all =
+        [keys::site_vote(site), keys::site_gate(site), keys::site_old_token(site), keys::site_keeper(site)];
     let guard = |key: Key| -> Result<Guard, SiteError> {
         let expect = view.get(&key)?.map_or(Expect::Absent, Expect::Value);
         Ok(Guard { key, expect })
@@ -62,7 +68,11 @@ pub fn writes(site: &SiteName, new: &SiteRecord) -> Vec<Write> {
 /// Stores `new` if the stored record is `expect`.
 ///
 /// FENCING (durable vote before swap): `Stored` is answered only for what the catalog has made durable.
-pub async fn persist(catalog: &dyn Catalog, new: &SiteRecord, expect: &SiteRecord) -> Result<Persisted, SiteError> {
+pub async fn persist(
+    catalog: &dyn Catalog,
+    new: &SiteRecord,
+    expect: &SiteRecord,
+) -> Result<Persisted, SiteError> {
     let site = catalog.site().clone();
     let view = catalog.view().await?;
     let Some(mut guards) = unchanged(view.as_ref(), &site, expect)? else {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use diptych_catalog::Catalog;
 use diptych_core::ids::{Epoch, KeeperNumber};
 use diptych_core::lease::{
-    BootTime, CallId, Config, Effect, Event, Lease, Persisted, SiteRecord, SwapResult, Token, WitnessRead, WitnessRecord,
+    BootTime, CallId, Config, Effect, Event, Lease, Persisted, SiteRecord, SwapResult, Token, WitnessRead,
+    WitnessRecord,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -81,8 +82,17 @@ impl Keeper {
             });
             sender
         });
-        let keeper =
-            Self { parts, lease, events, inbox, state, waiting: None, wakes_at: BootTime::NEVER, calls, to_peer };
+        let keeper = Self {
+            parts,
+            lease,
+            events,
+            inbox,
+            state,
+            waiting: None,
+            wakes_at: BootTime::NEVER,
+            calls,
+            to_peer,
+        };
         Ok((keeper, handle))
     }
 
@@ -147,14 +157,18 @@ impl Keeper {
             Effect::ReadRecord { call } => self.read_record(call),
             Effect::Persist { call, new, expect } => self.persist(call, new, expect),
             Effect::ReadWitness { call } => self.read_witness(call),
-            Effect::SwapWitness { call, token, record, with_name } => self.swap_witness(call, token, record, with_name),
+            Effect::SwapWitness { call, token, record, with_name } => {
+                self.swap_witness(call, token, record, with_name);
+            }
             Effect::Serve { epoch, until, .. } => tracing::debug!(%epoch, until = until.0, "serves"),
             Effect::Stop => tracing::warn!(site = %self.parts.config.own, "this site serves nothing now"),
             Effect::FencePeer { epoch } => self.hand(move |hands| async move {
                 hands.fence_peer(epoch).await;
                 None
             }),
-            Effect::AskLossGate => self.hand(|hands| async move { Some(Event::LossGate(hands.loss_gate().await)) }),
+            Effect::AskLossGate => {
+                self.hand(|hands| async move { Some(Event::LossGate(hands.loss_gate().await)) });
+            }
             Effect::Drain { epoch } => self.hand(move |hands| async move {
                 hands.drain(epoch).await;
                 Some(Event::Drained)
@@ -173,7 +187,9 @@ impl Keeper {
                 tracing::info!(site = %self.parts.config.own, waiting = waiting.map_or("nothing", diptych_core::lease::Waiting::reason), "lease");
                 self.waiting = waiting;
             }
-            Effect::Resign => tracing::warn!(site = %self.parts.config.own, "another keeper speaks for the site"),
+            Effect::Resign => {
+                tracing::warn!(site = %self.parts.config.own, "another keeper speaks for the site");
+            }
         }
     }
 
@@ -224,7 +240,8 @@ impl Keeper {
     fn persist(&mut self, call: CallId, new: SiteRecord, expect: SiteRecord) {
         let catalog = Arc::clone(&self.parts.catalog);
         self.tell_later(async move {
-            let stored = tokio::time::timeout(CATALOG_LIMIT, record::persist(catalog.as_ref(), &new, &expect)).await;
+            let stored =
+                tokio::time::timeout(CATALOG_LIMIT, record::persist(catalog.as_ref(), &new, &expect)).await;
             let outcome = match stored {
                 Ok(Ok(outcome)) => outcome,
                 Ok(Err(error)) => {

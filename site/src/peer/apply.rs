@@ -84,7 +84,9 @@ pub(crate) async fn apply(
         Some(Admission::TakeRaising(raised)) => Some(raised),
         Some(Admission::Refuse { .. }) => return Ok(Err(NotTaken::OldTerm)),
     };
-    let Some(mut guards) = record::unchanged(view.as_ref(), site, &own)? else { return Ok(Err(NotTaken::Changed)) };
+    let Some(mut guards) = record::unchanged(view.as_ref(), site, &own)? else {
+        return Ok(Err(NotTaken::Changed));
+    };
     let cursor_key = keys::cursor(site);
     let stored = view.get(&cursor_key)?;
     if stored.as_deref().map(Cursor::decode).transpose()?.unwrap_or_default() != *cursor {

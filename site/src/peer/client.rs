@@ -66,7 +66,12 @@ pub struct PeerClient {
 
 impl PeerClient {
     /// To a door at `host:port`.
-    pub fn new(address: String, site: &SiteName, cluster: ClusterId, own: &Credentials) -> Result<Self, TlsError> {
+    pub fn new(
+        address: String,
+        site: &SiteName,
+        cluster: ClusterId,
+        own: &Credentials,
+    ) -> Result<Self, TlsError> {
         let expected = Expected::gateway(cluster, site.clone());
         Ok(Self { http: HttpClient::new(address, own, expected)? })
     }
@@ -82,7 +87,9 @@ impl PeerClient {
         let request = self.request(Method::GET, &path, None)?;
         let answer = timed(FEED_SILENCE, self.http.send(request)).await?;
         match answer.status() {
-            StatusCode::OK => Ok(FeedOpening::Open(FeedReader { body: answer.into_body(), buffer: BytesMut::new() })),
+            StatusCode::OK => {
+                Ok(FeedOpening::Open(FeedReader { body: answer.into_body(), buffer: BytesMut::new() }))
+            }
             StatusCode::GONE => Ok(FeedOpening::Compacted(decode(&collect(answer.into_body()).await?)?)),
             _ => Err(refused(answer).await),
         }
@@ -103,7 +110,11 @@ impl PeerClient {
         self.post(peer::UNSEEN, term).await
     }
 
-    async fn post<Q: Serialize, A: DeserializeOwned>(&self, path: &str, question: &Q) -> Result<A, PeerError> {
+    async fn post<Q: Serialize, A: DeserializeOwned>(
+        &self,
+        path: &str,
+        question: &Q,
+    ) -> Result<A, PeerError> {
         let body = postcard::to_stdvec(question).map_err(|error| PeerError::Unreadable(error.to_string()))?;
         let request = self.request(Method::POST, path, Some(body.into()))?;
         let answer = timed(CALL_LIMIT, self.http.send(request)).await?;
@@ -174,7 +185,10 @@ impl FeedReader {
     }
 }
 
-async fn timed<T, E: Into<PeerError>>(limit: Duration, work: impl Future<Output = Result<T, E>>) -> Result<T, PeerError> {
+async fn timed<T, E: Into<PeerError>>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, PeerError> {
     tokio::time::timeout(limit, work).await.map_err(|_| PeerError::Silent(limit))?.map_err(Into::into)
 }
 

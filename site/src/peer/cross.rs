@@ -25,12 +25,18 @@ const AT_ONCE: usize = 16;
 /// Extents of one round.
 const ROUND: usize = 128;
 /// Longest time for one: 64 MiB over a slow link.
-const CROSS_LIMIT: Duration = Duration::from_secs(120);
+const CROSS_LIMIT: Duration = Duration::from_mins(2);
 /// Nothing is wanted: look again after.
 const IDLE: Duration = Duration::from_millis(500);
 
 /// Fetches what is wanted, for ever. `wanted` wakes it, and `crossed` is told of each extent that is whole here.
-pub async fn run(context: Arc<SiteContext>, from: SiteName, doors: Vec<String>, wanted: Arc<Notify>, crossed: Arc<Notify>) {
+pub async fn run(
+    context: Arc<SiteContext>,
+    from: SiteName,
+    doors: Vec<String>,
+    wanted: Arc<Notify>,
+    crossed: Arc<Notify>,
+) {
     let doors: Vec<Door> = doors.into_iter().map(|address| Door { address, site: from.clone() }).collect();
     loop {
         match round(&context, &doors, &crossed).await {
@@ -49,7 +55,9 @@ async fn round(context: &SiteContext, doors: &[Door], crossed: &Notify) -> Resul
     let view = context.catalog.view().await?;
     let wanted = oldest_wanted(view.as_ref(), &context.site)?;
     drop(view);
-    let crossings = wanted.into_iter().map(|(extent, raw)| async move { (extent, cross(context, doors, extent, raw).await) });
+    let crossings = wanted
+        .into_iter()
+        .map(|(extent, raw)| async move { (extent, cross(context, doors, extent, raw).await) });
     let mut running = stream::iter(crossings).buffer_unordered(AT_ONCE);
     let mut done = 0;
     while let Some((extent, outcome)) = running.next().await {
@@ -81,7 +89,12 @@ fn oldest_wanted(view: &dyn View, site: &SiteName) -> Result<Vec<(ExtentId, Byte
 }
 
 /// One extent; false: it is not wanted any more.
-async fn cross(context: &SiteContext, doors: &[Door], extent: ExtentId, wanted: Bytes) -> Result<bool, SiteError> {
+async fn cross(
+    context: &SiteContext,
+    doors: &[Door],
+    extent: ExtentId,
+    wanted: Bytes,
+) -> Result<bool, SiteError> {
     let view = context.catalog.view().await?;
     let Some(record) = view.get(&keys::extent(extent))?.map(|raw| Extent::decode(&raw)).transpose()? else {
         return Ok(false);
@@ -129,7 +142,8 @@ async fn cross(context: &SiteContext, doors: &[Door], extent: ExtentId, wanted: 
         .collect();
     rows.sort_by_key(|row| row.row);
     let record = Placement { rows, verified_day: 0 };
-    let (wanted_key, placement_key) = (keys::wanted(&context.site, extent), keys::placement(&context.site, extent));
+    let (wanted_key, placement_key) =
+        (keys::wanted(&context.site, extent), keys::placement(&context.site, extent));
     let change = Change {
         guards: vec![
             Guard { key: wanted_key.clone(), expect: Expect::Value(wanted) },

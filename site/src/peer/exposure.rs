@@ -37,7 +37,8 @@ pub struct Progress {
 impl Progress {
     /// Whether the other site has all role-owned changes up to `position`, with every extent of them whole.
     pub fn confirms(&self, position: Position) -> bool {
-        self.seen >= position && self.exposed.front().is_none_or(|(revision, _)| *revision > position.revision)
+        self.seen >= position
+            && self.exposed.front().is_none_or(|(revision, _)| *revision > position.revision)
     }
 
     /// Whether the other site has applied all role-owned changes up to `position`.
@@ -112,10 +113,18 @@ impl ExposureWatch {
 
     async fn follow(&self) -> Result<(), SiteError> {
         let view = self.catalog.view().await?;
-        let cursor = view.get(&keys::cursor(&self.peer))?.map(|raw| Cursor::decode(&raw)).transpose()?.unwrap_or_default();
+        let cursor = view
+            .get(&keys::cursor(&self.peer))?
+            .map(|raw| Cursor::decode(&raw))
+            .transpose()?
+            .unwrap_or_default();
         let now = view.position();
         drop(view);
-        let begin = if cursor.confirmed.incarnation == now.incarnation { cursor.confirmed } else { Position { revision: 0, ..now } };
+        let begin = if cursor.confirmed.incarnation == now.incarnation {
+            cursor.confirmed
+        } else {
+            Position { revision: 0, ..now }
+        };
         let mut feed = match self.catalog.feed(begin).await? {
             FeedStart::From(feed) => feed,
             FeedStart::Compacted { oldest } => match self.catalog.feed(oldest).await? {
@@ -135,7 +144,11 @@ impl ExposureWatch {
 }
 
 /// What would be lost if this site vanished now.
-pub async fn exposure(catalog: &dyn Catalog, peer: &SiteName, progress: &Progress) -> Result<Exposure, SiteError> {
+pub async fn exposure(
+    catalog: &dyn Catalog,
+    peer: &SiteName,
+    progress: &Progress,
+) -> Result<Exposure, SiteError> {
     let (commits, age_ms) = progress.commits();
     let mut exposure = Exposure { commits, age_ms, ..Exposure::default() };
     let view = catalog.view().await?;

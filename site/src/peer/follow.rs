@@ -162,7 +162,8 @@ impl Follower {
     async fn take_entries(&mut self, entries: Vec<FeedEntry>) -> Result<(), FollowError> {
         // What a settled term skipped is behind the cursor already.
         let applied = self.cursor.applied;
-        let mut fresh: Vec<FeedEntry> = entries.into_iter().filter(|entry| entry.position > applied).collect();
+        let mut fresh: Vec<FeedEntry> =
+            entries.into_iter().filter(|entry| entry.position > applied).collect();
         let concerned = fresh.iter().any(|entry| concerns(entry, &self.from, self.term));
         if !concerned {
             mirror_cursor(&self.context, &self.from, &mut fresh).await?;
@@ -207,12 +208,17 @@ impl Follower {
         }
         let new = Cursor { applied, confirmed };
         let key = keys::cursor(&self.context.site);
-        let old = if self.cursor == Cursor::default() { Expect::Absent } else { Expect::Value(self.cursor.encode().into()) };
+        let old = if self.cursor == Cursor::default() {
+            Expect::Absent
+        } else {
+            Expect::Value(self.cursor.encode().into())
+        };
         let change = Change {
             guards: vec![Guard { key: key.clone(), expect: old }],
             writes: vec![Write::Put(key, Bytes::from(new.encode()))],
         };
-        let committed = self.context.catalog.commit(Batch::one(None, change)).await.map_err(SiteError::from)?;
+        let committed =
+            self.context.catalog.commit(Batch::one(None, change)).await.map_err(SiteError::from)?;
         if !committed.all_applied() {
             return Err(FollowError::Changed);
         }

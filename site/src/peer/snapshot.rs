@@ -33,7 +33,11 @@ pub enum SnapshotError {
 
 /// Copies everything that this site mirrors; the cursor stands at the first page's position afterwards, from where the feed
 /// is followed: what the later pages knew already is applied again, in order.
-pub(super) async fn copy(context: &SiteContext, from: &SiteName, peer: &PeerClient) -> Result<(), SnapshotError> {
+pub(super) async fn copy(
+    context: &SiteContext,
+    from: &SiteName,
+    peer: &PeerClient,
+) -> Result<(), SnapshotError> {
     let mut next: Option<Key> = None;
     let mut begin = None;
     loop {

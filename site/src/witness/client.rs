@@ -30,7 +30,8 @@ impl OutsideWitness {
 
     async fn call(&self, method: Method, body: HttpBody) -> Result<(StatusCode, Vec<u8>), CallError> {
         let uri = self.http.uri(PATH).map_err(|_| CallError::NotSent)?;
-        let request = Request::builder().method(method).uri(uri).body(body).map_err(|_| CallError::NotSent)?;
+        let request =
+            Request::builder().method(method).uri(uri).body(body).map_err(|_| CallError::NotSent)?;
         let answer = self.http.send(request).await.map_err(|error| {
             tracing::debug!(%error, "the witness did not answer");
             match error {
@@ -39,7 +40,8 @@ impl OutsideWitness {
             }
         })?;
         let status = answer.status();
-        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|_| CallError::Unclear)?;
+        let body =
+            Limited::new(answer.into_body(), MAX_ANSWER).collect().await.map_err(|_| CallError::Unclear)?;
         Ok((status, body.to_bytes().to_vec()))
     }
 }

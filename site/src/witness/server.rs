@@ -29,7 +29,9 @@ pub struct WitnessOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum WitnessError {
     /// The record can't be read: it must not begin with nothing.
-    #[error("the record {path} can't be read: repair or restore it; without it a site could win an epoch twice")]
+    #[error(
+        "the record {path} can't be read: repair or restore it; without it a site could win an epoch twice"
+    )]
     Record {
         /// Its file.
         path: PathBuf,
@@ -44,7 +46,11 @@ pub enum WitnessError {
 type Shared = Arc<Mutex<RecordFile>>;
 
 /// Serves gateways and operators of the cluster until it is dropped.
-pub async fn serve(listener: TcpListener, credentials: &Credentials, options: WitnessOptions) -> Result<(), WitnessError> {
+pub async fn serve(
+    listener: TcpListener,
+    credentials: &Credentials,
+    options: WitnessOptions,
+) -> Result<(), WitnessError> {
     let open = RecordFile::open(&options.state);
     let record = open.map_err(|source| WitnessError::Record { path: options.state, source })?;
     let shared: Shared = Arc::new(Mutex::new(record));

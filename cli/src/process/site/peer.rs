@@ -225,7 +225,8 @@ impl LossGate {
     pub(super) async fn decide(&self) -> LossDecision {
         let followed = *self.followed.borrow();
         let heard_ms = now_ms().saturating_sub(followed.heard.elapsed().as_millis() as u64);
-        let oldest = diptych_site::peer::oldest_wanted_ms(self.context.catalog.as_ref(), &self.context.site).await;
+        let oldest =
+            diptych_site::peer::oldest_wanted_ms(self.context.catalog.as_ref(), &self.context.site).await;
         let known = followed.position.is_some();
         let age = match oldest {
             Ok(oldest) => oldest.map_or(0, |since| heard_ms.saturating_sub(since)),
@@ -238,7 +239,11 @@ impl LossGate {
         if known && u128::from(age) <= MAX_LOSS_AGE.as_millis() {
             return LossDecision::Allowed;
         }
-        tracing::warn!(known, age_ms = age, "a promotion would lose more than is allowed: a person must say so");
+        tracing::warn!(
+            known,
+            age_ms = age,
+            "a promotion would lose more than is allowed: a person must say so"
+        );
         LossDecision::Denied
     }
 }
@@ -260,7 +265,9 @@ impl ExtentSource for Rows {
             Err(error) => return (StatusCode::SERVICE_UNAVAILABLE, error.to_string()).into_response(),
         };
         let length = found.length();
-        let start = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()).unwrap_or(0);
+        let start = range
+            .and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok())
+            .unwrap_or(0);
         if start >= length {
             return StatusCode::RANGE_NOT_SATISFIABLE.into_response();
         }
@@ -284,7 +291,8 @@ struct DoorService {
 impl DoorService {
     async fn forwarded(self, front: Front, mut request: Request<Incoming>) -> http::Response<HttpBody> {
         let identity = request.extensions().get::<Identity>();
-        let fine = identity.is_some_and(|identity| identity.site == self.peer && identity.role == Role::Gateway);
+        let fine =
+            identity.is_some_and(|identity| identity.site == self.peer && identity.role == Role::Gateway);
         let plain = |status: StatusCode, text: &'static str| {
             let mut answer = http::Response::new(diptych_wire::http::full(text));
             *answer.status_mut() = status;
@@ -313,14 +321,13 @@ impl tower::Service<Request<Incoming>> for DoorService {
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let door = self.clone();
         Box::pin(async move {
-            let front = request.headers().get(FORWARD).map(|front| front.as_bytes() == Front::S3.as_str().as_bytes());
-            match front {
-                Some(s3) => Ok(door.forwarded(if s3 { Front::S3 } else { Front::Rest }, request).await),
-                None => {
-                    let answer = tower::ServiceExt::oneshot(door.router, request).await?;
-                    Ok(answer.map(|body| body.map_err(Into::into).boxed_unsync()))
-                }
+            let front =
+                request.headers().get(FORWARD).map(|front| front.as_bytes() == Front::S3.as_str().as_bytes());
+            if let Some(s3) = front {
+                return Ok(door.forwarded(if s3 { Front::S3 } else { Front::Rest }, request).await);
             }
+            let answer = tower::ServiceExt::oneshot(door.router, request).await?;
+            Ok(answer.map(|body| body.map_err(Into::into).boxed_unsync()))
         })
     }
 }

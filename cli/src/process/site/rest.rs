@@ -15,7 +15,7 @@ use http::StatusCode;
 use serde_json::json;
 
 /// All of a site's devices, read from one end to the other.
-const SCRUB_LIMIT: Duration = Duration::from_secs(600);
+const SCRUB_LIMIT: Duration = Duration::from_mins(10);
 
 #[derive(Clone)]
 struct Keeper {
@@ -63,7 +63,9 @@ async fn scrub(State(keeper): State<Keeper>) -> Response {
         .nodes
         .iter()
         .zip(outcomes)
-        .map(|(node, outcome)| (node.name.to_string(), outcome.err().map_or(json!("done"), |error| json!(error))))
+        .map(|(node, outcome)| {
+            (node.name.to_string(), outcome.err().map_or(json!("done"), |error| json!(error)))
+        })
         .collect();
     Json(nodes).into_response()
 }

@@ -1,6 +1,5 @@
 //! What a site makes at its first start.
 
-use std::future::Future;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
@@ -24,22 +23,16 @@ use tokio::sync::watch;
 pub(super) const NAMESPACE: &str = "default";
 
 /// Tells the keeper once whether any device holds something: a cluster begins only where nothing is left of an earlier one.
-pub(super) fn tell_devices(
-    keeper: KeeperHandle,
-    mut seen: watch::Receiver<Arc<Seen>>,
-    nodes: usize,
-) -> impl Future<Output = ()> {
-    async move {
-        loop {
-            let statuses: Vec<_> = seen.borrow().nodes.values().filter_map(|node| node.status.clone()).collect();
-            if statuses.len() == nodes {
-                let empty = statuses.iter().flat_map(|status| &status.devices).all(|device| device.rows == 0);
-                keeper.tell(Event::DevicesEmpty(empty));
-                return std::future::pending().await;
-            }
-            if seen.changed().await.is_err() {
-                return;
-            }
+pub(super) async fn tell_devices(keeper: KeeperHandle, mut seen: watch::Receiver<Arc<Seen>>, nodes: usize) {
+    loop {
+        let statuses: Vec<_> = seen.borrow().nodes.values().filter_map(|node| node.status.clone()).collect();
+        if statuses.len() == nodes {
+            let empty = statuses.iter().flat_map(|status| &status.devices).all(|device| device.rows == 0);
+            keeper.tell(Event::DevicesEmpty(empty));
+            return std::future::pending().await;
+        }
+        if seen.changed().await.is_err() {
+            return;
         }
     }
 }
