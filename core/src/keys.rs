@@ -361,7 +361,9 @@ pub fn owner(key: &Key) -> Option<Owner> {
     }
     let family = bytes.split(|&byte| byte == b'/').next()?;
     match family {
-        b"s" | b"a" | b"t" | b"b" | b"h" | b"v" | b"p" | b"u" | b"x" | b"g" | b"c" | b"y" => Some(Owner::Active),
+        b"s" | b"a" | b"t" | b"b" | b"h" | b"v" | b"p" | b"u" | b"x" | b"g" | b"c" | b"y" => {
+            Some(Owner::Active)
+        }
         _ => None,
     }
 }

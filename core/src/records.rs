@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::ids::{
-    BlobId, BucketId, ClusterId, DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, KeeperNumber, NodeName,
-    RingKeyNumber, Row, SiteName, UploadId, VersionId,
+    BlobId, BucketId, ClusterId, DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, KeeperNumber,
+    NodeName, RingKeyNumber, Row, SiteName, UploadId, VersionId,
 };
 
 /// Format byte of every record here.
@@ -18,7 +18,9 @@ const FORMAT: u8 = 1;
 #[derive(Debug, Error)]
 pub enum RecordError {
     /// Written by another version of Diptych.
-    #[error("{record} has format {found}, this version reads {FORMAT}: upgrade this site before the other writes")]
+    #[error(
+        "{record} has format {found}, this version reads {FORMAT}: upgrade this site before the other writes"
+    )]
     UnknownFormat {
         /// Name of the record's type.
         record: &'static str,
@@ -66,8 +68,26 @@ macro_rules! record {
 }
 
 record!(
-    AccessKey, Bucket, Cluster, CodingPlan, Cursor, DeadMark, Device, Extent, Gate, Head, KeeperBeat, KeeperLease, LedgerEntry,
-    Part, Placement, ReferencePage, Term, Upload, Vote, Wanted
+    AccessKey,
+    Bucket,
+    Cluster,
+    CodingPlan,
+    Cursor,
+    DeadMark,
+    Device,
+    Extent,
+    Gate,
+    Head,
+    KeeperBeat,
+    KeeperLease,
+    LedgerEntry,
+    Part,
+    Placement,
+    ReferencePage,
+    Term,
+    Upload,
+    Vote,
+    Wanted
 );
 
 // ---- a site and its terms ----
@@ -498,7 +518,11 @@ mod tests {
             modified_ms: 1_790_000_000_000,
             headers: vec![("content-type".into(), "application/octet-stream".into())],
             tags: vec![],
-            content: Content::Inline(vec![Blob { id: BlobId([4; 16]), ring_key: RingKeyNumber(1), pieces: vec![piece] }]),
+            content: Content::Inline(vec![Blob {
+                id: BlobId([4; 16]),
+                ring_key: RingKeyNumber(1),
+                pieces: vec![piece],
+            }]),
         };
         let head = Head { at, replaces: None, body: HeadBody::Object(Box::new(object)) };
         let bytes = head.encode();

@@ -272,7 +272,9 @@ async fn next_frames(state: &mut FeedState) -> Result<Bytes, SiteError> {
             }
         }
         Ok(None) => {
-            return Err(SiteError::Catalog(CatalogError::Unavailable { reason: "the feed ended".to_owned() }));
+            return Err(SiteError::Catalog(CatalogError::Unavailable {
+                reason: "the feed ended".to_owned(),
+            }));
         }
         Err(_) => encode(&FeedFrame::Beat { position }, &mut bytes),
     }

@@ -131,9 +131,18 @@ impl Reader<'_> {
             let dropped = segment.file.drop_cache(location.at.offset, location.record_bytes);
             dropped.map_err(|error| StoreError::io_at("reading", &segment.path, &self.log.device, error))?;
         }
-        let open = parts(&segment, &key, &location)
-            .map(|(head, trailer)| OpenRow { key, location, segment, head, trailer });
-        if doubted { self.recheck(key, open) } else { open.or_else(|fault| self.rotten(&key, &location, fault)) }
+        let open = parts(&segment, &key, &location).map(|(head, trailer)| OpenRow {
+            key,
+            location,
+            segment,
+            head,
+            trailer,
+        });
+        if doubted {
+            self.recheck(key, open)
+        } else {
+            open.or_else(|fault| self.rotten(&key, &location, fault))
+        }
     }
 
     /// A record in quarantine is looked at whole each time that it is asked for: what was put right, or was a fault of the

@@ -49,9 +49,17 @@ pub fn full(bytes: impl Into<Bytes>) -> HttpBody {
 
 /// Serves `service` to callers that are `expected`; each request carries its caller's [`Identity`] as an extension. Goes on
 /// until it is dropped.
-pub async fn serve<S, B>(listener: TcpListener, credentials: &Credentials, expected: Expected, service: S) -> Result<(), TlsError>
+pub async fn serve<S, B>(
+    listener: TcpListener,
+    credentials: &Credentials,
+    expected: Expected,
+    service: S,
+) -> Result<(), TlsError>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = std::convert::Infallible> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = std::convert::Infallible>
+        + Clone
+        + Send
+        + 'static,
     S::Future: Send + 'static,
     B: http_body::Body + Send + 'static,
     B::Data: Send,
@@ -83,7 +91,10 @@ where
 
 async fn connection<S, B>(stream: TcpStream, acceptor: TlsAcceptor, service: S) -> Result<(), BoxError>
 where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = std::convert::Infallible> + Clone + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>, Error = std::convert::Infallible>
+        + Clone
+        + Send
+        + 'static,
     S::Future: Send + 'static,
     B: http_body::Body + Send + 'static,
     B::Data: Send,
@@ -248,7 +259,11 @@ impl hyper::rt::Read for Tls {
 }
 
 impl hyper::rt::Write for Tls {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         hyper::rt::Write::poll_write(Pin::new(&mut self.0), context, bytes)
     }
 

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::run::{cache, must, on_path};
+use crate::run::{cache, must, on_path, root};
 
 /// Makes a program available that a Debian package has.
 pub fn debian(program: &str, package: &str) -> Result<()> {
@@ -32,7 +32,21 @@ pub fn for_building() -> Result<()> {
 pub fn for_tests() -> Result<()> {
     debian("strace", "strace")?;
     debian("ip", "iproute2")?;
-    debian("python3", "python3")
+    debian("python3", "python3")?;
+    etcd()
+}
+
+/// The catalog's engine for clusters, from its Go module.
+fn etcd() -> Result<()> {
+    let bin = cache()?.join("kind").join("bin");
+    if bin.join("etcd").is_file() {
+        return Ok(());
+    }
+    if !on_path("go") {
+        bail!("go is missing: install Go 1.26, etcd is built from its module");
+    }
+    eprintln!("building etcd");
+    must(Command::new(root().join("kind-config").join("node-image").join("build")).arg("etcd"))
 }
 
 /// cargo-deny at the version that deny.toml is written for.

@@ -133,13 +133,13 @@ pub async fn node_dies(
     verified(table, "all is readable at once", s3, &files.all()).await?;
     table
         .step("repaired to full margin on what is left", async {
-            until("the dead node is noticed", Duration::from_secs(60), || async {
+            until("the dead node is noticed", Duration::from_mins(1), || async {
                 let status = installation.status(site).await?;
                 let dead = status.nodes.iter().any(|node| node.name == agent.name && node.state == "dead");
                 Ok(if dead { Ok(()) } else { Err(format!("{:?}", status.nodes)) })
             })
             .await?;
-            Ok(((), whole(installation, site, Duration::from_secs(180)).await?))
+            Ok(((), whole(installation, site, Duration::from_mins(3)).await?))
         })
         .await
 }
@@ -178,7 +178,7 @@ pub async fn byte_rots(
     table
         .step("scrub finds it, it is rebuilt, inspect agrees", async {
             let _: serde_json::Value = installation.rest(site)?.post(&["api", "v1", "scrub"]).await?;
-            let seen = until("inspect is sound again", Duration::from_secs(60), || async {
+            let seen = until("inspect is sound again", Duration::from_mins(1), || async {
                 let inspection = inspect(installation, &file.key).await?;
                 let rows = inspection.extents.iter().flat_map(|extent| &extent.rows);
                 let anew = rows.clone().any(|row| row.row == flipped.row && row.instance != flipped.instance);

@@ -1,5 +1,6 @@
 //! Steps of a demo, with what was seen and how long each took.
 
+use std::fmt::Write;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
@@ -46,7 +47,8 @@ impl Table {
     pub fn render(&self) -> String {
         let mut text = String::from("| step | seen | seconds |\n|---|---|---|\n");
         for Row { name, seen, took } in &self.rows {
-            text.push_str(&format!("| {name} | {seen} | {:.2} |\n", took.as_secs_f64()));
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "| {name} | {seen} | {:.2} |", took.as_secs_f64());
         }
         text
     }

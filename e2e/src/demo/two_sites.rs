@@ -53,7 +53,7 @@ async fn protected(table: &mut Table, installation: &Installation, name: &str) -
         .step(name, async {
             let active = active(installation).await?;
             let passive = if active == EAST { WEST } else { EAST };
-            let seen = until("nothing is exposed", Duration::from_secs(120), || async {
+            let seen = until("nothing is exposed", Duration::from_mins(2), || async {
                 let (here, there) =
                     (installation.status(&active).await?, installation.status(passive).await?);
                 let exposure = here.exposure.clone().context("no exposure in the status")?;
@@ -160,7 +160,7 @@ async fn dead_site_returns(table: &mut Table, installation: &Installation, s3: &
             }
             installation.command(&["dev", "revive", EAST]).await?;
             s3.put("after-the-return", bytes::Bytes::from_static(b"x")).await?;
-            let seen = until("it has caught up", Duration::from_secs(120), || async {
+            let seen = until("it has caught up", Duration::from_mins(2), || async {
                 let (east, west) = (installation.status(EAST).await?, installation.status(WEST).await?);
                 ensure!(east.role != "active", "the returning site is active");
                 let exposure = west.exposure.clone().context("no exposure in the status")?;
