@@ -82,7 +82,7 @@ async fn main() -> Result<()> {
         }
         Command::Dev(DevCommand { action: None, options }) => {
             process::log_for_people();
-            dev::run(&options).await
+            Box::pin(dev::run(&options)).await
         }
         Command::Put(put) => put.run().await,
         Command::Get(get) => get.run().await,
@@ -90,7 +90,7 @@ async fn main() -> Result<()> {
         Command::Rm(rm) => rm.run().await,
         Command::Status(status) => status.run().await,
         Command::Inspect(inspect) => inspect.run().await,
-        Command::Site(file) => process::site::run(&file).await,
+        Command::Site(file) => Box::pin(process::site::run(&file)).await,
         Command::NodeAgent(file) => process::node_agent::run(&file).await,
         Command::Witness(witness) => process::witness::run(witness).await,
         Command::CloudflareEmulator(options) => process::emulator::run(*options).await,
