@@ -50,7 +50,7 @@ use crate::storage_cluster_status::StorageClusterStatus;
         "failover.preferred must be one of the two sites"),
     validation = ("!has(self.peer) || !has(self.failover) || !has(self.failover.preferred) || self.failover.preferred == self.site || has(self.peer.joinSecretRef)",
         "the site that is not preferred joins the other: declare peer.joinSecretRef"),
-    validation = ("!has(self.failover) || !has(self.failover.dns) || self.gateway.publicAddresses.size() > 0",
+    validation = ("!has(self.failover) || !has(self.failover.dns) || (has(self.gateway.publicAddresses) && self.gateway.publicAddresses.size() > 0)",
         "failover.dns points a name to gateway.publicAddresses: declare at least one"),
     validation = ("!has(self.failover) || !has(self.failover.witness) || !has(self.failover.witness.cloudflareRecord) || has(self.failover.dns)",
         "a witness that is a Cloudflare record needs failover.dns.cloudflare: its zone and token"),

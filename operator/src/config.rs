@@ -72,7 +72,9 @@ pub fn identity_in(folder: &Path) -> IdentityFiles {
 impl PodConfig {
     /// The same, for a process that has its files elsewhere.
     pub fn at(mut self, paths: &Paths) -> Self {
+        // Each pod is one of the two.
         self.site.identity = identity_in(&paths.identity);
+        self.site.keeper_identity = identity_in(&paths.identity);
         self.etcd.identity = identity_in(&paths.catalog_identity);
         self.site.cluster_key.clone_from(&paths.cluster_key);
         self.site.catalog.clone_from(&paths.mirror);

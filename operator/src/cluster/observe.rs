@@ -76,7 +76,7 @@ pub struct Observed {
 }
 
 /// Reads all of it.
-pub async fn observe(options: &OperatorOptions, names: &Names, cluster: Arc<StorageCluster>) -> Result<Observed, OperatorError> {
+pub(super) async fn observe(options: &OperatorOptions, names: &Names, cluster: Arc<StorageCluster>) -> Result<Observed, OperatorError> {
     let namespace = &options.namespace;
     let labelled = |component: &str| {
         let labels: Vec<String> = names.selector(component).iter().map(|(key, value)| format!("{key}={value}")).collect();

@@ -104,7 +104,8 @@ struct Sight<'a> {
 impl<'a> Sight<'a> {
     fn new(view: &'a dyn View, site: &'a SiteName, peer: Option<&'a SiteName>) -> Result<Self, OperatorError> {
         let map = view.get(&keys::map(site))?.map(|raw| PlacementMap::decode(&raw)).transpose()?.unwrap_or_default();
-        let readable = map.nodes.iter().flat_map(|node| &node.devices).map(|device| (device.id, map.readable(device))).collect();
+        let readable = map.nodes.iter().flat_map(|node| node.devices.iter().map(|device| (device.id, node.readable(device))));
+        let readable = readable.collect();
         Ok(Self { view, site, peer, readable, extents: HashMap::new() })
     }
 

@@ -7,7 +7,6 @@ use diptych_wire::authority::{Authority, Request};
 use diptych_wire::identity::{Identity, Role};
 use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::core::v1::Secret;
-use kube::ResourceExt;
 use kube::api::{Api, ListParams, PostParams};
 use serde_json::json;
 

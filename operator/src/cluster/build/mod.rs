@@ -14,7 +14,7 @@ use crate::options::Images;
 pub use agents::{agents, node_service};
 pub use catalog::{catalog, endpoints};
 pub use gateways::gateways;
-pub use site::pod_config;
+pub(super) use site::pod_config;
 
 /// What every pod but an agent's devices keeps to: the level "restricted" of Kubernetes.
 pub(super) fn pod_security() -> Value {

@@ -16,7 +16,7 @@ use crate::names::{AGENT_PORT, Names, PEER_PORT, REST_PORT, S3_PORT};
 use crate::secrets::Foundation;
 
 /// Of a site whose nodes are known. The paths in it are put right for each kind of pod (`PodConfig::at`).
-pub fn pod_config(
+pub(in crate::cluster) fn pod_config(
     names: &Names,
     declared: &Declared,
     foundation: &Foundation,
@@ -42,6 +42,7 @@ pub fn pod_config(
             preferred: declared.preferred.clone(),
             catalog: PathBuf::new(),
             identity: identity_in(&PathBuf::new()),
+            keeper_identity: identity_in(&PathBuf::new()),
             cluster_key: PathBuf::new(),
             s3: everywhere(S3_PORT),
             rest: everywhere(REST_PORT),
