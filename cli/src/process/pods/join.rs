@@ -1,0 +1,34 @@
+//! `diptych join`: how a node-agent's pod gets its certificate and its configuration.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use diptych_operator::join::client::{JoinOptions, join};
+
+use crate::process::log_as_json;
+
+/// What a pod joins with.
+#[derive(Debug, clap::Args)]
+pub struct JoinCommand {
+    /// `https://host:port` of the site's operators
+    #[arg(long)]
+    operator: String,
+    /// Certificate of the cluster's authority
+    #[arg(long)]
+    authority: PathBuf,
+    /// Token of the pod's service account
+    #[arg(long)]
+    token: PathBuf,
+    /// Gets ca.crt, tls.crt, tls.key and agent.json
+    #[arg(long)]
+    folder: PathBuf,
+}
+
+/// Asks until it has them.
+pub async fn run(command: JoinCommand) -> Result<()> {
+    log_as_json();
+    // Once a process; a second installation changes nothing.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let JoinCommand { operator, authority, token, folder } = command;
+    Ok(join(&JoinOptions { operator, authority, token, folder }).await?)
+}
