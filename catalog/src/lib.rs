@@ -3,6 +3,7 @@
 //! [`Catalog`] is the contract; `redb` is the engine for one process, etcd the one for clusters. Both pass `conformance`.
 
 mod batch;
+mod blobs;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod disk;
@@ -15,6 +16,7 @@ mod redb;
 mod view;
 
 pub use batch::{Batch, Change, Committed, Expect, Guard, Outcome, Write};
+pub use blobs::{blobs_of, dead_marks};
 pub use engine::{Catalog, CatalogError};
 pub use etcd::{EtcdCatalog, EtcdOptions, EtcdTls};
 pub use feed::{Feed, FeedEntry, FeedStart};
