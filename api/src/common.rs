@@ -53,7 +53,8 @@ pub fn duration(text: &str) -> Result<std::time::Duration, NotADuration> {
             _ => return Err(wrong()),
         };
         let number: u64 = number.parse().map_err(|_| wrong())?;
-        total = number.checked_mul(milliseconds).and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
+        total =
+            number.checked_mul(milliseconds).and_then(|part| total.checked_add(part)).ok_or_else(wrong)?;
         rest = behind;
     }
     if text.is_empty() { Err(wrong()) } else { Ok(std::time::Duration::from_millis(total)) }
@@ -65,7 +66,9 @@ mod tests {
 
     #[test]
     fn lengths_of_time_read_as_people_write_them() {
-        for (text, milliseconds) in [("10s", 10_000), ("168h", 604_800_000), ("1h30m", 5_400_000), ("500ms", 500)] {
+        for (text, milliseconds) in
+            [("10s", 10_000), ("168h", 604_800_000), ("1h30m", 5_400_000), ("500ms", 500)]
+        {
             assert_eq!(duration(text), Ok(std::time::Duration::from_millis(milliseconds)), "{text}");
         }
         for text in ["", "10", "s", "10 s", "-1s", "1d", "99999999999999999999h"] {

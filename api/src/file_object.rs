@@ -26,9 +26,24 @@ use crate::common::ClusterRef;
     printcolumn(name = "Bucket", type_ = "string", json_path = ".spec.bucket", priority = 1),
     printcolumn(name = "Key", type_ = "string", json_path = ".spec.key"),
     printcolumn(name = "Size", type_ = "integer", json_path = ".status.size"),
-    printcolumn(name = "State", type_ = "string", json_path = ".status.state", description = "protected: whole in both sites"),
-    printcolumn(name = "Rows", type_ = "string", json_path = ".status.rowsSummary", description = "Rows that can be read, of those wanted, by site"),
-    printcolumn(name = "Margin", type_ = "integer", json_path = ".status.margin", description = "Further rows that may be lost"),
+    printcolumn(
+        name = "State",
+        type_ = "string",
+        json_path = ".status.state",
+        description = "protected: whole in both sites"
+    ),
+    printcolumn(
+        name = "Rows",
+        type_ = "string",
+        json_path = ".status.rowsSummary",
+        description = "Rows that can be read, of those wanted, by site"
+    ),
+    printcolumn(
+        name = "Margin",
+        type_ = "integer",
+        json_path = ".status.margin",
+        description = "Further rows that may be lost"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

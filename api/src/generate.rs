@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{CustomResourceDefinition, JSONSchemaProps};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps,
+};
 use kube::CustomResourceExt;
 
 use crate::{AccessKey, FileObject, StorageCluster, StorageNode};
@@ -34,11 +36,19 @@ pub fn all() -> Result<Vec<Generated>> {
     for mut definition in definitions() {
         let names = &definition.spec.names;
         let (kind, plural) = (names.kind.clone(), names.plural.clone());
-        definition.metadata.labels.get_or_insert_default().insert("app.kubernetes.io/part-of".into(), "diptych".into());
+        definition
+            .metadata
+            .labels
+            .get_or_insert_default()
+            .insert("app.kubernetes.io/part-of".into(), "diptych".into());
         let file = format!("{}_{plural}", definition.spec.group);
-        let yaml = serde_yaml::to_string(&definition).with_context(|| format!("{kind} can't be written as YAML"))?;
+        let yaml =
+            serde_yaml::to_string(&definition).with_context(|| format!("{kind} can't be written as YAML"))?;
         files.push(Generated { path: format!("crds/{file}.yaml"), text: format!("# {MARKER}\n{yaml}") });
-        files.push(Generated { path: format!("charts/diptych/templates/crds/{file}.yaml"), text: templated(definition.clone())? });
+        files.push(Generated {
+            path: format!("charts/diptych/templates/crds/{file}.yaml"),
+            text: templated(definition.clone())?,
+        });
         let reference = format!("docs/reference/{}.md", kind.to_lowercase());
         files.push(Generated { path: reference, text: reference_of(&definition) });
     }
@@ -60,13 +70,18 @@ fn reference_of(definition: &CustomResourceDefinition) -> String {
     let short = names.short_names.as_deref().unwrap_or_default().join(", ");
     for version in &definition.spec.versions {
         let _ = writeln!(page, "`{}/{}`, short name `{short}`\n", definition.spec.group, version.name);
-        let Some(schema) = version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref()) else { continue };
+        let Some(schema) = version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref())
+        else {
+            continue;
+        };
         let _ = writeln!(page, "{}\n", schema.description.as_deref().unwrap_or_default());
         let columns = version.additional_printer_columns.as_deref().unwrap_or_default();
         let columns: Vec<String> = columns.iter().map(|column| column.name.to_uppercase()).collect();
         let _ = writeln!(page, "`kubectl get {}` shows {}.\n", names.plural, columns.join(", "));
         for part in ["spec", "status"] {
-            let Some(schema) = schema.properties.as_ref().and_then(|properties| properties.get(part)) else { continue };
+            let Some(schema) = schema.properties.as_ref().and_then(|properties| properties.get(part)) else {
+                continue;
+            };
             let _ = writeln!(page, "## {part}\n\n| field | type | default | what it is |\n|---|---|---|---|");
             rows(&mut page, part, schema);
             let mut rules = Vec::new();
@@ -87,7 +102,9 @@ fn children(schema: &JSONSchemaProps) -> Vec<(String, &JSONSchemaProps)> {
     use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::JSONSchemaPropsOrArray as Items;
     let own = schema.properties.iter().flatten().map(|(name, schema)| (format!(".{name}"), schema));
     let items = match &schema.items {
-        Some(Items::Schema(item)) => item.properties.iter().flatten().map(|(name, schema)| (format!("[].{name}"), schema)).collect(),
+        Some(Items::Schema(item)) => {
+            item.properties.iter().flatten().map(|(name, schema)| (format!("[].{name}"), schema)).collect()
+        }
         _ => Vec::new(),
     };
     own.chain(items).collect()
@@ -101,7 +118,12 @@ fn rows(page: &mut String, path: &str, schema: &JSONSchemaProps) {
         let default = child.default.as_ref().map(|value| format!("`{}`", value.0)).unwrap_or_default();
         let text = child.description.as_deref().unwrap_or_default().replace('\n', " ").replace('|', "\\|");
         let required = parent_requires(schema, &path);
-        let _ = writeln!(page, "| `{path}`{} | {} | {default} | {text} |", if required { " *" } else { "" }, type_of(child));
+        let _ = writeln!(
+            page,
+            "| `{path}`{} | {} | {default} | {text} |",
+            if required { " *" } else { "" },
+            type_of(child)
+        );
         if !foreign {
             rows(page, &path, child);
         }
@@ -115,7 +137,8 @@ fn parent_requires(schema: &JSONSchemaProps, path: &str) -> bool {
 
 fn type_of(schema: &JSONSchemaProps) -> String {
     if let Some(values) = &schema.enum_ {
-        let values: Vec<String> = values.iter().map(|value| value.0.as_str().unwrap_or_default().to_owned()).collect();
+        let values: Vec<String> =
+            values.iter().map(|value| value.0.as_str().unwrap_or_default().to_owned()).collect();
         return values.join(", ");
     }
     schema.type_.clone().unwrap_or_default()

@@ -4,6 +4,7 @@
 //! topology survive what is declared?) becomes a condition.
 
 #![expect(unreachable_pub, reason = "KubeSchema repeats each struct inside a function")]
+#![expect(clippy::duplicated_attributes, reason = "printer columns of one resource share types and paths")]
 
 pub mod access_key;
 pub mod common;

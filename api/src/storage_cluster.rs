@@ -25,15 +25,49 @@ use crate::storage_cluster_status::StorageClusterStatus;
     doc = "A site of Diptych: keeps files safe across two datacenters of which one is active.",
     selectable = ".spec.site",
     printcolumn(name = "Site", type_ = "string", json_path = ".spec.site"),
-    printcolumn(name = "Active", type_ = "string", json_path = ".status.active", description = "The site that takes writes"),
+    printcolumn(
+        name = "Active",
+        type_ = "string",
+        json_path = ".status.active",
+        description = "The site that takes writes"
+    ),
     printcolumn(name = "Role", type_ = "string", json_path = ".status.role"),
     printcolumn(name = "Epoch", type_ = "integer", json_path = ".status.epoch"),
-    printcolumn(name = "Coding", type_ = "string", json_path = ".status.coding.summary", description = "Rows needed of rows kept, by site"),
-    printcolumn(name = "Nodes", type_ = "string", json_path = ".status.nodes.summary", description = "Nodes that answer, of those declared"),
-    printcolumn(name = "Protected", type_ = "string", json_path = ".status.replication.protected", description = "Extents whole in both sites, of all"),
-    printcolumn(name = "Exposed", type_ = "string", json_path = ".status.replication.exposed", description = "What would be lost with the active site"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
-    printcolumn(name = "Reason", type_ = "string", priority = 1, json_path = ".status.conditions[?(@.type==\"Ready\")].message"),
+    printcolumn(
+        name = "Coding",
+        type_ = "string",
+        json_path = ".status.coding.summary",
+        description = "Rows needed of rows kept, by site"
+    ),
+    printcolumn(
+        name = "Nodes",
+        type_ = "string",
+        json_path = ".status.nodes.summary",
+        description = "Nodes that answer, of those declared"
+    ),
+    printcolumn(
+        name = "Protected",
+        type_ = "string",
+        json_path = ".status.replication.protected",
+        description = "Extents whole in both sites, of all"
+    ),
+    printcolumn(
+        name = "Exposed",
+        type_ = "string",
+        json_path = ".status.replication.exposed",
+        description = "What would be lost with the active site"
+    ),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        priority = 1,
+        json_path = ".status.conditions[?(@.type==\"Ready\")].message"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
@@ -137,7 +171,10 @@ pub struct Peer {
     pub site: String,
 
     /// Where its peer door is reached, `host:port`.
-    #[schemars(length(min = 1, max = 8), inner(length(min = 3, max = 262), regex(pattern = r"^[^:/\s]+:[0-9]{1,5}$")))]
+    #[schemars(
+        length(min = 1, max = 8),
+        inner(length(min = 3, max = 262), regex(pattern = r"^[^:/\s]+:[0-9]{1,5}$"))
+    )]
     pub endpoints: Vec<String>,
 
     /// Secret with the join token that the other site made (`token`). Used once, by the site that is not preferred.
@@ -264,7 +301,12 @@ pub struct Gateway {
 
 impl Default for Gateway {
     fn default() -> Self {
-        Self { replicas: 2, public_addresses: Vec::new(), service: GatewayService::default(), tls_secret_ref: None }
+        Self {
+            replicas: 2,
+            public_addresses: Vec::new(),
+            service: GatewayService::default(),
+            tls_secret_ref: None,
+        }
     }
 }
 

@@ -23,12 +23,21 @@ use crate::common::ClusterRef;
     selectable = ".spec.node",
     printcolumn(name = "Node", type_ = "string", json_path = ".spec.node"),
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
-    printcolumn(name = "Devices", type_ = "string", json_path = ".status.devicesReady", description = "Devices that work, of all"),
+    printcolumn(
+        name = "Devices",
+        type_ = "string",
+        json_path = ".status.devicesReady",
+        description = "Devices that work, of all"
+    ),
     printcolumn(name = "Used", type_ = "string", json_path = ".status.used"),
     printcolumn(name = "Rows", type_ = "integer", json_path = ".status.rows"),
     printcolumn(name = "Rotten", type_ = "integer", json_path = ".status.rotten", priority = 1),
     printcolumn(name = "Address", type_ = "string", json_path = ".status.address", priority = 1),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

@@ -7,7 +7,11 @@ fn crds_and_reference_have_not_drifted_from_the_types() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     for file in generate::all().expect("every type makes a definition") {
         let found = std::fs::read_to_string(root.join(&file.path)).unwrap_or_default();
-        assert!(found == file.text, "{} has drifted: cargo run -p diptych-api --bin diptych-crds .", file.path);
+        assert!(
+            found == file.text,
+            "{} has drifted: cargo run -p diptych-api --bin diptych-crds .",
+            file.path
+        );
     }
 }
 

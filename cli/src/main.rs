@@ -36,6 +36,12 @@ enum Command {
     Site(process::ConfigFile),
     /// Keep fragments on the devices of a node
     NodeAgent(process::ConfigFile),
+    /// Serve S3, REST and the peer door of a site (a pod of the chart)
+    Gateway(process::ConfigFile),
+    /// Run the Kubernetes controllers and the loops of a site (a pod of the chart)
+    Operator(Box<process::pods::operator::OperatorCommand>),
+    /// Get a node-agent's certificate and configuration (an init container)
+    Join(process::pods::join::JoinCommand),
     /// Be the third voter, outside both sites
     Witness(process::witness::WitnessCommand),
     /// Stand in for Cloudflare: API, DNS and edge
@@ -92,6 +98,9 @@ async fn main() -> Result<()> {
         Command::Inspect(inspect) => inspect.run().await,
         Command::Site(file) => Box::pin(process::site::run(&file)).await,
         Command::NodeAgent(file) => process::node_agent::run(&file).await,
+        Command::Gateway(file) => Box::pin(process::pods::gateway::run(&file)).await,
+        Command::Operator(command) => Box::pin(process::pods::operator::run(*command)).await,
+        Command::Join(command) => process::pods::join::run(command).await,
         Command::Witness(witness) => process::witness::run(witness).await,
         Command::CloudflareEmulator(options) => process::emulator::run(*options).await,
     }

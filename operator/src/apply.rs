@@ -27,9 +27,11 @@ impl Child {
         let missing = |what: &str| OperatorError::Internal(format!("an object without {what} was built"));
         let version = text("/apiVersion").ok_or_else(|| missing("apiVersion"))?;
         let kind = text("/kind").ok_or_else(|| missing("kind"))?;
-        let version: kube::core::GroupVersion =
-            version.parse().map_err(|error: ParseGroupVersionError| OperatorError::Internal(error.to_string()))?;
-        let resource = ApiResource::from_gvk(&GroupVersionKind { group: version.group, version: version.version, kind });
+        let version: kube::core::GroupVersion = version
+            .parse()
+            .map_err(|error: ParseGroupVersionError| OperatorError::Internal(error.to_string()))?;
+        let resource =
+            ApiResource::from_gvk(&GroupVersionKind { group: version.group, version: version.version, kind });
         let name = text("/metadata/name").ok_or_else(|| missing("metadata.name"))?;
         Ok(Self { resource, name, namespace: text("/metadata/namespace"), body })
     }
@@ -75,7 +77,8 @@ mod tests {
 
     #[test]
     fn an_object_without_a_name_is_never_sent() {
-        let error = Child::new(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {}})).expect_err("no name");
+        let error =
+            Child::new(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {}})).expect_err("no name");
         assert_eq!(error.to_string(), "an object without metadata.name was built");
     }
 }

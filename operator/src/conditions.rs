@@ -45,10 +45,17 @@ impl Says {
 const LONGEST: usize = 32_000;
 
 /// The conditions as they shall be written: the time of a transition stays where nothing changed.
-pub fn conditions(before: &[Condition], says: &[Says], generation: Option<i64>, now: Timestamp) -> Vec<Condition> {
+pub fn conditions(
+    before: &[Condition],
+    says: &[Says],
+    generation: Option<i64>,
+    now: Timestamp,
+) -> Vec<Condition> {
     let one = |says: &Says| {
         let known = before.iter().find(|condition| condition.type_ == says.kind);
-        let since = known.filter(|known| known.status == says.status()).map(|known| known.last_transition_time.clone());
+        let since = known
+            .filter(|known| known.status == says.status())
+            .map(|known| known.last_transition_time.clone());
         Condition {
             type_: says.kind.to_owned(),
             status: says.status().to_owned(),
@@ -76,7 +83,8 @@ mod tests {
 
     #[test]
     fn the_time_of_a_condition_moves_only_when_its_status_turns() {
-        let (then, now) = (Timestamp::from_second(100).expect("a time"), Timestamp::from_second(200).expect("a time"));
+        let (then, now) =
+            (Timestamp::from_second(100).expect("a time"), Timestamp::from_second(200).expect("a time"));
         let first = conditions(&[], &[Says::no("Ready", "Waiting", "one")], Some(1), then);
         let same = conditions(&first, &[Says::no("Ready", "Waiting", "two")], Some(2), now);
         assert_eq!((same[0].last_transition_time.0, same[0].message.as_str()), (then, "two"));

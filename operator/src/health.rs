@@ -28,10 +28,15 @@ impl Readiness {
 /// Serves both.
 pub async fn serve(address: SocketAddr, readiness: Readiness) -> Result<(), OperatorError> {
     let ready = move || async move {
-        if readiness.get() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "starting") }
+        if readiness.get() {
+            (StatusCode::OK, "ready")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "starting")
+        }
     };
     let router = Router::new().route("/live", get(|| async { "live" })).route("/ready", get(ready));
-    let failed = |source| OperatorError::Local { what: format!("can't listen on {address} for probes"), source };
+    let failed =
+        |source| OperatorError::Local { what: format!("can't listen on {address} for probes"), source };
     let listener = tokio::net::TcpListener::bind(address).await.map_err(failed)?;
     axum::serve(listener, router).await.map_err(failed)
 }

@@ -47,7 +47,8 @@ impl Leader {
         let Some(mut lease) = found else {
             let body = json!({"metadata": {"name": self.name}, "spec": {
                 "holderIdentity": self.holder, "leaseDurationSeconds": DURATION.as_secs(), "renewTime": MicroTime(Timestamp::now())}});
-            let lease: Lease = serde_json::from_value(body).map_err(|error| OperatorError::Internal(error.to_string()))?;
+            let lease: Lease =
+                serde_json::from_value(body).map_err(|error| OperatorError::Internal(error.to_string()))?;
             return Ok(self.api.create(&PostParams::default(), &lease).await.is_ok());
         };
         let version = lease.metadata.resource_version.clone();
@@ -56,7 +57,8 @@ impl Leader {
             _ => seen.insert((version, Instant::now())).1,
         };
         let spec = lease.spec.get_or_insert_default();
-        let free = spec.holder_identity.as_deref().is_none_or(|holder| holder.is_empty() || holder == self.holder);
+        let free =
+            spec.holder_identity.as_deref().is_none_or(|holder| holder.is_empty() || holder == self.holder);
         if !free && since.elapsed() < DURATION {
             return Ok(false);
         }

@@ -78,7 +78,11 @@ async fn log<T>(stream: impl Stream<Item = T>) {
     stream.for_each(|_| std::future::ready(())).await;
 }
 
-fn clusters(options: &OperatorOptions, events: Recorder, projection: watch::Receiver<Option<Projection>>) -> impl Stream + use<> {
+fn clusters(
+    options: &OperatorOptions,
+    events: Recorder,
+    projection: watch::Receiver<Option<Projection>>,
+) -> impl Stream + use<> {
     let namespace = &options.namespace;
     let client = || options.client.clone();
     let api: Api<StorageCluster> = Api::namespaced(client(), namespace);
@@ -89,7 +93,9 @@ fn clusters(options: &OperatorOptions, events: Recorder, projection: watch::Rece
     let members: Api<StatefulSet> = Api::namespaced(client(), namespace);
     let deployments: Api<Deployment> = Api::namespaced(client(), namespace);
     let agents = watcher::Config::default().labels("app.kubernetes.io/component=agent");
-    let of = |namespace: Option<String>, name: String| namespace.map(|namespace| ObjectRef::new(&name).within(&namespace));
+    let of = |namespace: Option<String>, name: String| {
+        namespace.map(|namespace| ObjectRef::new(&name).within(&namespace))
+    };
     let context = cluster::Context { options: options.clone(), events, projection };
     Controller::new(api, watcher::Config::default())
         .with_config(Config::default().debounce(Duration::from_millis(300)).concurrency(4))
@@ -97,12 +103,18 @@ fn clusters(options: &OperatorOptions, events: Recorder, projection: watch::Rece
         .owns(members, watcher::Config::default())
         .owns(deployments, watcher::Config::default())
         .owns(secrets, watcher::Config::default())
-        .watches(nodes, watcher::Config::default(), move |node: StorageNode| of(node.namespace(), node.spec.cluster_ref.name))
+        .watches(nodes, watcher::Config::default(), move |node: StorageNode| {
+            of(node.namespace(), node.spec.cluster_ref.name)
+        })
         .watches(pods, agents, move |pod: Pod| {
             let cluster = pod.labels().get("app.kubernetes.io/instance").cloned();
             cluster.and_then(|cluster| of(pod.namespace(), cluster))
         })
-        .run(cluster::reconcile, cluster::after_failure, Arc::new(context))
+        .run(
+            cluster::reconcile,
+            |cluster, error, _| cluster::after_failure(&cluster, error),
+            Arc::new(context),
+        )
 }
 
 /// Gives the loops of this process their configuration, whether or not it leads: from its folder, where an earlier run
@@ -133,7 +145,8 @@ async fn fetch_config(options: &OperatorOptions) -> Result<(), OperatorError> {
     let secrets: Api<Secret> = Api::namespaced(options.client.clone(), &options.namespace);
     let found = clusters.list(&ListParams::default()).await.asked(|| "list StorageClusters".to_owned())?;
     // One site an operator: another namespace, another operator.
-    let oldest = found.items.into_iter().min_by_key(|cluster| cluster.creation_timestamp().map(|time| time.0));
+    let oldest =
+        found.items.into_iter().min_by_key(|cluster| cluster.creation_timestamp().map(|time| time.0));
     let Some(cluster) = oldest else { return Ok(()) };
     let Some(names) = Names::new(&cluster, &options.release) else { return Ok(()) };
     let read = |name: String| {
@@ -149,15 +162,18 @@ async fn fetch_config(options: &OperatorOptions) -> Result<(), OperatorError> {
     let paths = Paths::of_operator(&options.folder, &options.mirror);
     for (folder, secret) in [(&paths.identity, &own), (&paths.catalog_identity, &catalog)] {
         let Some(secret) = secret else { continue };
-        std::fs::create_dir_all(folder)
-            .map_err(|source| OperatorError::Local { what: format!("{} can't be made", folder.display()), source })?;
+        std::fs::create_dir_all(folder).map_err(|source| OperatorError::Local {
+            what: format!("{} can't be made", folder.display()),
+            source,
+        })?;
         for file in ["ca.crt", "tls.crt", "tls.key"] {
             keep(&folder.join(file), &text(secret, file)?)?;
         }
     }
     let (Some(_), Some(_), Some(site), Some(key)) = (own, catalog, site, key) else { return Ok(()) };
     keep(&paths.cluster_key, &text(&key, "key")?)?;
-    let malformed = |error: serde_json::Error| OperatorError::Internal(format!("the site's configuration: {error}"));
+    let malformed =
+        |error: serde_json::Error| OperatorError::Internal(format!("the site's configuration: {error}"));
     let config: PodConfig = serde_json::from_str(&text(&site, "site.json")?).map_err(malformed)?;
     let config = config.at(&paths);
     let json = serde_json::to_string(&config).map_err(malformed)?;

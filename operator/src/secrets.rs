@@ -21,9 +21,9 @@ use crate::error::OperatorError;
 use crate::names::Names;
 
 /// Life of a certificate in a Secret.
-const VALIDITY: Duration = Duration::from_secs(90 * 24 * 3600);
+const VALIDITY: Duration = Duration::from_hours(90 * 24);
 /// It is made anew when it has less left.
-const RENEW_BEFORE: Duration = Duration::from_secs(30 * 24 * 3600);
+const RENEW_BEFORE: Duration = Duration::from_hours(30 * 24);
 
 /// A Secret's entries as text.
 pub fn texts(secret: &Secret) -> BTreeMap<String, String> {
@@ -37,12 +37,19 @@ pub fn texts(secret: &Secret) -> BTreeMap<String, String> {
 /// It is not there; says how to make it.
 pub fn text(secret: &Secret, key: &str) -> Result<String, OperatorError> {
     let value = texts(secret).remove(key).filter(|value| !value.trim().is_empty());
-    value.ok_or_else(|| OperatorError::Secret { name: secret.name_any(), reason: format!("it has no entry {key:?}") })
+    value.ok_or_else(|| OperatorError::Secret {
+        name: secret.name_any(),
+        reason: format!("it has no entry {key:?}"),
+    })
 }
 
 fn data(entries: &[(&str, &str)]) -> Value {
     let encode = |value: &str| base64::engine::general_purpose::STANDARD.encode(value);
-    entries.iter().map(|(key, value)| ((*key).to_owned(), Value::from(encode(value)))).collect::<serde_json::Map<_, _>>().into()
+    entries
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), Value::from(encode(value))))
+        .collect::<serde_json::Map<_, _>>()
+        .into()
 }
 
 /// Random text of letters and digits: `bytes` of it.
@@ -107,8 +114,10 @@ impl Foundation {
 
     /// What everybody may know of it.
     pub fn config_map(&self, names: &Names) -> Result<Child, OperatorError> {
-        Child::new(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": names.meta(&names.child("authority"), "authority"),
-            "data": {"ca.crt": self.authority.certificate_pem(), "cluster-id": self.cluster.to_string()}}))
+        Child::new(
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": names.meta(&names.child("authority"), "authority"),
+            "data": {"ca.crt": self.authority.certificate_pem(), "cluster-id": self.cluster.to_string()}}),
+        )
     }
 }
 
@@ -136,7 +145,12 @@ pub struct Certificate {
 }
 
 /// Every certificate that a site's Secrets hold.
-pub fn certificates(names: &Names, cluster: ClusterId, site: &SiteName, hostname: Option<&str>) -> Vec<Certificate> {
+pub fn certificates(
+    names: &Names,
+    cluster: ClusterId,
+    site: &SiteName,
+    hostname: Option<&str>,
+) -> Vec<Certificate> {
     let one = |part: &str, signed_by, role: Role, dns_names: Vec<String>| Certificate {
         secret: names.child(&format!("{part}-identity")),
         signed_by,
@@ -164,7 +178,9 @@ impl Certificate {
         let (Some(chain), Some(key)) = (texts.get("tls.crt"), texts.get("tls.key")) else { return false };
         let Ok(issued) = Issued::from_pem(chain, key) else { return false };
         let [own, .., root] = &issued.chain[..] else { return false };
-        if root != authority.certificate() || diptych_wire::tls::identity_of(own).ok().as_ref() != Some(&self.identity) {
+        if root != authority.certificate()
+            || diptych_wire::tls::identity_of(own).ok().as_ref() != Some(&self.identity)
+        {
             return false;
         }
         let Ok((_, parsed)) = X509Certificate::from_der(own) else { return false };
@@ -194,7 +210,12 @@ impl Certificate {
 }
 
 /// A Secret with some entries, owned by the StorageCluster.
-pub fn owned(names: &Names, name: &str, component: &str, entries: &[(&str, &str)]) -> Result<Child, OperatorError> {
+pub fn owned(
+    names: &Names,
+    name: &str,
+    component: &str,
+    entries: &[(&str, &str)],
+) -> Result<Child, OperatorError> {
     Child::new(json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque",
         "metadata": names.meta(name, component), "data": data(entries)}))
 }

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use diptych_catalog::{Catalog, CatalogError, FeedEntry, FeedStart};
-use diptych_core::ids::{ExtentId, SiteName};
+use diptych_core::ids::{Epoch, ExtentId, SiteName};
 use diptych_core::keys::{self, Key, KeyRange, Owner};
 use diptych_core::lease::Message;
 use diptych_core::records::{Gate, Position, Record, Term};
@@ -29,7 +29,7 @@ use serde::de::DeserializeOwned;
 
 use crate::absorb::absorb;
 use crate::error::SiteError;
-use crate::keeper::KeeperHandle;
+use crate::keeper::{KeeperHandle, boot_time};
 
 /// A follower that hears nothing for longer takes the feed for broken.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
@@ -46,6 +46,25 @@ pub trait ExtentSource: Send + Sync + 'static {
     async fn extent(&self, extent: ExtentId, range: Option<&str>) -> Response;
 }
 
+/// The site's keeper, as a door needs it: in the same process, or another.
+pub trait DoorKeeper: Send + Sync + 'static {
+    /// Hands a message of the peer's keeper on. Lost ones are lost.
+    fn deliver(&self, message: Message);
+
+    /// The epoch under which this site serves now.
+    fn serves(&self) -> Option<Epoch>;
+}
+
+impl DoorKeeper for KeeperHandle {
+    fn deliver(&self, message: Message) {
+        Self::deliver(self, message);
+    }
+
+    fn serves(&self) -> Option<Epoch> {
+        self.state().loan(boot_time()).map(|loan| loan.epoch)
+    }
+}
+
 /// What a door needs.
 pub struct DoorParts {
     /// The other site: nobody else may ask.
@@ -53,7 +72,7 @@ pub struct DoorParts {
     /// This site's catalog.
     pub catalog: Arc<dyn Catalog>,
     /// This site's keeper.
-    pub keeper: KeeperHandle,
+    pub keeper: Arc<dyn DoorKeeper>,
     /// This site's rows.
     pub extents: Arc<dyn ExtentSource>,
 }
@@ -161,7 +180,7 @@ async fn unseen(_: FromPeer, State(door): State<Door>, body: Bytes) -> Response 
         Ok(term) => term,
         Err(refusal) => return *refusal,
     };
-    let Some((epoch, _)) = door.keeper.state().serves else {
+    let Some(epoch) = door.keeper.serves() else {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "this site is not active");
     };
     match absorb(door.catalog.as_ref(), epoch, &term).await {

@@ -141,7 +141,15 @@ impl Fleet {
         let told = tell(&mut orders, ask, loan, now);
         drop(orders);
         self.heard.notify_waiters();
-        Told { loan, keeper: state.keeper, epoch: state.epoch, stands: state.role.into(), hold: told.0, stop: told.1, peer_term }
+        Told {
+            loan,
+            keeper: state.keeper,
+            epoch: state.epoch,
+            stands: state.role.into(),
+            hold: told.0,
+            stop: told.1,
+            peer_term,
+        }
     }
 
     /// Has all gateways hold writes back; returns when none is under way.
@@ -152,7 +160,10 @@ impl Fleet {
             orders.hold = orders.last_hold;
             orders.hold
         };
-        self.when(|orders, now| orders.borrowers.values().all(|one| one.holds == number || now >= one.lent_until)).await;
+        self.when(|orders, now| {
+            orders.borrowers.values().all(|one| one.holds == number || now >= one.lent_until)
+        })
+        .await;
     }
 
     /// Lets writes go on.
@@ -166,7 +177,10 @@ impl Fleet {
             let mut orders = self.orders();
             orders.stop = orders.stop.max(epoch);
         }
-        self.when(|orders, now| orders.borrowers.values().all(|one| one.stopped >= epoch || now >= one.lent_until)).await;
+        self.when(|orders, now| {
+            orders.borrowers.values().all(|one| one.stopped >= epoch || now >= one.lent_until)
+        })
+        .await;
     }
 
     async fn when(&self, done: impl Fn(&Orders, BootTime) -> bool) {
@@ -205,7 +219,9 @@ async fn ask(State(fleet): State<Arc<Fleet>>, body: Bytes) -> Response {
             Ok(told) => told.into_response(),
             Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
         },
-        Err(error) => (StatusCode::BAD_REQUEST, format!("the question can't be read: {error}")).into_response(),
+        Err(error) => {
+            (StatusCode::BAD_REQUEST, format!("the question can't be read: {error}")).into_response()
+        }
     }
 }
 
@@ -215,7 +231,9 @@ async fn lease(State(fleet): State<Arc<Fleet>>, body: Bytes) -> Response {
             fleet.keeper.deliver(message);
             StatusCode::NO_CONTENT.into_response()
         }
-        Err(error) => (StatusCode::BAD_REQUEST, format!("the message can't be read: {error}")).into_response(),
+        Err(error) => {
+            (StatusCode::BAD_REQUEST, format!("the message can't be read: {error}")).into_response()
+        }
     }
 }
 

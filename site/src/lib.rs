@@ -11,6 +11,7 @@ pub mod config;
 pub mod context;
 pub mod door;
 pub mod error;
+pub mod fleet;
 pub mod keeper;
 pub mod loops;
 pub mod name;

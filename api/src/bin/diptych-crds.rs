@@ -11,7 +11,8 @@ use diptych_api::generate;
 fn main() -> Result<ExitCode> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let check = words.iter().any(|word| word == "--check");
-    let root = words.iter().find(|word| !word.starts_with("--")).context("usage: diptych-crds DIR [--check]")?;
+    let root =
+        words.iter().find(|word| !word.starts_with("--")).context("usage: diptych-crds DIR [--check]")?;
     let root = PathBuf::from(root);
     let mut drifted = 0;
     for file in generate::all()? {

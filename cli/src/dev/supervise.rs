@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -99,6 +100,11 @@ fn open_log(path: &Path) -> Result<std::fs::File> {
 
 /// Returns when the supervisor is gone or asks to end, or on SIGTERM or SIGINT.
 pub async fn told_to_end() {
+    // A pod has no parent that holds a pipe to it.
+    let piped = std::fs::metadata("/dev/stdin").is_ok_and(|file| file.file_type().is_fifo());
+    if !piped {
+        return signalled().await;
+    }
     let (ended, closed) = tokio::sync::oneshot::channel();
     // A thread of its own: the runtime would wait for a read that never returns.
     std::thread::spawn(move || {

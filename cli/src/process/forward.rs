@@ -23,48 +23,67 @@ const WAIT: Duration = Duration::from_millis(1_800);
 /// Paths that speak of this very gateway.
 const OWN: [&str; 5] = ["/live", "/ready", "/health", "/lease", "/metrics"];
 
-/// The way to the active site.
-pub(super) struct ToActive {
-    peer: PeerClient,
-    keeper: KeeperHandle,
-    followed: watch::Receiver<Followed>,
-    hosts: Vec<String>,
+/// Which site is active, as far as this process knows.
+#[async_trait]
+pub(super) trait WhoIsActive: Send + Sync + 'static {
+    /// This one, just now.
+    fn serves(&self) -> bool;
+
+    /// Waits until one of the two is known to be active; true: it is this one.
+    async fn decided(&self) -> Option<bool>;
 }
 
-impl ToActive {
-    pub(super) fn new(
-        peer: PeerClient,
-        keeper: KeeperHandle,
-        followed: watch::Receiver<Followed>,
-        hosts: Vec<String>,
-    ) -> Self {
-        Self { peer, keeper, followed, hosts }
-    }
+/// What the keeper in the same process and the peer's feed say.
+pub(super) struct ByKeeper {
+    /// The keeper.
+    pub(super) keeper: KeeperHandle,
+    /// The feed.
+    pub(super) followed: watch::Receiver<Followed>,
+}
 
+#[async_trait]
+impl WhoIsActive for ByKeeper {
     fn serves(&self) -> bool {
         self.keeper.state().loan(boot_time()).is_some()
     }
 
-    /// Waits until one of the two sites is known to be active; true: it is this one.
-    async fn active(&self) -> Option<bool> {
-        let decided = async {
-            let (mut state, mut followed) = (self.keeper.watch(), self.followed.clone());
-            loop {
-                state.mark_unchanged();
-                followed.mark_unchanged();
-                if self.serves() {
-                    return Some(true);
-                }
-                if followed.borrow().active_since(self.keeper.state().epoch) {
-                    return Some(false);
-                }
-                tokio::select! {
-                    changed = state.changed() => changed.ok()?,
-                    changed = followed.changed() => changed.ok()?,
-                }
+    async fn decided(&self) -> Option<bool> {
+        let (mut state, mut followed) = (self.keeper.watch(), self.followed.clone());
+        loop {
+            state.mark_unchanged();
+            followed.mark_unchanged();
+            if self.serves() {
+                return Some(true);
             }
-        };
-        tokio::time::timeout(WAIT, decided).await.ok().flatten()
+            if followed.borrow().active_since(self.keeper.state().epoch) {
+                return Some(false);
+            }
+            tokio::select! {
+                changed = state.changed() => changed.ok()?,
+                changed = followed.changed() => changed.ok()?,
+            }
+        }
+    }
+}
+
+/// The way to the active site.
+pub(super) struct ToActive {
+    peer: PeerClient,
+    active: Box<dyn WhoIsActive>,
+    hosts: Vec<String>,
+}
+
+impl ToActive {
+    pub(super) fn new(peer: PeerClient, active: Box<dyn WhoIsActive>, hosts: Vec<String>) -> Self {
+        Self { peer, active, hosts }
+    }
+
+    fn serves(&self) -> bool {
+        self.active.serves()
+    }
+
+    async fn active(&self) -> Option<bool> {
+        tokio::time::timeout(WAIT, self.active.decided()).await.ok().flatten()
     }
 
     async fn forward(&self, front: Front, request: Request<Incoming>) -> Response<HttpBody> {

@@ -4,6 +4,7 @@ mod authority;
 pub mod emulator;
 mod forward;
 pub mod node_agent;
+pub mod pods;
 mod record;
 pub mod site;
 pub mod witness;

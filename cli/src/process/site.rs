@@ -1,9 +1,9 @@
 //! `diptych site`: gateway, keeper, loops and catalog of a site in one process.
 
 mod hands;
-mod peer;
-mod rest;
-mod seeds;
+pub(super) mod peer;
+pub(super) mod rest;
+pub(super) mod seeds;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -36,7 +36,7 @@ use crate::files::read_json;
 use hands::Hands;
 
 /// The gateway, once it runs: the peer door is open before.
-type GatewayCell = Arc<OnceLock<Gateway>>;
+pub(super) type GatewayCell = Arc<OnceLock<Gateway>>;
 
 /// Runs it until it is told to end.
 pub async fn run(file: &ConfigFile) -> Result<()> {
@@ -144,12 +144,12 @@ async fn serve(config: SiteConfig) -> Result<()> {
     }
 }
 
-fn endpoint(node: &diptych_site::config::NodeConfig) -> NodeEndpoint {
+pub(super) fn endpoint(node: &diptych_site::config::NodeConfig) -> NodeEndpoint {
     NodeEndpoint { name: node.name.clone(), address: node.address.to_string(), socket: node.socket.clone() }
 }
 
 /// What the loops know of the lease.
-fn standing(keeper: &KeeperHandle) -> watch::Receiver<Standing> {
+pub(super) fn standing(keeper: &KeeperHandle) -> watch::Receiver<Standing> {
     let of = |keeper: &KeeperHandle| {
         let state = keeper.state();
         Standing { active: state.serves.is_some(), epoch: state.epoch, keeper: state.keeper }
@@ -210,7 +210,7 @@ async fn open_front(
     std::future::pending().await
 }
 
-fn survive(config: &SiteConfig) -> Survive {
+pub(super) fn survive(config: &SiteConfig) -> Survive {
     Survive {
         sites: u32::from(config.survive.sites),
         nodes: u32::from(config.survive.nodes),
@@ -219,7 +219,7 @@ fn survive(config: &SiteConfig) -> Survive {
 }
 
 /// Waits until the catalog has a keyring. One that the cluster key does not open ends the process.
-async fn keyring(catalog: &dyn Catalog, cluster_key: &ClusterKey) -> Result<Keyring> {
+pub(super) async fn keyring(catalog: &dyn Catalog, cluster_key: &ClusterKey) -> Result<Keyring> {
     loop {
         if let Some(sealed) = catalog.view().await?.get(&keys::keyring())? {
             return Keyring::open(&sealed, cluster_key).context("the keyring in the catalog does not open");

@@ -29,7 +29,7 @@ use crate::options::OperatorOptions;
 use crate::secrets::{random_text, text};
 
 /// How often it is looked whether the catalog still has them.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+const LOOK_EVERY: Duration = Duration::from_mins(1);
 /// Until the site can take them.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -70,7 +70,9 @@ async fn reconcile(key: Arc<AccessKey>, context: Arc<Context>) -> Result<Action,
         credentials(&key, &name, &pair)?.apply(&options.client).await?;
     }
     let (says, next) = match enter(options, &key, &pair).await {
-        Ok(Entered::Done) => (Says::yes("Ready", "Entered", "both sites accept it once the feed has carried it"), LOOK_EVERY),
+        Ok(Entered::Done) => {
+            (Says::yes("Ready", "Entered", "both sites accept it once the feed has carried it"), LOOK_EVERY)
+        }
         Ok(Entered::Waits(reason, message)) => (Says::no("Ready", reason, message), AGAIN),
         Err(error) => (Says::no("Ready", error.category(), error.chain()), AGAIN),
     };
@@ -94,7 +96,11 @@ enum Entered {
 }
 
 /// The record goes in under the active site's epoch; the feed carries it to the other.
-async fn enter(options: &OperatorOptions, key: &AccessKey, pair: &(String, String)) -> Result<Entered, OperatorError> {
+async fn enter(
+    options: &OperatorOptions,
+    key: &AccessKey,
+    pair: &(String, String),
+) -> Result<Entered, OperatorError> {
     let Some(catalog) = options.site.catalog.borrow().clone() else {
         return Ok(Entered::Waits("WaitingForCatalog", "the site's catalog is not open yet".to_owned()));
     };
@@ -107,7 +113,10 @@ async fn enter(options: &OperatorOptions, key: &AccessKey, pair: &(String, Strin
         }
     }
     let Some(epoch) = active_epoch(catalog.as_ref()).await? else {
-        return Ok(Entered::Waits("NotActive", "the site is not active: the active one makes the record".to_owned()));
+        return Ok(Entered::Waits(
+            "NotActive",
+            "the site is not active: the active one makes the record".to_owned(),
+        ));
     };
     let Some(sealed) = view.get(&keys::keyring())? else {
         return Ok(Entered::Waits("WaitingForKeyring", "the site has no keyring yet".to_owned()));
@@ -128,7 +137,11 @@ pub(crate) async fn active_epoch(catalog: &dyn Catalog) -> Result<Option<Epoch>,
     Ok(status.filter(|status| status.role == "active").map(|status| status.epoch))
 }
 
-async fn open_keyring(options: &OperatorOptions, cluster: &str, sealed: &[u8]) -> Result<Keyring, OperatorError> {
+async fn open_keyring(
+    options: &OperatorOptions,
+    cluster: &str,
+    sealed: &[u8],
+) -> Result<Keyring, OperatorError> {
     let clusters: Api<StorageCluster> = Api::namespaced(options.client.clone(), &options.namespace);
     let secrets: Api<Secret> = Api::namespaced(options.client.clone(), &options.namespace);
     let found = clusters.get(cluster).await.asked(|| format!("read StorageCluster {cluster}"))?;
@@ -140,16 +153,34 @@ async fn open_keyring(options: &OperatorOptions, cluster: &str, sealed: &[u8]) -
 }
 
 /// As gateways open it: the nonce, then the secret sealed by a subkey for this access key alone.
-fn seal(keyring: &Keyring, id: &str, secret: &str, nonce: &Nonce, namespace: &str, read_only: bool) -> Result<records::AccessKey, OperatorError> {
+fn seal(
+    keyring: &Keyring,
+    id: &str,
+    secret: &str,
+    nonce: &Nonce,
+    namespace: &str,
+    read_only: bool,
+) -> Result<records::AccessKey, OperatorError> {
     let ring_key = keyring.current();
     let subkey = ring_key.subkey(Purpose::AccessKeySecret, id.as_bytes());
     let sealed = seal_metadata(&subkey, nonce, id.as_bytes(), secret.as_bytes());
     let sealed = sealed.map_err(|error| OperatorError::Internal(error.to_string()))?;
     let sealed_secret = [nonce.as_slice(), &sealed].concat();
-    Ok(records::AccessKey { namespace: namespace.to_owned(), sealed_secret, ring_key: ring_key.number(), read_only })
+    Ok(records::AccessKey {
+        namespace: namespace.to_owned(),
+        sealed_secret,
+        ring_key: ring_key.number(),
+        read_only,
+    })
 }
 
-async fn report(context: &Context, key: &AccessKey, secret: &str, id: &str, says: Says) -> Result<(), OperatorError> {
+async fn report(
+    context: &Context,
+    key: &AccessKey,
+    secret: &str,
+    id: &str,
+    says: Says,
+) -> Result<(), OperatorError> {
     let before = key.status.clone().unwrap_or_default();
     let all = [says];
     let status = AccessKeyStatus {
@@ -169,7 +200,13 @@ async fn report(context: &Context, key: &AccessKey, secret: &str, id: &str, says
     for says in turned(&before.conditions, &all) {
         let type_ = if says.holds == Some(true) { EventType::Normal } else { EventType::Warning };
         let note = Some(says.message.chars().take(1000).collect());
-        let event = Event { type_, reason: says.reason.clone(), note, action: "Reconcile".to_owned(), secondary: None };
+        let event = Event {
+            type_,
+            reason: says.reason.clone(),
+            note,
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
         if let Err(error) = context.events.publish(&event, &key.object_ref(&())).await {
             tracing::debug!(%error, "an Event could not be written");
         }
@@ -187,10 +224,14 @@ mod tests {
 
     #[test]
     fn a_sealed_secret_opens_as_gateways_open_it() {
-        let keyring = Keyring::create(ClusterId([1; 16]), NewRingKey { key: SecretKey::new([3; 32]), nonce: [4; 12], made_ms: 1 });
+        let keyring = Keyring::create(
+            ClusterId([1; 16]),
+            NewRingKey { key: SecretKey::new([3; 32]), nonce: [4; 12], made_ms: 1 },
+        );
         let record = seal(&keyring, "KEY", "secret", &[9; 12], "diptych", true).expect("it seals");
         let (nonce, sealed) = record.sealed_secret.split_first_chunk::<12>().expect("a nonce before it");
-        let key = keyring.ring_key(record.ring_key).expect("its ring key").subkey(Purpose::AccessKeySecret, b"KEY");
+        let key =
+            keyring.ring_key(record.ring_key).expect("its ring key").subkey(Purpose::AccessKeySecret, b"KEY");
         assert_eq!(open_metadata(&key, nonce, b"KEY", sealed).expect("it opens"), b"secret");
         assert!(record.read_only);
     }

@@ -46,7 +46,9 @@ pub async fn reconcile(cluster: Arc<StorageCluster>, context: Arc<Context>) -> R
         // Its children go with it; what bytes hang on (Secrets, the catalog's disks, devices) is not owned by it.
         return Ok(Action::await_change());
     }
-    let Some(names) = Names::new(&cluster, &context.options.release) else { return Ok(Action::await_change()) };
+    let Some(names) = Names::new(&cluster, &context.options.release) else {
+        return Ok(Action::await_change());
+    };
     let seen = observe::observe(&context.options, &names, cluster).await?;
     let planned = match validate(&seen.cluster.spec, &seen) {
         Ok(declared) => plan(&names, &context.options, &declared, &seen),
@@ -79,7 +81,7 @@ async fn apply(options: &OperatorOptions, children: &[Child]) -> Result<(), Oper
 }
 
 /// What to do after a failure.
-pub fn after_failure(cluster: Arc<StorageCluster>, error: &OperatorError, _: Arc<Context>) -> Action {
+pub fn after_failure(cluster: &StorageCluster, error: &OperatorError) -> Action {
     let name = cluster.metadata.name.as_deref().unwrap_or_default();
     tracing::warn!(cluster = name, category = error.category(), error = error.chain(), "not reconciled");
     Action::requeue(AGAIN)

@@ -76,10 +76,15 @@ pub struct Observed {
 }
 
 /// Reads all of it.
-pub(super) async fn observe(options: &OperatorOptions, names: &Names, cluster: Arc<StorageCluster>) -> Result<Observed, OperatorError> {
+pub(super) async fn observe(
+    options: &OperatorOptions,
+    names: &Names,
+    cluster: Arc<StorageCluster>,
+) -> Result<Observed, OperatorError> {
     let namespace = &options.namespace;
     let labelled = |component: &str| {
-        let labels: Vec<String> = names.selector(component).iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let labels: Vec<String> =
+            names.selector(component).iter().map(|(key, value)| format!("{key}={value}")).collect();
         ListParams::default().labels(&labels.join(","))
     };
     let pods: Api<Pod> = Api::namespaced(options.client.clone(), namespace);
@@ -144,7 +149,11 @@ fn address(service: &Service) -> Option<(String, String)> {
 }
 
 /// By name, each by itself: the namespace may hold many that are nobody's business here.
-async fn secrets(options: &OperatorOptions, names: &Names, cluster: &StorageCluster) -> Result<BTreeMap<String, Secret>, OperatorError> {
+async fn secrets(
+    options: &OperatorOptions,
+    names: &Names,
+    cluster: &StorageCluster,
+) -> Result<BTreeMap<String, Secret>, OperatorError> {
     let api: Api<Secret> = Api::namespaced(options.client.clone(), &options.namespace);
     let own = [
         "authority",
@@ -160,7 +169,9 @@ async fn secrets(options: &OperatorOptions, names: &Names, cluster: &StorageClus
     let mut wanted: Vec<String> = own.iter().map(|part| names.child(part)).collect();
     let spec = &cluster.spec;
     wanted.push(spec.encryption.key_secret_ref.name.clone());
-    wanted.extend(spec.peer.iter().filter_map(|peer| peer.join_secret_ref.as_ref()).map(|secret| secret.name.clone()));
+    wanted.extend(
+        spec.peer.iter().filter_map(|peer| peer.join_secret_ref.as_ref()).map(|secret| secret.name.clone()),
+    );
     let dns = spec.failover.iter().filter_map(|failover| failover.dns.as_ref());
     wanted.extend(dns.map(|dns| dns.cloudflare.token_secret_ref.name.clone()));
     let reads = wanted.iter().map(|name| async { (name.clone(), api.get_opt(name).await) });
@@ -176,7 +187,8 @@ async fn secrets(options: &OperatorOptions, names: &Names, cluster: &StorageClus
 async fn resolved(cluster: &StorageCluster) -> BTreeMap<String, SocketAddr> {
     let spec = &cluster.spec;
     let endpoints = spec.peer.iter().flat_map(|peer| peer.endpoints.iter());
-    let witness = spec.failover.iter().filter_map(|failover| failover.witness.as_ref()?.outside_node.as_ref());
+    let witness =
+        spec.failover.iter().filter_map(|failover| failover.witness.as_ref()?.outside_node.as_ref());
     let wanted: Vec<&String> = endpoints.chain(witness.map(|node| &node.endpoint)).collect();
     let mut found = BTreeMap::new();
     for name in wanted {
@@ -189,7 +201,10 @@ async fn resolved(cluster: &StorageCluster) -> BTreeMap<String, SocketAddr> {
     found
 }
 
-async fn site(options: &OperatorOptions, cluster: &StorageCluster) -> Result<Option<SiteSeen>, OperatorError> {
+async fn site(
+    options: &OperatorOptions,
+    cluster: &StorageCluster,
+) -> Result<Option<SiteSeen>, OperatorError> {
     let catalog = options.site.catalog.borrow().clone();
     let (Some(catalog), Ok(site)) = (catalog, cluster.spec.site.parse()) else { return Ok(None) };
     let view = catalog.view().await?;

@@ -89,7 +89,12 @@ impl Plan {
 ///
 /// # Errors
 /// A Secret of ours that does not read: it is never made anew, bytes may hang on it.
-pub fn plan(names: &Names, options: &OperatorOptions, declared: &Declared, seen: &Observed) -> Result<Plan, OperatorError> {
+pub fn plan(
+    names: &Names,
+    options: &OperatorOptions,
+    declared: &Declared,
+    seen: &Observed,
+) -> Result<Plan, OperatorError> {
     let mut made = Plan::default();
     let foundation = lay_foundation(names, declared, seen, &mut made.children)?;
     let internal = internal(names, seen, &mut made.children)?;
@@ -146,16 +151,23 @@ fn unfinished(seen: &Observed) -> Option<Waiting> {
 }
 
 /// The installation's authority and id, and the certificates.
-fn lay_foundation(names: &Names, declared: &Declared, seen: &Observed, children: &mut Vec<Child>) -> Result<Foundation, OperatorError> {
+fn lay_foundation(
+    names: &Names,
+    declared: &Declared,
+    seen: &Observed,
+    children: &mut Vec<Child>,
+) -> Result<Foundation, OperatorError> {
     let name = names.child("authority");
-    let foundation = match (seen.secrets.get(&name), declared.peer.as_ref().and_then(|peer| peer.join.as_ref())) {
-        (Some(secret), _) => Foundation::read(secret)?,
-        (None, Some(join)) => {
-            let missing = || OperatorError::Secret { name: join.clone(), reason: "it is not there".to_owned() };
-            Foundation::read(seen.secrets.get(join).ok_or_else(missing)?)?
-        }
-        (None, None) => Foundation::create()?,
-    };
+    let foundation =
+        match (seen.secrets.get(&name), declared.peer.as_ref().and_then(|peer| peer.join.as_ref())) {
+            (Some(secret), _) => Foundation::read(secret)?,
+            (None, Some(join)) => {
+                let missing =
+                    || OperatorError::Secret { name: join.clone(), reason: "it is not there".to_owned() };
+                Foundation::read(seen.secrets.get(join).ok_or_else(missing)?)?
+            }
+            (None, None) => Foundation::create()?,
+        };
     if !seen.secrets.contains_key(&name) {
         children.push(foundation.secret(names, &name)?);
     }
@@ -174,7 +186,8 @@ fn lay_foundation(names: &Names, declared: &Declared, seen: &Observed, children:
     if !seen.secrets.contains_key(&name) {
         children.push(secrets::authority_secret(&of_catalog, names, &name)?);
     }
-    let hostname = declared.peer.as_ref().and_then(|peer| peer.name.as_ref()).map(|name| name.hostname.as_str());
+    let hostname =
+        declared.peer.as_ref().and_then(|peer| peer.name.as_ref()).map(|name| name.hostname.as_str());
     for certificate in secrets::certificates(names, foundation.cluster, &declared.site, hostname) {
         let authority = match certificate.signed_by {
             SignedBy::Cluster => &foundation.authority,
@@ -197,9 +210,15 @@ pub(super) struct Internal {
 fn internal(names: &Names, seen: &Observed, children: &mut Vec<Child>) -> Result<Internal, OperatorError> {
     let name = names.child("internal");
     if let Some(secret) = seen.secrets.get(&name) {
-        return Ok(Internal { access_key: secrets::text(secret, "access-key")?, secret_key: secrets::text(secret, "secret-key")? });
+        return Ok(Internal {
+            access_key: secrets::text(secret, "access-key")?,
+            secret_key: secrets::text(secret, "secret-key")?,
+        });
     }
-    let made = Internal { access_key: format!("DIPTYCH{}", random_text(6).to_uppercase()), secret_key: random_text(20) };
+    let made = Internal {
+        access_key: format!("DIPTYCH{}", random_text(6).to_uppercase()),
+        secret_key: random_text(20),
+    };
     let entries = [("access-key", made.access_key.as_str()), ("secret-key", made.secret_key.as_str())];
     children.push(secrets::owned(names, &name, "internal", &entries)?);
     Ok(made)

@@ -2,21 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use diptych_api::storage_cluster_status::{CodingStatus, Endpoints, HealthStatus, NodesStatus, ReplicationStatus, StorageClusterStatus};
+use diptych_api::storage_cluster_status::{
+    CodingStatus, Endpoints, HealthStatus, NodesStatus, ReplicationStatus, StorageClusterStatus,
+};
 use diptych_core::records::CodingPlan;
 use diptych_site::status::SiteStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::runtime::events::{Event, EventType};
 use kube::Resource;
+use kube::runtime::events::{Event, EventType};
 use serde_json::json;
 
 use super::{Context, Observed, Plan, SiteSeen};
 use crate::apply::Child;
 use crate::conditions::{Says, conditions, turned};
 use crate::error::OperatorError;
-use crate::names::{Names, PEER_PORT, REST_PORT, S3_PORT};
 use crate::file::Projection;
+use crate::names::{Names, PEER_PORT, REST_PORT, S3_PORT};
 use crate::node::size;
 use crate::{flag, node};
 
@@ -36,9 +38,15 @@ pub(super) async fn report(
     if let Some(projection) = projection {
         status.projected_files = Some(projection.shown as i64);
     }
-    let mut changed = node::statuses(names, &seen.nodes, seen.site.as_ref().and_then(|site| site.status.as_ref()), seen.now)?;
+    let mut changed = node::statuses(
+        names,
+        &seen.nodes,
+        seen.site.as_ref().and_then(|site| site.status.as_ref()),
+        seen.now,
+    )?;
     // The time of the look alone is no news.
-    let without_time = |status: &StorageClusterStatus| StorageClusterStatus { seen_at: None, ..status.clone() };
+    let without_time =
+        |status: &StorageClusterStatus| StorageClusterStatus { seen_at: None, ..status.clone() };
     if without_time(&before) != without_time(&status) {
         changed.push(Child::new(json!({
             "apiVersion": "diptych.dev/v1alpha1", "kind": "StorageCluster",
@@ -59,18 +67,27 @@ pub(super) async fn report(
     let mut events: Vec<(EventType, String, String)> = turned(&before.conditions, &says)
         .into_iter()
         .map(|says| {
-            let kind = if says.holds == Some(false) && says.kind != "Degraded" && says.kind != "Progressing" { EventType::Warning } else { EventType::Normal };
+            let kind = if says.holds == Some(false) && says.kind != "Degraded" && says.kind != "Progressing" {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            };
             (kind, says.reason.clone(), format!("{}: {}", says.kind, says.message))
         })
         .collect();
     if role(&before) != role(&status)
         && let (Some(role), Some(epoch)) = (&status.role, status.epoch)
     {
-        events.push((EventType::Normal, "RoleChanged".to_owned(), format!("this site is {role} under epoch {epoch}")));
+        events.push((
+            EventType::Normal,
+            "RoleChanged".to_owned(),
+            format!("this site is {role} under epoch {epoch}"),
+        ));
     }
     for (type_, reason, note) in events {
         let note: String = note.chars().take(1000).collect();
-        let event = Event { type_, reason, note: Some(note), action: "Reconcile".to_owned(), secondary: None };
+        let event =
+            Event { type_, reason, note: Some(note), action: "Reconcile".to_owned(), secondary: None };
         if let Err(error) = context.events.publish(&event, &seen.cluster.object_ref(&())).await {
             tracing::debug!(%error, "an Event could not be written");
         }
@@ -93,12 +110,28 @@ fn says(seen: &Observed, plan: &Plan, failure: Option<&OperatorError>) -> Vec<Sa
     });
     if seen.cluster.spec.peer.is_some() {
         all.push(match site.and_then(|site| site.exposure.as_ref()) {
-            None => Says::unknown("PeerConnected", "Unknown", "the site's keeper has not spoken with the peer yet"),
-            Some(exposure) if exposure.age_ms == 0 => Says::yes("PeerConnected", "CaughtUp", "the other site has confirmed everything"),
+            None => Says::unknown(
+                "PeerConnected",
+                "Unknown",
+                "the site's keeper has not spoken with the peer yet",
+            ),
+            Some(exposure) if exposure.age_ms == 0 => {
+                Says::yes("PeerConnected", "CaughtUp", "the other site has confirmed everything")
+            }
             Some(exposure) => {
-                let message = format!("{} commits and {} in extents are not confirmed by the other site since {} s", exposure.commits, size(exposure.bytes as i64), exposure.age_ms / 1000);
+                let message = format!(
+                    "{} commits and {} in extents are not confirmed by the other site since {} s",
+                    exposure.commits,
+                    size(exposure.bytes as i64),
+                    exposure.age_ms / 1000
+                );
                 let connected = exposure.age_ms < 30_000;
-                Says { kind: "PeerConnected", holds: Some(connected), reason: if connected { "Following" } else { "Behind" }.to_owned(), message }
+                Says {
+                    kind: "PeerConnected",
+                    holds: Some(connected),
+                    reason: if connected { "Following" } else { "Behind" }.to_owned(),
+                    message,
+                }
             }
         });
     }
@@ -108,10 +141,16 @@ fn says(seen: &Observed, plan: &Plan, failure: Option<&OperatorError>) -> Vec<Sa
 fn projected(projection: Projection) -> Says {
     let Projection { shown, total, limit } = projection;
     if total > limit {
-        let message = format!("{total} files are kept; catalog.projectionLimit shows {limit} of them, and {shown} in all with those declared or unhealthy");
+        let message = format!(
+            "{total} files are kept; catalog.projectionLimit shows {limit} of them, and {shown} in all with those declared or unhealthy"
+        );
         return Says::no("FilesProjected", "LimitReached", message);
     }
-    Says::yes("FilesProjected", "All", "every file that came in through the gateways is shown as a FileObject")
+    Says::yes(
+        "FilesProjected",
+        "All",
+        "every file that came in through the gateways is shown as a FileObject",
+    )
 }
 
 fn ready(seen: &Observed, plan: &Plan, failure: Option<&OperatorError>) -> Says {
@@ -126,7 +165,9 @@ fn ready(seen: &Observed, plan: &Plan, failure: Option<&OperatorError>) -> Says 
     }
     let role = seen.site.as_ref().and_then(|site| site.status.as_ref()).map(|status| status.role.as_str());
     match role {
-        Some(role @ ("active" | "passive")) => Says::yes("Ready", "Serving", format!("the site is {role} and serves")),
+        Some(role @ ("active" | "passive")) => {
+            Says::yes("Ready", "Serving", format!("the site is {role} and serves"))
+        }
         Some(role) => Says::no("Ready", "NotServing", format!("the site is {role}")),
         None => Says::no("Ready", "WaitingForKeeper", "the site's keeper has written no status yet"),
     }
@@ -135,19 +176,33 @@ fn ready(seen: &Observed, plan: &Plan, failure: Option<&OperatorError>) -> Says 
 fn topology(plan: &Plan) -> Says {
     match (&plan.coding, &plan.refused) {
         (Some(coding), _) => Says::yes("TopologySurvives", "Planned", coding.to_string()),
-        (None, Some((reason @ "CannotSurvive", sentence))) => Says::no("TopologySurvives", reason, sentence.clone()),
+        (None, Some((reason @ "CannotSurvive", sentence))) => {
+            Says::no("TopologySurvives", reason, sentence.clone())
+        }
         (None, _) => Says::unknown("TopologySurvives", "NotPlanned", "the nodes are not known yet"),
     }
 }
 
 fn degraded(site: &SiteStatus) -> Says {
     let health = &site.health;
-    let down: Vec<&str> = site.nodes.iter().filter(|node| node.state != "live").map(|node| node.name.as_str()).collect();
+    let down: Vec<&str> =
+        site.nodes.iter().filter(|node| node.state != "live").map(|node| node.name.as_str()).collect();
     if health.unreadable_here > 0 {
-        return Says::yes("Degraded", "TooFewRows", format!("{} extents have fewer rows left in this site than are needed", health.unreadable_here));
+        return Says::yes(
+            "Degraded",
+            "TooFewRows",
+            format!("{} extents have fewer rows left in this site than are needed", health.unreadable_here),
+        );
     }
     if health.degraded > 0 {
-        return Says::yes("Degraded", "RowsMissing", format!("{} of {} extents lack rows; {} wait for repair", health.degraded, health.extents, site.repair_queue));
+        return Says::yes(
+            "Degraded",
+            "RowsMissing",
+            format!(
+                "{} of {} extents lack rows; {} wait for repair",
+                health.degraded, health.extents, site.repair_queue
+            ),
+        );
     }
     if !down.is_empty() {
         return Says::yes("Degraded", "NodesDown", format!("not live: {}", down.join(", ")));
@@ -155,13 +210,25 @@ fn degraded(site: &SiteStatus) -> Says {
     Says::no("Degraded", "Whole", format!("all {} extents have all their rows", health.extents))
 }
 
-fn status(names: &Names, seen: &Observed, plan: &Plan, before: &StorageClusterStatus, says: &[Says]) -> StorageClusterStatus {
+fn status(
+    names: &Names,
+    seen: &Observed,
+    plan: &Plan,
+    before: &StorageClusterStatus,
+    says: &[Says],
+) -> StorageClusterStatus {
     let generation = seen.cluster.metadata.generation;
     let site = seen.site.as_ref();
     let known = site.and_then(|site| site.status.as_ref());
     let host = |service: &str, port: u16| format!("{}:{port}", names.host(&names.child(service)));
-    let cluster_id = seen.secrets.get(&names.child("authority")).and_then(|secret| crate::secrets::text(secret, "cluster-id").ok());
-    let coding = site.and_then(|site| site.coding.as_ref()).map(coding).or_else(|| plan.coding.as_ref().map(|plan| coding(&CodingPlan::from(plan))));
+    let cluster_id = seen
+        .secrets
+        .get(&names.child("authority"))
+        .and_then(|secret| crate::secrets::text(secret, "cluster-id").ok());
+    let coding = site
+        .and_then(|site| site.coding.as_ref())
+        .map(coding)
+        .or_else(|| plan.coding.as_ref().map(|plan| coding(&CodingPlan::from(plan))));
     StorageClusterStatus {
         observed_generation: generation,
         cluster_id: cluster_id.or_else(|| before.cluster_id.clone()),
@@ -172,9 +239,15 @@ fn status(names: &Names, seen: &Observed, plan: &Plan, before: &StorageClusterSt
         nodes: Some(nodes(seen, known)),
         health: known.map(health).or_else(|| before.health.clone()),
         replication: known.map(|known| replication(seen, known)).or_else(|| before.replication.clone()),
-        endpoints: Some(Endpoints { s3: host("gateway", S3_PORT), rest: host("gateway", REST_PORT), peer: host("peer", PEER_PORT) }),
+        endpoints: Some(Endpoints {
+            s3: host("gateway", S3_PORT),
+            rest: host("gateway", REST_PORT),
+            peer: host("peer", PEER_PORT),
+        }),
         projected_files: before.projected_files,
-        seen_at: known.and_then(|known| Timestamp::from_millisecond(known.seen_ms as i64).ok()).map(Time::from),
+        seen_at: known
+            .and_then(|known| Timestamp::from_millisecond(known.seen_ms as i64).ok())
+            .map(Time::from),
         conditions: conditions(&before.conditions, says, generation, seen.now),
     }
 }
@@ -189,8 +262,10 @@ fn active(seen: &Observed, site: Option<&SiteSeen>) -> Option<String> {
 
 fn coding(plan: &CodingPlan) -> CodingStatus {
     let total: u32 = plan.rows.iter().map(|(_, rows)| u32::from(*rows)).sum();
-    let rows: BTreeMap<String, i32> = plan.rows.iter().map(|(site, rows)| (site.to_string(), i32::from(*rows))).collect();
-    let mut kinds: Vec<String> = plan.rows.iter().map(|(_, rows)| format!("{} of {rows}", plan.needed)).collect();
+    let rows: BTreeMap<String, i32> =
+        plan.rows.iter().map(|(site, rows)| (site.to_string(), i32::from(*rows))).collect();
+    let mut kinds: Vec<String> =
+        plan.rows.iter().map(|(_, rows)| format!("{} of {rows}", plan.needed)).collect();
     kinds.dedup();
     CodingStatus {
         summary: kinds.join(", "),
@@ -201,7 +276,9 @@ fn coding(plan: &CodingPlan) -> CodingStatus {
 }
 
 fn nodes(seen: &Observed, known: Option<&SiteStatus>) -> NodesStatus {
-    let count = |state: &str| known.iter().flat_map(|known| &known.nodes).filter(|node| node.state == state).count() as i32;
+    let count = |state: &str| {
+        known.iter().flat_map(|known| &known.nodes).filter(|node| node.state == state).count() as i32
+    };
     let (declared, live) = (seen.nodes.len() as i32, count("live"));
     NodesStatus { summary: format!("{live}/{declared}"), declared, live, dead: count("dead") }
 }
@@ -223,7 +300,11 @@ fn replication(seen: &Observed, known: &SiteStatus) -> ReplicationStatus {
     let health = &known.health;
     let Some(exposure) = &known.exposure else {
         let protected = if seen.cluster.spec.peer.is_some() { "?" } else { "-" };
-        return ReplicationStatus { protected: protected.to_owned(), exposed: "-".to_owned(), ..ReplicationStatus::default() };
+        return ReplicationStatus {
+            protected: protected.to_owned(),
+            exposed: "-".to_owned(),
+            ..ReplicationStatus::default()
+        };
     };
     // The active site knows what the other lacks, the passive one what it lacks itself.
     let lacking = exposure.extents.max(health.wanted);

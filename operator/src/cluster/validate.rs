@@ -108,15 +108,21 @@ pub struct DeclaredName {
 /// The first thing that is wrong.
 pub fn validate(spec: &StorageClusterSpec, seen: &Observed) -> Result<Declared, Invalid> {
     let site: SiteName = spec.site.parse().map_err(|error| Invalid::field("site", error))?;
-    let preferred = spec.failover.as_ref().and_then(|failover| failover.preferred.as_deref()).unwrap_or(&spec.site);
+    let preferred =
+        spec.failover.as_ref().and_then(|failover| failover.preferred.as_deref()).unwrap_or(&spec.site);
     let secret = |name: &str, key: &str, how: &str| {
-        let found = seen.secrets.get(name).ok_or_else(|| Invalid::Secret(format!("Secret {name} is not there: {how}")))?;
+        let found = seen
+            .secrets
+            .get(name)
+            .ok_or_else(|| Invalid::Secret(format!("Secret {name} is not there: {how}")))?;
         text(found, key).map_err(|error| Invalid::Secret(format!("{error}: {how}")))
     };
     let key = &spec.encryption.key_secret_ref.name;
     let how = "make it with `openssl rand -base64 32` under `key`, the same in both sites";
     let node_names = seen.nodes.iter().map(|node| node.spec.node.parse::<NodeName>());
-    node_names.collect::<Result<Vec<_>, _>>().map_err(|error| Invalid::field("nodeAgents.nodeSelector", error))?;
+    node_names
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| Invalid::field("nodeAgents.nodeSelector", error))?;
     Ok(Declared {
         preferred: preferred.parse().map_err(|error| Invalid::field("failover.preferred", error))?,
         survive: Survive {
@@ -143,7 +149,12 @@ fn count(number: i32) -> u32 {
 
 fn addresses(spec: &StorageClusterSpec) -> Result<Vec<IpAddr>, Invalid> {
     let addresses = spec.gateway.public_addresses.iter();
-    addresses.map(|text| text.parse().map_err(|_| Invalid::field("gateway.publicAddresses", format!("{text:?} is no IP address")))).collect()
+    addresses
+        .map(|text| {
+            text.parse()
+                .map_err(|_| Invalid::field("gateway.publicAddresses", format!("{text:?} is no IP address")))
+        })
+        .collect()
 }
 
 fn peer(
@@ -184,7 +195,12 @@ fn peer(
         witness: match (&witness.outside_node, &witness.cloudflare_record) {
             (Some(node), _) => DeclaredWitness::Outside(seen.resolved.get(&node.endpoint).copied()),
             (None, Some(_)) => DeclaredWitness::Record,
-            (None, None) => return Err(Invalid::field("failover.witness.objectStore", "not built yet: use outsideNode or cloudflareRecord")),
+            (None, None) => {
+                return Err(Invalid::field(
+                    "failover.witness.objectStore",
+                    "not built yet: use outsideNode or cloudflareRecord",
+                ));
+            }
         },
         name: name.transpose()?,
     })

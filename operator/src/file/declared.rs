@@ -16,7 +16,7 @@ use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 
-use super::gateway::{Answer, Gateway};
+use super::gateway::{Answer, Gateway, PublicTls};
 use super::{FINALIZER, PROJECTED};
 use crate::access_key::active_epoch;
 use crate::apply::Child;
@@ -24,7 +24,7 @@ use crate::conditions::{Says, conditions, turned};
 use crate::error::{Asked, OperatorError};
 use crate::names::Names;
 use crate::options::OperatorOptions;
-use crate::secrets::Foundation;
+use crate::secrets::{Foundation, text};
 
 /// Writer of the conditions; what is so comes from the catalog and has another.
 const MANAGER: &str = "diptych-operator-files";
@@ -41,9 +41,11 @@ struct Context {
 pub fn controller(options: &OperatorOptions, events: Recorder) -> impl Stream + use<> {
     let api: Api<FileObject> = Api::namespaced(options.client.clone(), &options.namespace);
     let context = Context { options: options.clone(), events };
-    Controller::new(api, watcher::Config::default())
-        .with_config(Config::default().concurrency(8))
-        .run(reconcile, |_, error: &OperatorError, _| after_failure(error), Arc::new(context))
+    Controller::new(api, watcher::Config::default()).with_config(Config::default().concurrency(8)).run(
+        reconcile,
+        |_, error: &OperatorError, _| after_failure(error),
+        Arc::new(context),
+    )
 }
 
 fn after_failure(error: &OperatorError) -> Action {
@@ -76,16 +78,30 @@ async fn reconcile(file: Arc<FileObject>, context: Arc<Context>) -> Result<Actio
     };
     hold(options, &file).await?;
     let Some(gateway) = gateway(options, &file).await? else {
-        let says = Says::no("Stored", "NoCluster", format!("StorageCluster {} is not there or not set up yet", file.spec.cluster_ref.name));
+        let says = Says::no(
+            "Stored",
+            "NoCluster",
+            format!("StorageCluster {} is not there or not set up yet", file.spec.cluster_ref.name),
+        );
         return report(&context, &file, says).await.map(|()| Action::requeue(LATER));
     };
     if !is_active(options).await? {
-        let says = Says::no("Stored", "NotActive", "this site is not active: the file is stored when it is, or by applying it in the other");
+        let says = Says::no(
+            "Stored",
+            "NotActive",
+            "this site is not active: the file is stored when it is, or by applying it in the other",
+        );
         return report(&context, &file, says).await.map(|()| Action::requeue(LATER));
     }
-    let kind = file.spec.content_type.as_deref().unwrap_or(if content.text.is_some() { "text/plain; charset=utf-8" } else { "application/octet-stream" });
+    let kind = file.spec.content_type.as_deref().unwrap_or(if content.text.is_some() {
+        "text/plain; charset=utf-8"
+    } else {
+        "application/octet-stream"
+    });
     let (says, next) = match gateway.put(&file.spec.bucket, &file.spec.key, kind, bytes).await? {
-        Answer::Done => (Says::yes("Stored", "Stored", "the gateway acknowledged it"), Action::await_change()),
+        Answer::Done => {
+            (Says::yes("Stored", "Stored", "the gateway acknowledged it"), Action::await_change())
+        }
         Answer::NotNow(text) => (Says::no("Stored", "GatewayUnavailable", text), Action::requeue(AGAIN)),
         Answer::Refused(text) => (Says::no("Stored", "Refused", text), Action::await_change()),
     };
@@ -98,7 +114,9 @@ fn is_stored(file: &FileObject) -> bool {
     conditions.into_iter().any(|condition| {
         condition.type_ == "Stored"
             && condition.observed_generation == file.metadata.generation
-            && (condition.status == "True" || condition.reason == "Refused" || condition.reason == "NotBase64")
+            && (condition.status == "True"
+                || condition.reason == "Refused"
+                || condition.reason == "NotBase64")
     })
 }
 
@@ -124,13 +142,26 @@ async fn hold(options: &OperatorOptions, file: &FileObject) -> Result<(), Operat
 async fn gateway(options: &OperatorOptions, file: &FileObject) -> Result<Option<Gateway>, OperatorError> {
     let clusters: Api<StorageCluster> = Api::namespaced(options.client.clone(), &options.namespace);
     let name = &file.spec.cluster_ref.name;
-    let Some(cluster) = clusters.get_opt(name).await.asked(|| format!("read StorageCluster {name}"))? else { return Ok(None) };
+    let Some(cluster) = clusters.get_opt(name).await.asked(|| format!("read StorageCluster {name}"))? else {
+        return Ok(None);
+    };
     let Some(names) = Names::new(&cluster, &options.release) else { return Ok(None) };
     let secrets: Api<Secret> = Api::namespaced(options.client.clone(), &options.namespace);
     let secret = names.child("authority");
-    let Some(secret) = secrets.get_opt(&secret).await.asked(|| format!("read Secret {secret}"))? else { return Ok(None) };
+    let Some(secret) = secrets.get_opt(&secret).await.asked(|| format!("read Secret {secret}"))? else {
+        return Ok(None);
+    };
     let token = Foundation::read(&secret)?.rest_token;
-    Gateway::new(&names, &token, cluster.spec.gateway.tls_secret_ref.is_some()).map(Some)
+    let tls = match &cluster.spec.gateway.tls_secret_ref {
+        Some(tls) => {
+            let secret = secrets.get(&tls.name).await.asked(|| format!("read Secret {}", tls.name))?;
+            let dns = cluster.spec.failover.as_ref().and_then(|failover| failover.dns.as_ref());
+            let authority = text(&secret, "ca.crt").or_else(|_| text(&secret, "tls.crt"))?;
+            Some(PublicTls { authority, hostname: dns.map(|dns| dns.cloudflare.hostname.clone()) })
+        }
+        None => None,
+    };
+    Gateway::new(&names, &token, tls).await.map(Some)
 }
 
 /// The file goes with its FileObject, unless what holds it is being taken away: that never deletes bytes.
@@ -138,7 +169,11 @@ async fn delete(file: &FileObject, context: &Context) -> Result<Action, Operator
     let options = &context.options;
     if !taken_away(options, file).await? {
         if !is_active(options).await? {
-            let says = Says::no("Deleted", "NotActive", "this site is not active: the file is deleted when it is, or through the other");
+            let says = Says::no(
+                "Deleted",
+                "NotActive",
+                "this site is not active: the file is deleted when it is, or through the other",
+            );
             return report(context, file, says).await.map(|()| Action::requeue(LATER));
         }
         let Some(gateway) = gateway(options, file).await? else { return Ok(Action::requeue(LATER)) };
@@ -168,7 +203,9 @@ async fn taken_away(options: &OperatorOptions, file: &FileObject) -> Result<bool
     let goes = |metadata: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta>| {
         metadata.is_none_or(|metadata| metadata.deletion_timestamp.is_some())
     };
-    Ok(goes(namespace.as_ref().map(Resource::meta)) || goes(definition.as_ref().map(Resource::meta)) || goes(cluster.as_ref().map(Resource::meta)))
+    Ok(goes(namespace.as_ref().map(Resource::meta))
+        || goes(definition.as_ref().map(Resource::meta))
+        || goes(cluster.as_ref().map(Resource::meta)))
 }
 
 /// Lets a FileObject go.
@@ -199,7 +236,13 @@ async fn report(context: &Context, file: &FileObject, says: Says) -> Result<(), 
     for says in turned(&before, &all) {
         let type_ = if says.holds == Some(true) { EventType::Normal } else { EventType::Warning };
         let note = Some(says.message.chars().take(1000).collect());
-        let event = Event { type_, reason: says.reason.clone(), note, action: "Reconcile".to_owned(), secondary: None };
+        let event = Event {
+            type_,
+            reason: says.reason.clone(),
+            note,
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
         if let Err(error) = context.events.publish(&event, &file.object_ref(&())).await {
             tracing::debug!(%error, "an Event could not be written");
         }

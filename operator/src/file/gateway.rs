@@ -6,6 +6,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::StatusCode;
 
 use crate::error::OperatorError;
+use crate::join::client::causes;
 use crate::names::{Names, REST_PORT};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -30,33 +31,64 @@ pub(super) struct Gateway {
     token: String,
 }
 
+/// Certificate of the public listeners.
+pub(super) struct PublicTls {
+    /// What it is checked against, PEM.
+    pub(super) authority: String,
+    /// The name that it is for; the Service's own if there is no public one.
+    pub(super) hostname: Option<String>,
+}
+
 impl Gateway {
-    pub(super) fn new(names: &Names, token: &str, tls: bool) -> Result<Self, OperatorError> {
-        let client = reqwest::Client::builder().timeout(LIMIT).build();
-        let client = client.map_err(|error| OperatorError::Internal(error.to_string()))?;
-        let scheme = if tls { "https" } else { "http" };
-        let base = format!("{scheme}://{}:{REST_PORT}/api/v1/files", names.host(&names.child("gateway")));
-        Ok(Self { client, base, token: token.to_owned() })
+    pub(super) async fn new(
+        names: &Names,
+        token: &str,
+        tls: Option<PublicTls>,
+    ) -> Result<Self, OperatorError> {
+        let service = names.host(&names.child("gateway"));
+        let (scheme, host) = match &tls {
+            None => ("http", service.clone()),
+            Some(tls) => ("https", tls.hostname.clone().unwrap_or_else(|| service.clone())),
+        };
+        // Nothing but the gateway is ever called: an image without certificates of public authorities will do.
+        let pem = tls.as_ref().map_or("", |tls| tls.authority.as_str());
+        let internal = |error: reqwest::Error| OperatorError::Internal(causes(&error));
+        let roots = reqwest::Certificate::from_pem_bundle(pem.as_bytes()).map_err(internal)?;
+        let mut client = reqwest::Client::builder().timeout(LIMIT).tls_certs_only(roots);
+        if host != service {
+            // The public name points to the active site's front door; this is about the gateways here.
+            let unknown = |error| OperatorError::Gateway(format!("{service} does not resolve: {error}"));
+            let found = tokio::net::lookup_host((service.as_str(), REST_PORT)).await.map_err(unknown)?;
+            client = client.resolve_to_addrs(&host, &found.collect::<Vec<_>>());
+        }
+        let base = format!("{scheme}://{host}:{REST_PORT}/api/v1/files");
+        Ok(Self { client: client.build().map_err(internal)?, base, token: token.to_owned() })
     }
 
     /// Stores a file under its key, whether or not there is one.
-    pub(super) async fn put(&self, bucket: &str, key: &str, kind: &str, bytes: Vec<u8>) -> Result<Answer, OperatorError> {
+    pub(super) async fn put(
+        &self,
+        bucket: &str,
+        key: &str,
+        kind: &str,
+        bytes: Vec<u8>,
+    ) -> Result<Answer, OperatorError> {
         let request = self.client.put(self.file(bucket, key)).header("content-type", kind.to_owned());
         match self.send(request.body(bytes.clone())).await? {
             (StatusCode::NOT_FOUND, _) => {}
-            (status, text) => return Ok(answer(status, text)),
+            (status, text) => return Ok(answer(status, &text)),
         }
         let address = format!("{}?bucket={}&id={}", self.base, encoded(bucket), encoded(key));
         let request = self.client.post(address).header("content-type", kind.to_owned()).body(bytes);
         let (status, text) = self.send(request).await?;
-        Ok(answer(status, text))
+        Ok(answer(status, &text))
     }
 
     /// Deletes a file; one that is gone is as good.
     pub(super) async fn delete(&self, bucket: &str, key: &str) -> Result<Answer, OperatorError> {
         match self.send(self.client.delete(self.file(bucket, key))).await? {
             (StatusCode::NOT_FOUND, _) => Ok(Answer::Done),
-            (status, text) => Ok(answer(status, text)),
+            (status, text) => Ok(answer(status, &text)),
         }
     }
 
@@ -65,19 +97,23 @@ impl Gateway {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, String), OperatorError> {
-        let failed = |error: reqwest::Error| OperatorError::Gateway(error.to_string());
+        let failed = |error: reqwest::Error| OperatorError::Gateway(causes(&error));
         let response = request.bearer_auth(&self.token).send().await.map_err(failed)?;
         let status = response.status();
         Ok((status, response.text().await.map_err(failed)?))
     }
 }
 
-fn answer(status: StatusCode, text: String) -> Answer {
+fn answer(status: StatusCode, text: &str) -> Answer {
     if status.is_success() {
         return Answer::Done;
     }
     let text = format!("{status}: {}", text.chars().take(500).collect::<String>());
-    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS { Answer::NotNow(text) } else { Answer::Refused(text) }
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+        Answer::NotNow(text)
+    } else {
+        Answer::Refused(text)
+    }
 }
 
 fn encoded(text: &str) -> String {

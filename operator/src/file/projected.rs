@@ -55,7 +55,7 @@ pub async fn project(options: &OperatorOptions, shown: &watch::Sender<Option<Pro
         if store.wait_until_ready().await.is_err() {
             return;
         }
-        let (mut position, mut whole) = (None, Instant::now() - WHOLE_EVERY);
+        let (mut position, mut whole) = (None, None::<Instant>);
         loop {
             let now = match &*options.site.catalog.borrow() {
                 Some(catalog) => Some(Arc::clone(catalog)),
@@ -63,15 +63,19 @@ pub async fn project(options: &OperatorOptions, shown: &watch::Sender<Option<Pro
             };
             if let Some(catalog) = now {
                 let at = catalog.position().await.ok();
-                if at != position || whole.elapsed() >= WHOLE_EVERY {
-                    whole = Instant::now();
+                if at != position || whole.is_none_or(|whole| whole.elapsed() >= WHOLE_EVERY) {
+                    whole = Some(Instant::now());
                     match look(options, catalog.as_ref(), &store.state()).await {
                         Ok(Some(projection)) => {
                             position = at;
                             shown.send_if_modified(|known| known.replace(projection) != Some(projection));
                         }
                         Ok(None) => {}
-                        Err(error) => tracing::warn!(category = error.category(), error = error.chain(), "files can't be projected"),
+                        Err(error) => tracing::warn!(
+                            category = error.category(),
+                            error = error.chain(),
+                            "files can't be projected"
+                        ),
                     }
                 }
             }
@@ -97,17 +101,25 @@ async fn look(
 ) -> Result<Option<Projection>, OperatorError> {
     let clusters: Api<StorageCluster> = Api::namespaced(options.client.clone(), &options.namespace);
     let found = clusters.list(&ListParams::default()).await.asked(|| "list StorageClusters".to_owned())?;
-    let Some(cluster) = found.items.into_iter().find(|cluster| cluster.spec.site == catalog.site().as_str()) else { return Ok(None) };
+    let Some(cluster) = found.items.into_iter().find(|cluster| cluster.spec.site == catalog.site().as_str())
+    else {
+        return Ok(None);
+    };
     if cluster.metadata.deletion_timestamp.is_some() {
         return Ok(None);
     }
     let Some(names) = Names::new(&cluster, &options.release) else { return Ok(None) };
     let peer: Option<SiteName> = cluster.spec.peer.as_ref().and_then(|peer| peer.site.parse().ok());
     let limit = usize::try_from(cluster.spec.catalog.projection_limit).unwrap_or(0);
-    let declared: HashSet<(&str, &str)> =
-        there.iter().filter(|file| !is_projected(file)).map(|file| (file.spec.bucket.as_str(), file.spec.key.as_str())).collect();
+    let declared: HashSet<(&str, &str)> = there
+        .iter()
+        .filter(|file| !is_projected(file))
+        .map(|file| (file.spec.bucket.as_str(), file.spec.key.as_str()))
+        .collect();
     let view = catalog.view().await?;
-    let seen = see(view.as_ref(), catalog.site(), peer.as_ref(), limit, |bucket, key| declared.contains(&(bucket, key)))?;
+    let seen = see(view.as_ref(), catalog.site(), peer.as_ref(), limit, |bucket, key| {
+        declared.contains(&(bucket, key))
+    })?;
     drop(view);
     let total = seen.total;
     let steps = steps(seen.files, there);
@@ -122,7 +134,8 @@ fn is_projected(file: &FileObject) -> bool {
 
 fn steps(files: Vec<FileSeen>, there: &[Arc<FileObject>]) -> Steps {
     let mut steps = Steps::default();
-    let by_name: BTreeMap<String, &Arc<FileObject>> = there.iter().map(|file| (file.name_any(), file)).collect();
+    let by_name: BTreeMap<String, &Arc<FileObject>> =
+        there.iter().map(|file| (file.name_any(), file)).collect();
     let declared: HashMap<(&str, &str), &Arc<FileObject>> = there
         .iter()
         .filter(|file| !is_projected(file))
@@ -142,7 +155,9 @@ fn steps(files: Vec<FileSeen>, there: &[Arc<FileObject>]) -> Steps {
         }
         wanted.insert(name);
     }
-    let gone = |file: &&Arc<FileObject>| is_projected(file) && !wanted.contains(&file.name_any()) && file.metadata.deletion_timestamp.is_none();
+    let gone = |file: &&Arc<FileObject>| {
+        is_projected(file) && !wanted.contains(&file.name_any()) && file.metadata.deletion_timestamp.is_none()
+    };
     steps.retract = there.iter().filter(gone).cloned().collect();
     steps
 }
@@ -162,14 +177,20 @@ async fn carry_out(options: &OperatorOptions, names: &Names, steps: Steps) -> Re
     let told: Vec<_> = stream::iter(told).buffer_unordered(AT_ONCE).collect().await;
     let retracted = retract.iter().map(|file| take_back(options, file));
     let retracted: Vec<_> = stream::iter(retracted).buffer_unordered(AT_ONCE).collect().await;
-    let failed: Vec<OperatorError> = made.into_iter().chain(told).chain(retracted).filter_map(Result::err).collect();
+    let failed: Vec<OperatorError> =
+        made.into_iter().chain(told).chain(retracted).filter_map(Result::err).collect();
     match failed.into_iter().next() {
         Some(error) => Err(error),
         None => Ok(()),
     }
 }
 
-async fn show(options: &OperatorOptions, names: &Names, name: &str, file: &FileSeen) -> Result<(), OperatorError> {
+async fn show(
+    options: &OperatorOptions,
+    names: &Names,
+    name: &str,
+    file: &FileSeen,
+) -> Result<(), OperatorError> {
     let child = Child::new(json!({
         "apiVersion": "files.diptych.dev/v1alpha1", "kind": "FileObject",
         "metadata": {
@@ -181,7 +202,12 @@ async fn show(options: &OperatorOptions, names: &Names, name: &str, file: &FileS
     child.apply(&options.client).await.map(|_| ())
 }
 
-async fn tell_status(options: &OperatorOptions, names: &Names, name: &str, status: &FileObjectStatus) -> Result<(), OperatorError> {
+async fn tell_status(
+    options: &OperatorOptions,
+    names: &Names,
+    name: &str,
+    status: &FileObjectStatus,
+) -> Result<(), OperatorError> {
     let child = Child::new(json!({
         "apiVersion": "files.diptych.dev/v1alpha1", "kind": "FileObject",
         "metadata": {"name": name, "namespace": names.namespace}, "status": status,

@@ -79,7 +79,12 @@ pub fn see(
                 let HeadBody::Object(object) = &head.body else { continue };
                 seen.total += 1;
                 let status = sight.status(bucket.id, &head, object)?;
-                let file = FileSeen { bucket: name.clone(), namespace: bucket.namespace.clone(), key: object_key, status };
+                let file = FileSeen {
+                    bucket: name.clone(),
+                    namespace: bucket.namespace.clone(),
+                    key: object_key,
+                    status,
+                };
                 if seen.files.len() < limit || file.is_unhealthy() || wanted(&file.bucket, &file.key) {
                     seen.files.push(file);
                 }
@@ -93,6 +98,11 @@ pub fn see(
     Ok(seen)
 }
 
+/// Rows that a site shall have of an extent.
+fn rows_declared(extent: &Extent, site: &SiteName) -> u8 {
+    extent.rows.iter().find(|(name, ..)| name == site).map_or(0, |(_, _, count)| *count)
+}
+
 struct Sight<'a> {
     view: &'a dyn View,
     site: &'a SiteName,
@@ -102,9 +112,20 @@ struct Sight<'a> {
 }
 
 impl<'a> Sight<'a> {
-    fn new(view: &'a dyn View, site: &'a SiteName, peer: Option<&'a SiteName>) -> Result<Self, OperatorError> {
-        let map = view.get(&keys::map(site))?.map(|raw| PlacementMap::decode(&raw)).transpose()?.unwrap_or_default();
-        let readable = map.nodes.iter().flat_map(|node| node.devices.iter().map(|device| (device.id, node.readable(device))));
+    fn new(
+        view: &'a dyn View,
+        site: &'a SiteName,
+        peer: Option<&'a SiteName>,
+    ) -> Result<Self, OperatorError> {
+        let map = view
+            .get(&keys::map(site))?
+            .map(|raw| PlacementMap::decode(&raw))
+            .transpose()?
+            .unwrap_or_default();
+        let readable = map
+            .nodes
+            .iter()
+            .flat_map(|node| node.devices.iter().map(|device| (device.id, node.readable(device))));
         let readable = readable.collect();
         Ok(Self { view, site, peer, readable, extents: HashMap::new() })
     }
@@ -121,12 +142,12 @@ impl<'a> Sight<'a> {
         if let Some(extent) = &extent {
             rows.needed = extent.needed;
             rows.length = u64::from(extent.length);
-            let wanted = |site: &SiteName| extent.rows.iter().find(|(name, ..)| name == site).map_or(0, |(_, _, count)| *count);
-            rows.own.1 = wanted(self.site);
-            rows.peer.1 = self.peer.map_or(0, wanted);
+            rows.own.1 = rows_declared(extent, self.site);
+            rows.peer.1 = self.peer.map_or(0, |peer| rows_declared(extent, peer));
         }
         if let Some(own) = placement(self.site)? {
-            let readable = own.rows.iter().filter(|row| self.readable.get(&row.device).copied().unwrap_or(false));
+            let readable =
+                own.rows.iter().filter(|row| self.readable.get(&row.device).copied().unwrap_or(false));
             rows.own.0 = readable.count() as u8;
             rows.verified_day = own.verified_day;
         }
@@ -137,14 +158,23 @@ impl<'a> Sight<'a> {
         Ok(rows)
     }
 
-    fn status(&mut self, bucket: BucketId, head: &Head, object: &Object) -> Result<FileObjectStatus, OperatorError> {
+    fn status(
+        &mut self,
+        bucket: BucketId,
+        head: &Head,
+        object: &Object,
+    ) -> Result<FileObjectStatus, OperatorError> {
         let blobs = blobs_of(self.view, bucket, head.at.version, &object.content)?;
-        let mut extents: Vec<ExtentId> = blobs.iter().flat_map(|blob| &blob.pieces).map(|piece| piece.extent).collect();
+        let mut extents: Vec<ExtentId> =
+            blobs.iter().flat_map(|blob| &blob.pieces).map(|piece| piece.extent).collect();
         extents.sort_unstable();
         extents.dedup();
-        let sealed: u64 = blobs.iter().flat_map(|blob| &blob.pieces).map(|piece| u64::from(piece.sealed)).sum();
+        let sealed: u64 =
+            blobs.iter().flat_map(|blob| &blob.pieces).map(|piece| u64::from(piece.sealed)).sum();
         let all = extents.into_iter().map(|extent| self.rows(extent)).collect::<Result<Vec<_>, _>>()?;
-        let weakest = |of: fn(&Rows) -> (u8, u8)| all.iter().map(of).min_by_key(|(have, want)| i32::from(*have) - i32::from(*want));
+        let weakest = |of: fn(&Rows) -> (u8, u8)| {
+            all.iter().map(of).min_by_key(|(have, want)| i32::from(*have) - i32::from(*want))
+        };
         let (own, there) = (weakest(|rows| rows.own), weakest(|rows| rows.peer));
         let margin = all.iter().map(|rows| i32::from(rows.own.0) - i32::from(rows.needed)).min();
         let mut rows = BTreeMap::new();
@@ -155,8 +185,13 @@ impl<'a> Sight<'a> {
         if let (Some(peer), Some(there)) = (self.peer, there) {
             rows.insert(peer.to_string(), text(there));
         }
-        let stored: u64 = all.iter().filter(|rows| rows.needed > 0).map(|rows| u64::from(rows.own.0) * rows.length / u64::from(rows.needed)).sum();
-        let share = if all.len() == 1 && all[0].length > 0 { stored * sealed / all[0].length } else { stored };
+        let stored: u64 = all
+            .iter()
+            .filter(|rows| rows.needed > 0)
+            .map(|rows| u64::from(rows.own.0) * rows.length / u64::from(rows.needed))
+            .sum();
+        let share =
+            if all.len() == 1 && all[0].length > 0 { stored * sealed / all[0].length } else { stored };
         let verified = all.iter().map(|rows| rows.verified_day).min().filter(|day| *day > 0);
         Ok(FileObjectStatus {
             state: Some(self.state(&all).to_owned()),
@@ -165,17 +200,22 @@ impl<'a> Sight<'a> {
             etag: Some(etag(object)),
             version: Some(format!("{}-{}-{}", head.at.epoch, head.at.hlc, head.at.version)),
             coding: all.first().map(|rows| format!("{} of {}", rows.needed, rows.own.1)),
-            rows_summary: (!rows.is_empty()).then(|| rows.iter().map(|(site, rows)| format!("{site} {rows}")).collect::<Vec<_>>().join(" ")),
+            rows_summary: (!rows.is_empty()).then(|| {
+                rows.iter().map(|(site, rows)| format!("{site} {rows}")).collect::<Vec<_>>().join(" ")
+            }),
             rows,
             margin,
             modified_at: Timestamp::from_millisecond(object.modified_ms as i64).ok().map(Time::from),
-            verified_at: verified.and_then(|day| Timestamp::from_second(i64::from(day) * 86_400).ok()).map(Time::from),
+            verified_at: verified
+                .and_then(|day| Timestamp::from_second(i64::from(day) * 86_400).ok())
+                .map(Time::from),
             ..FileObjectStatus::default()
         })
     }
 
     fn state(&self, extents: &[Rows]) -> &'static str {
-        let lost = |rows: &Rows| u32::from(rows.own.0) + u32::from(rows.peer.0) < u32::from(rows.needed).max(1);
+        let lost =
+            |rows: &Rows| u32::from(rows.own.0) + u32::from(rows.peer.0) < u32::from(rows.needed).max(1);
         if extents.iter().any(lost) {
             return "unrecoverable";
         }
@@ -186,7 +226,9 @@ impl<'a> Sight<'a> {
         }
         match self.peer {
             None => "stored",
-            Some(_) if extents.iter().any(|rows| rows.peer.0 < rows.peer.1 || rows.own.0 < rows.own.1) => "exposed",
+            Some(_) if extents.iter().any(|rows| rows.peer.0 < rows.peer.1 || rows.own.0 < rows.own.1) => {
+                "exposed"
+            }
             Some(_) => "protected",
         }
     }

@@ -63,7 +63,8 @@ async fn ask(client: &reqwest::Client, options: &JoinOptions, csr: &str) -> Resu
     // Read each time: the kubelet renews it.
     let token = read(&options.token).map_err(|error| error.chain())?;
     let request = client.post(format!("{}{PATH}", options.operator)).bearer_auth(token.trim());
-    let answer = request.json(&JoinRequest { csr: csr.to_owned() }).send().await.map_err(|error| causes(&error))?;
+    let answer =
+        request.json(&JoinRequest { csr: csr.to_owned() }).send().await.map_err(|error| causes(&error))?;
     let status = answer.status();
     if !status.is_success() {
         return Err(format!("{status}: {}", answer.text().await.unwrap_or_default()));
@@ -71,7 +72,8 @@ async fn ask(client: &reqwest::Client, options: &JoinOptions, csr: &str) -> Resu
     answer.json().await.map_err(|error| causes(&error))
 }
 
-fn causes(error: &reqwest::Error) -> String {
+/// An error of HTTP with all that caused it.
+pub(crate) fn causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
@@ -82,7 +84,8 @@ fn causes(error: &reqwest::Error) -> String {
 }
 
 fn config(folder: &Path, joined: Joined) -> Result<AgentConfig, OperatorError> {
-    let wrong = |what: &str, error: &dyn std::fmt::Display| OperatorError::Internal(format!("{what}: {error}"));
+    let wrong =
+        |what: &str, error: &dyn std::fmt::Display| OperatorError::Internal(format!("{what}: {error}"));
     Ok(AgentConfig {
         cluster: joined.cluster.parse().map_err(|error| wrong("cluster", &error))?,
         site: joined.site.parse().map_err(|error| wrong("site", &error))?,
@@ -104,10 +107,14 @@ fn read(path: &Path) -> Result<String, OperatorError> {
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), OperatorError> {
     let fresh = path.with_extension("new");
     let write = || -> std::io::Result<()> {
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&fresh, path)
     };
-    write().map_err(|source| OperatorError::Local { what: format!("{} can't be written", path.display()), source })
+    write().map_err(|source| OperatorError::Local {
+        what: format!("{} can't be written", path.display()),
+        source,
+    })
 }

@@ -28,7 +28,7 @@ pub const PATH: &str = "/v1/join";
 /// What the service account's token must be for.
 pub const AUDIENCE: &str = "diptych";
 /// Life of an agent's certificate; its pod asks again when it starts.
-const VALIDITY: Duration = Duration::from_secs(365 * 24 * 3600);
+const VALIDITY: Duration = Duration::from_hours(365 * 24);
 
 /// What a pod asks for.
 #[derive(Debug, Serialize, Deserialize)]
@@ -54,14 +54,19 @@ pub struct Joined {
 
 /// Serves it until it fails.
 pub async fn serve(options: OperatorOptions) -> Result<(), OperatorError> {
-    let failed = |source| OperatorError::Local { what: format!("can't listen on {} for joins", options.join), source };
+    let failed =
+        |source| OperatorError::Local { what: format!("can't listen on {} for joins", options.join), source };
     let listener = tokio::net::TcpListener::bind(options.join).await.map_err(failed)?;
     let config = tls::wait_for_identity(&options).await;
     let router = Router::new().route(PATH, post(join)).with_state(Arc::new(options.clone()));
     axum::serve(tls::TlsListener::new(listener, config), router).await.map_err(failed)
 }
 
-async fn join(State(options): State<Arc<OperatorOptions>>, headers: HeaderMap, Json(request): Json<JoinRequest>) -> Response {
+async fn join(
+    State(options): State<Arc<OperatorOptions>>,
+    headers: HeaderMap,
+    Json(request): Json<JoinRequest>,
+) -> Response {
     let token = headers.get(http::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let Some(token) = token.and_then(|value| value.strip_prefix("Bearer ")) else {
         return (StatusCode::UNAUTHORIZED, "a pod shows the token of its service account").into_response();
@@ -70,7 +75,8 @@ async fn join(State(options): State<Arc<OperatorOptions>>, headers: HeaderMap, J
         Ok(Some(pod)) => pod,
         Ok(None) => {
             tracing::warn!("denied: a token that is no node-agent's asked for a certificate");
-            return (StatusCode::FORBIDDEN, "only the pods of node-agents get certificates here").into_response();
+            return (StatusCode::FORBIDDEN, "only the pods of node-agents get certificates here")
+                .into_response();
         }
         Err(error) => return unavailable(&error),
     };

@@ -28,9 +28,11 @@ pub struct AgentPod {
 /// The node-agent's pod whose token this is; None: it is somebody else's, or no token at all.
 pub async fn agent_pod(options: &OperatorOptions, token: &str) -> Result<Option<AgentPod>, OperatorError> {
     let body = json!({"metadata": {}, "spec": {"token": token, "audiences": [AUDIENCE]}});
-    let review: TokenReview = serde_json::from_value(body).map_err(|error| OperatorError::Internal(error.to_string()))?;
+    let review: TokenReview =
+        serde_json::from_value(body).map_err(|error| OperatorError::Internal(error.to_string()))?;
     let api: Api<TokenReview> = Api::all(options.client.clone());
-    let review = api.create(&PostParams::default(), &review).await.asked(|| "review a pod's token".to_owned())?;
+    let review =
+        api.create(&PostParams::default(), &review).await.asked(|| "review a pod's token".to_owned())?;
     let account = format!("system:serviceaccount:{}:{}-agent", options.namespace, options.release);
     Ok(pod_of(&review, &account))
 }
@@ -42,12 +44,18 @@ fn pod_of(review: &TokenReview, account: &str) -> Option<AgentPod> {
     if status.authenticated != Some(true) || !for_us || user.username.as_deref() != Some(account) {
         return None;
     }
-    let extra = |key: &str| user.extra.as_ref()?.get(&format!("authentication.kubernetes.io/{key}"))?.first().cloned();
+    let extra = |key: &str| {
+        user.extra.as_ref()?.get(&format!("authentication.kubernetes.io/{key}"))?.first().cloned()
+    };
     Some(AgentPod { pod: extra("pod-name")?, node: extra("node-name")? })
 }
 
 /// Certificate and devices of a pod's node; None while the node is not registered.
-pub(super) async fn sign(options: &OperatorOptions, pod: &AgentPod, csr: &str) -> Result<Option<Joined>, OperatorError> {
+pub(super) async fn sign(
+    options: &OperatorOptions,
+    pod: &AgentPod,
+    csr: &str,
+) -> Result<Option<Joined>, OperatorError> {
     let client = || options.client.clone();
     let nodes: Api<StorageNode> = Api::namespaced(client(), &options.namespace);
     let filter = ListParams::default().fields(&format!("spec.node={}", pod.node));
@@ -55,16 +63,21 @@ pub(super) async fn sign(options: &OperatorOptions, pod: &AgentPod, csr: &str) -
     let Some(node) = found.items.into_iter().next() else { return Ok(None) };
     let clusters: Api<StorageCluster> = Api::namespaced(client(), &options.namespace);
     let name = &node.spec.cluster_ref.name;
-    let Some(cluster) = clusters.get_opt(name).await.asked(|| format!("read StorageCluster {name}"))? else { return Ok(None) };
+    let Some(cluster) = clusters.get_opt(name).await.asked(|| format!("read StorageCluster {name}"))? else {
+        return Ok(None);
+    };
     let Some(names) = Names::new(&cluster, &options.release) else { return Ok(None) };
     let secrets: Api<Secret> = Api::namespaced(client(), &options.namespace);
     let secret = names.child("authority");
-    let Some(secret) = secrets.get_opt(&secret).await.asked(|| format!("read Secret {secret}"))? else { return Ok(None) };
+    let Some(secret) = secrets.get_opt(&secret).await.asked(|| format!("read Secret {secret}"))? else {
+        return Ok(None);
+    };
     let foundation = Foundation::read(&secret)?;
     let site = cluster.spec.site.parse().map_err(|error| OperatorError::Internal(format!("{error}")))?;
     let identity = Identity { cluster: foundation.cluster, site, role: Role::Agent, name: pod.node.clone() };
     let devices = node.spec.devices.iter();
-    let devices = devices.map(|device| DeviceConfig { id: DeviceId(device.id as u32), path: device.path.clone().into() });
+    let devices = devices
+        .map(|device| DeviceConfig { id: DeviceId(device.id as u32), path: device.path.clone().into() });
     Ok(Some(Joined {
         cluster: foundation.cluster.to_string(),
         site: cluster.spec.site.clone(),
@@ -79,7 +92,8 @@ fn chain(authority: &Authority, csr: &str, identity: Identity) -> Result<String,
     let chain = authority.sign(csr, &Request::new(identity, VALIDITY))?;
     let pem = |der: &[u8]| {
         let text = base64::engine::general_purpose::STANDARD.encode(der);
-        let lines: Vec<&str> = (0..text.len()).step_by(64).map(|at| &text[at..(at + 64).min(text.len())]).collect();
+        let lines: Vec<&str> =
+            (0..text.len()).step_by(64).map(|at| &text[at..(at + 64).min(text.len())]).collect();
         format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
     };
     Ok(chain.iter().map(|certificate| pem(certificate.as_ref())).collect())
@@ -105,7 +119,10 @@ mod tests {
         let account = "system:serviceaccount:diptych:diptych-agent";
         let pod = pod_of(&review(account, "diptych", true), account).expect("an agent's pod");
         assert_eq!((pod.pod.as_str(), pod.node.as_str()), ("main-agent-x", "n1"));
-        assert_eq!(pod_of(&review("system:serviceaccount:diptych:diptych-gateway", "diptych", true), account), None);
+        assert_eq!(
+            pod_of(&review("system:serviceaccount:diptych:diptych-gateway", "diptych", true), account),
+            None
+        );
         assert_eq!(pod_of(&review(account, "https://kubernetes.default.svc", true), account), None);
         assert_eq!(pod_of(&review(account, "diptych", false), account), None);
     }

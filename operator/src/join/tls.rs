@@ -68,7 +68,9 @@ pub(super) async fn wait_for_identity(options: &OperatorOptions) -> Arc<ServerCo
 }
 
 fn read(options: &OperatorOptions) -> Result<Arc<ServerConfig>, String> {
-    let read = |name: &str| std::fs::read_to_string(options.folder.join(name)).map_err(|error| format!("{name}: {error}"));
+    let read = |name: &str| {
+        std::fs::read_to_string(options.folder.join(name)).map_err(|error| format!("{name}: {error}"))
+    };
     let issued = Issued::from_pem(&read("tls.crt")?, &read("tls.key")?).map_err(|error| error.to_string())?;
     let config = ServerConfig::builder_with_provider(diptych_wire::tls::provider())
         .with_protocol_versions(&[&rustls::version::TLS13])

@@ -6,4 +6,3 @@ mod status;
 pub use register::register;
 pub(crate) use status::size;
 pub use status::statuses;
-

@@ -21,7 +21,8 @@ pub fn register(
     pods: &[AgentPod],
     known: &[StorageNode],
 ) -> Result<(Vec<StorageNode>, Vec<Child>), OperatorError> {
-    let mut next = known.iter().flat_map(|node| &node.spec.devices).map(|device| device.id).max().unwrap_or(0) + 1;
+    let mut next =
+        known.iter().flat_map(|node| &node.spec.devices).map(|device| device.id).max().unwrap_or(0) + 1;
     let mut nodes = known.to_vec();
     nodes.sort_by(|one, other| one.spec.node.cmp(&other.spec.node));
     let mut children = Vec::new();
@@ -31,7 +32,8 @@ pub fn register(
         }
     }
     let there: BTreeSet<String> = nodes.iter().map(|node| node.spec.node.clone()).collect();
-    let new: BTreeSet<&String> = pods.iter().map(|pod| &pod.node).filter(|node| !there.contains(*node)).collect();
+    let new: BTreeSet<&String> =
+        pods.iter().map(|pod| &pod.node).filter(|node| !there.contains(*node)).collect();
     for node in new {
         let cluster_ref = ClusterRef { name: names.cluster.clone() };
         let mut made = StorageNodeSpec { cluster_ref, node: node.clone(), devices: Vec::new() };
@@ -66,7 +68,9 @@ pub(super) fn resource_name(names: &Names, node: &str) -> String {
 fn child(names: &Names, spec: &StorageNodeSpec) -> Result<Child, OperatorError> {
     // Not owned: a StorageCluster that is deleted and applied again finds its devices under their numbers.
     let metadata = names.lasting_meta(&resource_name(names, &spec.node), "agent-node");
-    Child::new(json!({"apiVersion": "diptych.dev/v1alpha1", "kind": "StorageNode", "metadata": metadata, "spec": spec}))
+    Child::new(
+        json!({"apiVersion": "diptych.dev/v1alpha1", "kind": "StorageNode", "metadata": metadata, "spec": spec}),
+    )
 }
 
 #[cfg(test)]
@@ -93,20 +97,26 @@ mod tests {
     }
 
     fn ids(nodes: &[StorageNode]) -> Vec<(&str, Vec<i64>)> {
-        nodes.iter().map(|node| (node.spec.node.as_str(), node.spec.devices.iter().map(|device| device.id).collect())).collect()
+        nodes
+            .iter()
+            .map(|node| (node.spec.node.as_str(), node.spec.devices.iter().map(|device| device.id).collect()))
+            .collect()
     }
 
     #[test]
     fn every_device_of_a_site_has_a_number_of_its_own() {
-        let (nodes, made) = register(&names(), &spec(&["/a", "/b"]), &[pod("n2"), pod("n1"), pod("n2")], &[]).expect("registered");
+        let (nodes, made) = register(&names(), &spec(&["/a", "/b"]), &[pod("n2"), pod("n1"), pod("n2")], &[])
+            .expect("registered");
         assert_eq!(ids(&nodes), [("n1", vec![1, 2]), ("n2", vec![3, 4])]);
         assert_eq!(made.len(), 2);
     }
 
     #[test]
     fn numbers_stay_when_nodes_come_and_pods_go() {
-        let (first, _) = register(&names(), &spec(&["/a"]), &[pod("n1"), pod("n3")], &[]).expect("registered");
-        let (then, made) = register(&names(), &spec(&["/b", "/a"]), &[pod("n2")], &first).expect("registered");
+        let (first, _) =
+            register(&names(), &spec(&["/a"]), &[pod("n1"), pod("n3")], &[]).expect("registered");
+        let (then, made) =
+            register(&names(), &spec(&["/b", "/a"]), &[pod("n2")], &first).expect("registered");
         assert_eq!(ids(&then), [("n1", vec![1, 3]), ("n2", vec![5, 6]), ("n3", vec![2, 4])]);
         assert_eq!(made.len(), 3);
         let (same, made) = register(&names(), &spec(&["/a", "/b"]), &[], &then).expect("registered");

@@ -14,7 +14,12 @@ use crate::error::OperatorError;
 use crate::names::Names;
 
 /// The statuses that are no longer as they stand.
-pub fn statuses(names: &Names, nodes: &[StorageNode], site: Option<&SiteStatus>, now: Timestamp) -> Result<Vec<Child>, OperatorError> {
+pub fn statuses(
+    names: &Names,
+    nodes: &[StorageNode],
+    site: Option<&SiteStatus>,
+    now: Timestamp,
+) -> Result<Vec<Child>, OperatorError> {
     let mut changed = Vec::new();
     for node in nodes {
         let seen = site.and_then(|site| site.nodes.iter().find(|seen| seen.name == node.spec.node));
@@ -36,11 +41,19 @@ fn status(names: &Names, node: &StorageNode, seen: Option<&NodeStatus>, now: Tim
     let sum = |of: fn(&DeviceStatus) -> i64| devices.iter().map(of).sum::<i64>();
     let state = seen.map_or("waiting", |seen| seen.state.as_str());
     let says = match state {
-        "live" if ready == node.spec.devices.len() => Says::yes("Ready", "Live", "the node answers and all its devices work"),
+        "live" if ready == node.spec.devices.len() => {
+            Says::yes("Ready", "Live", "the node answers and all its devices work")
+        }
         "live" => Says::no("Ready", "DevicesMissing", broken(node, &devices)),
-        "waiting" => Says::unknown("Ready", "Waiting", "the site's keeper has not seen this node's agent yet"),
+        "waiting" => {
+            Says::unknown("Ready", "Waiting", "the site's keeper has not seen this node's agent yet")
+        }
         "silent" => Says::no("Ready", "Silent", "the node does not answer; its rows are still counted"),
-        "dead" => Says::no("Ready", "Dead", "the node was silent for repair.nodeDeadAfter: its rows are rebuilt elsewhere"),
+        "dead" => Says::no(
+            "Ready",
+            "Dead",
+            "the node was silent for repair.nodeDeadAfter: its rows are rebuilt elsewhere",
+        ),
         other => Says::no("Ready", "NotLive", format!("the node is {other}")),
     };
     StorageNodeStatus {
@@ -66,7 +79,8 @@ fn broken(node: &StorageNode, devices: &[DeviceStatus]) -> String {
 }
 
 fn device(seen: &diptych_site::status::DeviceStatus) -> DeviceStatus {
-    let scrubbed = (seen.scrubbed_ms > 0).then(|| Timestamp::from_millisecond(seen.scrubbed_ms as i64).ok()).flatten();
+    let scrubbed =
+        (seen.scrubbed_ms > 0).then(|| Timestamp::from_millisecond(seen.scrubbed_ms as i64).ok()).flatten();
     DeviceStatus {
         id: i64::from(seen.id),
         path: seen.path.clone(),
@@ -88,7 +102,11 @@ pub(crate) fn size(bytes: i64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 || value >= 100.0 { format!("{value:.0}{}", units[unit]) } else { format!("{value:.1}{}", units[unit]) }
+    if unit == 0 || value >= 100.0 {
+        format!("{value:.0}{}", units[unit])
+    } else {
+        format!("{value:.1}{}", units[unit])
+    }
 }
 
 #[cfg(test)]
@@ -97,7 +115,9 @@ mod tests {
 
     #[test]
     fn sizes_read_as_kubernetes_writes_them() {
-        for (bytes, text) in [(0, "0"), (1023, "1023"), (1536, "1.5Ki"), (300 << 20, "300Mi"), (5 << 40, "5.0Ti")] {
+        for (bytes, text) in
+            [(0, "0"), (1023, "1023"), (1536, "1.5Ki"), (300 << 20, "300Mi"), (5 << 40, "5.0Ti")]
+        {
             assert_eq!(size(bytes), text);
         }
     }

@@ -37,7 +37,7 @@ use crate::process::site::{GatewayCell, keyring, survive};
 use crate::process::{ConfigFile, credentials, log_as_json, public_tls};
 
 /// A scrub of all devices takes its time.
-const KEEPERS_LIMIT: Duration = Duration::from_secs(600);
+const KEEPERS_LIMIT: Duration = Duration::from_mins(10);
 
 /// Runs it until it is told to end.
 pub async fn run(file: &ConfigFile) -> Result<()> {

@@ -125,7 +125,10 @@ impl WhoIsActive for ByLent {
             if self.serves() {
                 return Some(true);
             }
-            let there = told.borrow().as_ref().is_some_and(|told| told.peer_term.is_some_and(|term| term >= told.epoch));
+            let there = told
+                .borrow()
+                .as_ref()
+                .is_some_and(|told| told.peer_term.is_some_and(|term| term >= told.epoch));
             if there {
                 return Some(false);
             }
@@ -146,8 +149,12 @@ impl ToKeeper {
     /// Of the catalog's site.
     pub(super) fn new(catalog: Arc<dyn Catalog>, credentials: &Credentials) -> Self {
         let own = credentials.identity();
-        let expected =
-            Expected { cluster: own.cluster, site: Some(own.site.clone()), roles: vec![Identity::Operator], name: None };
+        let expected = Expected {
+            cluster: own.cluster,
+            site: Some(own.site.clone()),
+            roles: vec![Identity::Operator],
+            name: None,
+        };
         Self { catalog, credentials: credentials.clone(), expected, client: Mutex::default() }
     }
 
@@ -167,7 +174,12 @@ impl ToKeeper {
     }
 
     /// Sends a request to the keeper. One that fails is looked up anew the next time.
-    pub(super) async fn send(&self, method: Method, path: &str, body: HttpBody) -> Result<Response<Incoming>> {
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: HttpBody,
+    ) -> Result<Response<Incoming>> {
         let client = self.client().await?;
         let request = Request::builder().method(method).uri(client.uri(path)?).body(body)?;
         let sent = client.send(request).await;
@@ -191,13 +203,11 @@ impl ToKeeper {
             }
             Ok(body)
         };
-        match tokio::time::timeout(LIMIT, call).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                self.forget();
-                bail!("no answer in 1 s")
-            }
-        }
+        let Ok(answer) = tokio::time::timeout(LIMIT, call).await else {
+            self.forget();
+            bail!("no answer in 1 s");
+        };
+        answer
     }
 }
 
@@ -209,27 +219,28 @@ pub(super) async fn borrow(lent: Arc<Lent>, keeper: Arc<ToKeeper>, cell: Gateway
         // FENCING (one valid holder): the time counts from here.
         let asked = boot_time();
         let ask = Ask { gateway: lent.gateway.clone(), holds: held.holds(), stopped: lent.stopped() };
-        let pause = match keeper.call(ASK, &ask).await.and_then(|body| Ok(postcard::from_bytes::<Told>(&body)?)) {
-            Ok(told) => {
-                lent.take(asked, &told);
-                held.obey(told.hold, cell.get());
-                silent = false;
-                let busy = told.hold != held.holds() || told.hold != 0 || told.stop > ask.stopped;
-                lent.told.send_replace(Some(told));
-                if busy { ASK_SOON } else { ASK_EVERY }
-            }
-            Err(error) => {
-                if !silent {
-                    tracing::warn!(%error, "the keeper does not answer");
-                    silent = true;
+        let pause =
+            match keeper.call(ASK, &ask).await.and_then(|body| Ok(postcard::from_bytes::<Told>(&body)?)) {
+                Ok(told) => {
+                    lent.take(asked, &told);
+                    held.obey(told.hold, cell.get());
+                    silent = false;
+                    let busy = told.hold != held.holds() || told.hold != 0 || told.stop > ask.stopped;
+                    lent.told.send_replace(Some(told));
+                    if busy { ASK_SOON } else { ASK_EVERY }
                 }
-                // Nobody waits any more for what a keeper that is gone ordered; without its time nothing is acknowledged.
-                if lent.sub_lease().is_none() {
-                    held.obey(0, None);
+                Err(error) => {
+                    if !silent {
+                        tracing::warn!(%error, "the keeper does not answer");
+                        silent = true;
+                    }
+                    // Nobody waits any more for what a keeper that is gone ordered; without its time nothing is acknowledged.
+                    if lent.sub_lease().is_none() {
+                        held.obey(0, None);
+                    }
+                    ASK_EVERY
                 }
-                ASK_EVERY
-            }
-        };
+            };
         tokio::time::sleep(pause).await;
     }
 }

@@ -69,9 +69,14 @@ pub(super) async fn run(
         fleet.follows(two.follower.followed());
     }
     let progress = two.as_ref().map(|two| two.exposure.progress());
-    hands.begin(Parts { fleet: Arc::clone(&fleet), progress: progress.clone(), loss: two.as_ref().map(TwoSites::loss_gate) });
+    hands.begin(Parts {
+        fleet: Arc::clone(&fleet),
+        progress: progress.clone(),
+        loss: two.as_ref().map(TwoSites::loss_gate),
+    });
     let first_start = seeds::tell_devices(handle.clone(), nodes.seen(), site.nodes.len());
-    let seeding = seeds::sow(Arc::new(site.clone()), Arc::clone(catalog), handle.clone(), cluster_key(config)?);
+    let seeding =
+        seeds::sow(Arc::new(site.clone()), Arc::clone(catalog), handle.clone(), cluster_key(config)?);
     let name = Arc::clone(&hands.name);
     let two = async {
         match two {
@@ -102,7 +107,8 @@ async fn context(
     let standing = standing(handle);
     let declared = site.nodes.iter().map(endpoint).collect();
     let nodes =
-        NodeWatch::begin(Arc::clone(catalog), Arc::clone(&agents), declared, standing.clone(), dead_after).await?;
+        NodeWatch::begin(Arc::clone(catalog), Arc::clone(&agents), declared, standing.clone(), dead_after)
+            .await?;
     let context = SiteContext {
         site: site.site.clone(),
         peer: site.peer.as_ref().map(|peer| peer.site.clone()),

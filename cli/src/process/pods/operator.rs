@@ -70,7 +70,9 @@ pub async fn run(command: OperatorCommand) -> Result<()> {
     log_as_json();
     // Once a process; a second installation changes nothing.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let listener = TcpListener::bind(command.keeper).await.with_context(|| format!("can't listen on {}", command.keeper))?;
+    let listener = TcpListener::bind(command.keeper)
+        .await
+        .with_context(|| format!("can't listen on {}", command.keeper))?;
     let keeper = SocketAddr::new(command.address, command.keeper.port()).to_string();
     let client = kube::Client::try_default().await.context("no way to the API server is configured")?;
     let (config, configured) = watch::channel(None);
@@ -146,9 +148,11 @@ async fn with_catalog(
     };
     opened.send_replace(Some(Arc::clone(&catalog)));
     loop {
-        match loops::run(config, &catalog, listener, holder).await {
+        match Box::pin(loops::run(config, &catalog, listener, holder)).await {
             Ok(()) => tracing::warn!("a loop of the site ended: all begin anew"),
-            Err(error) => tracing::warn!(error = format!("{error:#}"), "the site's loops ended and begin anew"),
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "the site's loops ended and begin anew");
+            }
         }
         tokio::time::sleep(AGAIN).await;
     }

@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use diptych_catalog::Catalog;
 use diptych_cloudflare::client::{ApiToken, Client, ClientOptions};
 use diptych_core::ids::{ExtentId, SiteName};
 use diptych_core::lease::LossDecision;
@@ -41,7 +42,7 @@ use tokio::sync::{Notify, watch};
 
 use super::GatewayCell;
 use super::hands::Hands;
-use crate::process::forward::ToActive;
+use crate::process::forward::{ByKeeper, ToActive};
 use crate::process::record::{CloudflareName, RecordWitness};
 
 /// `acknowledgeTimeout` of a cluster that does not say.
@@ -50,16 +51,16 @@ const ACKNOWLEDGE_LIMIT: Duration = Duration::from_secs(10);
 const MAX_LOSS_AGE: Duration = Duration::from_secs(10);
 
 /// The ways to the other site and the witness; open before anything runs.
-pub(super) struct Links {
-    config: PeerConfig,
-    peer: PeerClient,
+pub(in crate::process) struct Links {
+    pub(in crate::process) config: PeerConfig,
+    pub(in crate::process) peer: PeerClient,
     witness: Arc<dyn Witness>,
-    name: Arc<CloudflareName>,
+    pub(in crate::process) name: Arc<CloudflareName>,
 }
 
 impl Links {
     /// None with one site.
-    pub(super) fn new(config: &SiteConfig, own: &Credentials) -> Result<Option<Self>> {
+    pub(in crate::process) fn new(config: &SiteConfig, own: &Credentials) -> Result<Option<Self>> {
         let Some(peer) = config.peer.clone() else { return Ok(None) };
         let mut options = ClientOptions::new(peer.cloudflare_token.parse::<ApiToken>()?);
         if let Some(url) = &peer.cloudflare_api {
@@ -78,11 +79,11 @@ impl Links {
         Ok(Some(Self { config: peer, peer: client, witness, name }))
     }
 
-    pub(super) fn to_keeper(&self) -> Arc<dyn PeerLink> {
+    pub(in crate::process) fn to_keeper(&self) -> Arc<dyn PeerLink> {
         Arc::new(self.peer.clone())
     }
 
-    pub(super) fn witness(&self) -> Arc<dyn Witness> {
+    pub(in crate::process) fn witness(&self) -> Arc<dyn Witness> {
         Arc::clone(&self.witness)
     }
 
@@ -113,7 +114,7 @@ impl Links {
         let door = router(DoorParts {
             peer: from.clone(),
             catalog: Arc::clone(&context.catalog),
-            keeper: keeper.clone(),
+            keeper: Arc::new(keeper.clone()),
             extents: Arc::new(Rows { gateway: Arc::clone(gateway) }),
         });
         let listener = listen(self.config.listen).await?;
@@ -138,7 +139,7 @@ impl Links {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener> {
+pub(in crate::process) async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("can't listen on {address} for the peer door"))
 }
 
@@ -172,7 +173,7 @@ impl TwoSites {
         match config.acknowledge {
             Acknowledge::OneSite => None,
             Acknowledge::BothSites => Some(Arc::new(BothSites {
-                context: Arc::clone(&self.context),
+                catalog: Arc::clone(&self.context.catalog),
                 peer: self.config.site.clone(),
                 progress: self.progress.clone(),
             })),
@@ -182,7 +183,8 @@ impl TwoSites {
     /// Where requests under the public name go while this site is not active.
     pub(super) fn forwarder(&self, keeper: &KeeperHandle) -> Arc<dyn Forwarder> {
         let hosts = self.config.public_hosts.clone();
-        Arc::new(ToActive::new(self.peer.clone(), keeper.clone(), self.followed.clone(), hosts))
+        let active = ByKeeper { keeper: keeper.clone(), followed: self.followed.clone() };
+        Arc::new(ToActive::new(self.peer.clone(), Box::new(active), hosts))
     }
 
     pub(super) async fn run(self) -> Result<()> {
@@ -200,29 +202,29 @@ impl TwoSites {
     }
 }
 
-struct BothSites {
-    context: Arc<SiteContext>,
-    peer: SiteName,
-    progress: watch::Receiver<Progress>,
+pub(in crate::process) struct BothSites {
+    pub(in crate::process) catalog: Arc<dyn Catalog>,
+    pub(in crate::process) peer: SiteName,
+    pub(in crate::process) progress: watch::Receiver<Progress>,
 }
 
 #[async_trait]
 impl PeerConfirmation for BothSites {
     async fn confirmed(&self, position: Position, extents: &[ExtentId]) -> bool {
         let mut progress = self.progress.clone();
-        let held = peer_holds(self.context.catalog.as_ref(), &self.peer, &mut progress, position, extents);
+        let held = peer_holds(self.catalog.as_ref(), &self.peer, &mut progress, position, extents);
         matches!(tokio::time::timeout(ACKNOWLEDGE_LIMIT, held).await, Ok(Ok(())))
     }
 }
 
 /// `maxLossOnPromotion`: what this site was told of and lacks, by age, the lease's own silence not counted.
-pub(super) struct LossGate {
-    context: Arc<SiteContext>,
-    followed: watch::Receiver<Followed>,
+pub(in crate::process) struct LossGate {
+    pub(in crate::process) context: Arc<SiteContext>,
+    pub(in crate::process) followed: watch::Receiver<Followed>,
 }
 
 impl LossGate {
-    pub(super) async fn decide(&self) -> LossDecision {
+    pub(in crate::process) async fn decide(&self) -> LossDecision {
         let followed = *self.followed.borrow();
         let heard_ms = now_ms().saturating_sub(followed.heard.elapsed().as_millis() as u64);
         let oldest =
@@ -249,8 +251,8 @@ impl LossGate {
 }
 
 /// This site's rows, once the gateway runs.
-struct Rows {
-    gateway: GatewayCell,
+pub(in crate::process) struct Rows {
+    pub(in crate::process) gateway: GatewayCell,
 }
 
 #[async_trait]
@@ -282,10 +284,10 @@ impl ExtentSource for Rows {
 
 /// The door: forwarded requests go to the fronts as they came, all others to the router.
 #[derive(Clone)]
-struct DoorService {
-    router: Router,
-    gateway: GatewayCell,
-    peer: SiteName,
+pub(in crate::process) struct DoorService {
+    pub(in crate::process) router: Router,
+    pub(in crate::process) gateway: GatewayCell,
+    pub(in crate::process) peer: SiteName,
 }
 
 impl DoorService {

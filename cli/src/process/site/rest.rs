@@ -24,7 +24,7 @@ struct Keeper {
 }
 
 /// Behind the same tokens as the files.
-pub(super) fn router(context: Arc<SiteContext>, handle: KeeperHandle) -> Router {
+pub(in crate::process) fn router(context: Arc<SiteContext>, handle: KeeperHandle) -> Router {
     Router::new()
         .route("/api/v1/status", get(status))
         .route("/api/v1/scrub", post(scrub))

@@ -20,10 +20,14 @@ use rand::RngCore;
 use tokio::sync::watch;
 
 /// Owns the buckets of `diptych dev`.
-pub(super) const NAMESPACE: &str = "default";
+pub(in crate::process) const NAMESPACE: &str = "default";
 
 /// Tells the keeper once whether any device holds something: a cluster begins only where nothing is left of an earlier one.
-pub(super) async fn tell_devices(keeper: KeeperHandle, mut seen: watch::Receiver<Arc<Seen>>, nodes: usize) {
+pub(in crate::process) async fn tell_devices(
+    keeper: KeeperHandle,
+    mut seen: watch::Receiver<Arc<Seen>>,
+    nodes: usize,
+) {
     loop {
         let statuses: Vec<_> = seen.borrow().nodes.values().filter_map(|node| node.status.clone()).collect();
         if statuses.len() == nodes {
@@ -38,7 +42,7 @@ pub(super) async fn tell_devices(keeper: KeeperHandle, mut seen: watch::Receiver
 }
 
 /// Each time that this site becomes active, makes what is missing.
-pub(super) async fn sow(
+pub(in crate::process) async fn sow(
     config: Arc<SiteConfig>,
     catalog: Arc<dyn Catalog>,
     keeper: KeeperHandle,

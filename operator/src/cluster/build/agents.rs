@@ -18,7 +18,9 @@ pub fn agents(names: &Names, images: &Images, spec: &StorageClusterSpec) -> Resu
     let name = names.child("agent");
     let labels = names.labels("agent");
     let devices = || spec.node_agents.devices.iter().enumerate();
-    let mounts: Vec<Value> = devices().map(|(index, device)| json!({"name": format!("device-{index}"), "mountPath": device.path})).collect();
+    let mounts: Vec<Value> = devices()
+        .map(|(index, device)| json!({"name": format!("device-{index}"), "mountPath": device.path}))
+        .collect();
     let folders = devices().map(|(index, device)| {
         json!({"name": format!("device-{index}"), "hostPath": {"path": device.path, "type": "DirectoryOrCreate"}})
     });
@@ -106,9 +108,7 @@ fn join(names: &Names, images: &Images) -> Value {
 }
 
 fn agent(images: &Images, mounts: &[Value]) -> Value {
-    let probe = |path: &str, period: i32, failures: i32| {
-        json!({"httpGet": {"path": path, "port": "health"}, "periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures})
-    };
+    let probe = |path: &str, period: i32, failures: i32| json!({"httpGet": {"path": path, "port": "health"}, "periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures});
     json!({
         "name": "node-agent", "image": images.product, "imagePullPolicy": images.pull_policy,
         "args": ["node-agent", "--config=/run/diptych/agent.json"],
@@ -124,7 +124,11 @@ fn agent(images: &Images, mounts: &[Value]) -> Value {
 }
 
 /// Service and EndpointSlice of one node.
-pub fn node_service(names: &Names, node: &StorageNode, pod: Option<&AgentPod>) -> Result<Vec<Child>, OperatorError> {
+pub fn node_service(
+    names: &Names,
+    node: &StorageNode,
+    pod: Option<&AgentPod>,
+) -> Result<Vec<Child>, OperatorError> {
     let name = names.agent_service(&node.spec.node);
     let service = json!({
         "apiVersion": "v1", "kind": "Service", "metadata": names.meta(&name, "agent-node"),

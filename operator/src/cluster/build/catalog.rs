@@ -28,7 +28,12 @@ fn members(names: &Names, replicas: i32) -> impl Iterator<Item = (String, String
 }
 
 /// StatefulSet, Service, disruption budget.
-pub fn catalog(names: &Names, images: &Images, spec: &StorageClusterSpec, foundation: &Foundation) -> Result<Vec<Child>, OperatorError> {
+pub fn catalog(
+    names: &Names,
+    images: &Images,
+    spec: &StorageClusterSpec,
+    foundation: &Foundation,
+) -> Result<Vec<Child>, OperatorError> {
     let name = names.child("catalog");
     let labels = names.labels("catalog");
     let selector = names.selector("catalog");
@@ -83,8 +88,14 @@ pub fn catalog(names: &Names, images: &Images, spec: &StorageClusterSpec, founda
     [service, budget, set].into_iter().map(Child::new).collect()
 }
 
-fn container(names: &Names, images: &Images, spec: &StorageClusterSpec, foundation: &Foundation) -> serde_json::Value {
-    let all = members(names, spec.catalog.replicas).map(|(name, host)| format!("{name}=https://{host}:{PEER_PORT}"));
+fn container(
+    names: &Names,
+    images: &Images,
+    spec: &StorageClusterSpec,
+    foundation: &Foundation,
+) -> serde_json::Value {
+    let all = members(names, spec.catalog.replicas)
+        .map(|(name, host)| format!("{name}=https://{host}:{PEER_PORT}"));
     let host = format!("$(POD_NAME).{}", names.host(&names.child("catalog")));
     let file = |name: &str| format!("/etc/diptych/identity/{name}");
     let command = [
@@ -114,9 +125,7 @@ fn container(names: &Names, images: &Images, spec: &StorageClusterSpec, foundati
         "--election-timeout=2000".to_owned(),
         "--log-level=warn".to_owned(),
     ];
-    let probe = |path: &str, period: i32, failures: i32| {
-        json!({"httpGet": {"path": path, "port": "health"}, "periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures})
-    };
+    let probe = |path: &str, period: i32, failures: i32| json!({"httpGet": {"path": path, "port": "health"}, "periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures});
     json!({
         "name": "etcd", "image": images.catalog, "imagePullPolicy": images.pull_policy, "command": command,
         "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],

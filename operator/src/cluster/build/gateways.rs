@@ -12,8 +12,15 @@ use crate::options::Images;
 use crate::secrets;
 
 /// Configuration, Deployment, Services, disruption budget.
-pub fn gateways(names: &Names, images: &Images, spec: &StorageClusterSpec, config: &PodConfig) -> Result<Vec<Child>, OperatorError> {
-    let json = |config: &PodConfig| serde_json::to_string_pretty(config).map_err(|error| OperatorError::Internal(error.to_string()));
+pub fn gateways(
+    names: &Names,
+    images: &Images,
+    spec: &StorageClusterSpec,
+    config: &PodConfig,
+) -> Result<Vec<Child>, OperatorError> {
+    let json = |config: &PodConfig| {
+        serde_json::to_string_pretty(config).map_err(|error| OperatorError::Internal(error.to_string()))
+    };
     let text = json(&config.clone().at(&Paths::of_gateway()))?;
     Ok(vec![
         secrets::owned(names, &names.child("site"), "gateway", &[("site.json", &text)])?,
@@ -71,9 +78,7 @@ fn deployment(names: &Names, images: &Images, spec: &StorageClusterSpec, hash: &
 
 fn container(images: &Images, spec: &StorageClusterSpec) -> Value {
     let scheme = if spec.gateway.tls_secret_ref.is_some() { "HTTPS" } else { "HTTP" };
-    let probe = |path: &str, period: i32, failures: i32| {
-        json!({"httpGet": {"path": path, "port": "rest", "scheme": scheme}, "periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures})
-    };
+    let probe = |path: &str, period: i32, failures: i32| json!({"httpGet": {"path": path, "port": "rest", "scheme": scheme}, "periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures});
     let mut mounts = vec![
         json!({"name": "config", "mountPath": "/etc/diptych/config", "readOnly": true}),
         json!({"name": "identity", "mountPath": "/etc/diptych/identity", "readOnly": true}),

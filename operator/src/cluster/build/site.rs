@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use diptych_api::StorageNode;
 use diptych_core::ids::DeviceId;
-use diptych_site::config::{DeviceConfig, IdentityFiles, NodeConfig, PeerConfig, SiteConfig, SurviveConfig, WitnessKind};
+use diptych_site::config::{
+    DeviceConfig, IdentityFiles, NodeConfig, PeerConfig, SiteConfig, SurviveConfig, WitnessKind,
+};
 
 use super::endpoints;
 use crate::cluster::plan::Internal;
@@ -57,9 +59,15 @@ pub(in crate::cluster) fn pod_config(
             },
             acknowledge: declared.acknowledge,
             nodes: configured.ok_or_else(waits)?,
-            peer_nodes: other.map(|other| other.nodes.iter().map(|&devices| devices as u8).collect()).unwrap_or_default(),
+            peer_nodes: other
+                .map(|other| other.nodes.iter().map(|&devices| devices as u8).collect())
+                .unwrap_or_default(),
             node_dead_after_s: u32::try_from(declared.node_dead_after.as_secs()).unwrap_or(u32::MAX),
-            peer: declared.peer.as_ref().map(|peer| peer_config(declared, peer, everywhere(PEER_PORT))).transpose()?,
+            peer: declared
+                .peer
+                .as_ref()
+                .map(|peer| peer_config(declared, peer, everywhere(PEER_PORT)))
+                .transpose()?,
         },
         etcd: EtcdConfig {
             endpoints: endpoints(names, seen.cluster.spec.catalog.replicas),
@@ -77,7 +85,9 @@ fn node_config(names: &Names, seen: &Observed, node: &StorageNode) -> Option<Nod
         address: SocketAddr::new(address.parse().ok()?, AGENT_PORT),
         // Gateways see no folder of their node, so no socket either.
         socket: None,
-        devices: devices.map(|device| DeviceConfig { id: DeviceId(device.id as u32), path: device.path.clone().into() }).collect(),
+        devices: devices
+            .map(|device| DeviceConfig { id: DeviceId(device.id as u32), path: device.path.clone().into() })
+            .collect(),
     })
 }
 
@@ -90,7 +100,9 @@ fn peer_config(declared: &Declared, peer: &DeclaredPeer, listen: SocketAddr) -> 
         DeclaredWitness::Record => (WitnessKind::Record, None),
     };
     let name = peer.name.as_ref();
-    let text = |of: fn(&crate::cluster::validate::DeclaredName) -> &String| name.map(|name| of(name).clone()).unwrap_or_default();
+    let text = |of: fn(&crate::cluster::validate::DeclaredName) -> &String| {
+        name.map(|name| of(name).clone()).unwrap_or_default()
+    };
     Ok(PeerConfig {
         site: peer.site.clone(),
         door: peer.door.ok_or(Waiting::Name("peer.endpoints"))?,

@@ -13,7 +13,11 @@ fn names() -> Names {
         cluster: "main".to_owned(),
         namespace: "diptych".to_owned(),
         release: "diptych".to_owned(),
-        owner: OwnerReference { kind: "StorageCluster".to_owned(), name: "main".to_owned(), ..OwnerReference::default() },
+        owner: OwnerReference {
+            kind: "StorageCluster".to_owned(),
+            name: "main".to_owned(),
+            ..OwnerReference::default()
+        },
     }
 }
 
@@ -35,7 +39,10 @@ fn spec() -> diptych_api::StorageClusterSpec {
 fn restricted(pod: &PodSpec) {
     let security = pod.security_context.as_ref().expect("a security context");
     assert_eq!((security.run_as_non_root, security.run_as_user), (Some(true), Some(USER)));
-    assert_eq!(security.seccomp_profile.as_ref().map(|profile| profile.type_.as_str()), Some("RuntimeDefault"));
+    assert_eq!(
+        security.seccomp_profile.as_ref().map(|profile| profile.type_.as_str()),
+        Some("RuntimeDefault")
+    );
     assert!(pod.volumes.iter().flatten().all(|volume| volume.host_path.is_none()));
     assert_eq!(pod.automount_service_account_token, Some(false));
     for container in &pod.containers {
@@ -64,18 +71,33 @@ fn only_agents_see_folders_of_their_node_and_only_those_of_devices() {
     let child = agents(&names(), &images(), &spec()).expect("built");
     let set: DaemonSet = serde_json::from_value(child.body).expect("a DaemonSet");
     let pod = set.spec.expect("a spec").template.spec.expect("a pod");
-    let folders: Vec<String> = pod.volumes.iter().flatten().filter_map(|volume| volume.host_path.clone()).map(|path| path.path).collect();
+    let folders: Vec<String> = pod
+        .volumes
+        .iter()
+        .flatten()
+        .filter_map(|volume| volume.host_path.clone())
+        .map(|path| path.path)
+        .collect();
     assert_eq!(folders, ["/d0", "/d1"]);
     let root: Vec<String> = pod
         .init_containers
         .iter()
         .flatten()
         .chain(&pod.containers)
-        .filter(|container| container.security_context.as_ref().is_some_and(|security| security.run_as_user == Some(0)))
+        .filter(|container| {
+            container.security_context.as_ref().is_some_and(|security| security.run_as_user == Some(0))
+        })
         .map(|container| container.name.clone())
         .collect();
     assert_eq!(root, ["prepare-devices"]);
-    assert_eq!(pod.containers[0].resources.as_ref().and_then(|resources| resources.limits.as_ref()).map(|limits| limits.len()), Some(1));
+    assert_eq!(
+        pod.containers[0]
+            .resources
+            .as_ref()
+            .and_then(|resources| resources.limits.as_ref())
+            .map(std::collections::BTreeMap::len),
+        Some(1)
+    );
 }
 
 #[test]
@@ -91,9 +113,15 @@ fn nothing_that_is_built_has_a_type_that_kubernetes_does_not_know() {
     all.push(agents(&names(), &images(), &spec()).expect("built"));
     for child in all {
         let back = match child.body["kind"].as_str().expect("a kind") {
-            "Deployment" => serde_json::from_value::<Deployment>(child.body.clone()).and_then(serde_json::to_value),
-            "StatefulSet" => serde_json::from_value::<StatefulSet>(child.body.clone()).and_then(serde_json::to_value),
-            "DaemonSet" => serde_json::from_value::<DaemonSet>(child.body.clone()).and_then(serde_json::to_value),
+            "Deployment" => {
+                serde_json::from_value::<Deployment>(child.body.clone()).and_then(serde_json::to_value)
+            }
+            "StatefulSet" => {
+                serde_json::from_value::<StatefulSet>(child.body.clone()).and_then(serde_json::to_value)
+            }
+            "DaemonSet" => {
+                serde_json::from_value::<DaemonSet>(child.body.clone()).and_then(serde_json::to_value)
+            }
             _ => continue,
         };
         let back = back.expect("it reads");
@@ -106,14 +134,19 @@ fn lost(path: &str, built: &Value, known: &Value) {
     match built {
         Value::Object(fields) => {
             for (name, value) in fields {
-                let empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(serde_json::Map::is_empty);
+                let empty = value.is_null()
+                    || value.as_array().is_some_and(Vec::is_empty)
+                    || value.as_object().is_some_and(serde_json::Map::is_empty);
                 assert!(empty || known.get(name).is_some(), "{path}.{name} is unknown");
                 if !empty {
                     lost(&format!("{path}.{name}"), value, &known[name]);
                 }
             }
         }
-        Value::Array(items) => items.iter().enumerate().for_each(|(index, item)| lost(&format!("{path}[{index}]"), item, &known[index])),
+        Value::Array(items) => items
+            .iter()
+            .enumerate()
+            .for_each(|(index, item)| lost(&format!("{path}[{index}]"), item, &known[index])),
         _ => {}
     }
 }
