@@ -1,4 +1,5 @@
 //! Tests of the whole: the demo, and what looks at the running product from outside.
 
 pub mod demo;
+pub mod kind;
 pub mod model;

@@ -4,17 +4,19 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::run::{cargo, must, root};
+use crate::run::{cargo, must, root, silent};
 use crate::tally::Tally;
-use crate::{core_rule, tools};
+use crate::{core_rule, generated, tools};
 
 type Step = (&'static str, fn() -> Result<()>);
 
-const STEPS: [Step; 4] = [
+const STEPS: [Step; 6] = [
     ("formatting", formatting),
     ("lints", lints),
     ("what core depends on", core_rule::check),
     ("licences, bans and sources", deny),
+    ("drift of generated files", generated::check),
+    ("chart", chart),
 ];
 
 pub fn run() -> Result<Tally> {
@@ -43,4 +45,19 @@ fn lints() -> Result<()> {
 fn deny() -> Result<()> {
     let mut command = Command::new(tools::cargo_deny()?);
     must(command.current_dir(root()).args(["--log-level", "error", "check", "bans", "licenses", "sources"]))
+}
+
+/// Every set of values that the project ships must pass the schema and render.
+fn chart() -> Result<()> {
+    let helm = tools::helm()?;
+    for values in ["values-single.yaml", "values-east.yaml", "values-west.yaml"] {
+        let values = root().join("kind-config").join(values);
+        for words in [["lint", "--strict", "--quiet"].as_slice(), &["template", "diptych"]] {
+            let mut command = Command::new(&helm);
+            command.args(words).arg(root().join("charts").join("diptych")).arg("--values").arg(&values);
+            command.args(["--kube-version", tools::KUBERNETES]);
+            silent(&mut command)?;
+        }
+    }
+    Ok(())
 }

@@ -3,6 +3,8 @@
 mod check;
 mod core_rule;
 mod demo;
+mod generated;
+mod kind;
 mod run;
 mod tally;
 mod test;
@@ -24,8 +26,13 @@ enum Command {
     Demo(demo::Options),
     /// Runs every test of the workspace.
     Test(test::Options),
-    /// Formatting, lints, licences, the rule on what `core` may depend on.
+    /// Formatting, lints, licences, generated files, the chart, the rule on what `core` may depend on.
     Check,
+    /// Writes the files that are made from others: crds/, the chart's copies, docs/reference/, manifests/.
+    Gen(generated::Options),
+    /// Two kind clusters with the product in them: up, demo, down.
+    #[command(subcommand)]
+    Kind(kind::Step),
 }
 
 fn main() -> Result<()> {
@@ -33,6 +40,8 @@ fn main() -> Result<()> {
         Command::Demo(options) => demo::run(&options)?,
         Command::Test(options) => test::run(&options)?,
         Command::Check => check::run()?,
+        Command::Gen(options) => generated::run(&options)?,
+        Command::Kind(step) => kind::run(&step)?,
     };
     println!("{tally}");
     std::process::exit(i32::from(tally.failed > 0));

@@ -52,6 +52,16 @@ pub fn must(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Runs a command whose output matters only when it fails.
+pub fn silent(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("{} can't be started", show(command)))?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].concat();
+        bail!("{} ended with {}: {}", show(command), output.status, String::from_utf8_lossy(&said));
+    }
+    Ok(())
+}
+
 /// A command as a person would type it.
 pub fn show(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());

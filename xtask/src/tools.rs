@@ -7,6 +7,9 @@ use anyhow::{Result, bail};
 
 use crate::run::{cache, must, on_path, root};
 
+/// The Kubernetes that the chart is rendered for and tested on.
+pub const KUBERNETES: &str = "1.34.4";
+
 /// Makes a program available that a Debian package has.
 pub fn debian(program: &str, package: &str) -> Result<()> {
     if on_path(program) {
@@ -38,15 +41,40 @@ pub fn for_tests() -> Result<()> {
 
 /// The catalog's engine for clusters, from its Go module.
 fn etcd() -> Result<()> {
-    let bin = cache()?.join("kind").join("bin");
-    if bin.join("etcd").is_file() {
-        return Ok(());
+    go_tool("etcd").map(drop)
+}
+
+/// helm, from its Go module.
+pub fn helm() -> Result<PathBuf> {
+    go_tool("helm")
+}
+
+fn go_tool(name: &str) -> Result<PathBuf> {
+    let program = cache()?.join("kind").join("bin").join(name);
+    if !program.is_file() {
+        go(name)?;
+        eprintln!("building {name}");
+        must(Command::new(node_image_build()).arg(name))?;
     }
+    Ok(program)
+}
+
+/// kind, kubectl, helm and the node image, and a Docker engine that runs; the folder of the programs.
+pub fn kind() -> Result<PathBuf> {
+    go("kind and Kubernetes")?;
+    must(Command::new(node_image_build()).arg("all"))?;
+    Ok(cache()?.join("kind").join("bin"))
+}
+
+fn go(what: &str) -> Result<()> {
     if !on_path("go") {
-        bail!("go is missing: install Go 1.26, etcd is built from its module");
+        bail!("go is missing: install Go 1.26, {what} are built from their modules");
     }
-    eprintln!("building etcd");
-    must(Command::new(root().join("kind-config").join("node-image").join("build")).arg("etcd"))
+    Ok(())
+}
+
+fn node_image_build() -> PathBuf {
+    root().join("kind-config").join("node-image").join("build")
 }
 
 /// cargo-deny at the version that deny.toml is written for.

@@ -1,6 +1,7 @@
 //! A small client of the REST interface: what S3 has no word for.
 
 use anyhow::{Result, bail};
+use bytes::Bytes;
 use reqwest::{Method, Url};
 use serde::de::DeserializeOwned;
 
@@ -23,20 +24,20 @@ impl RestClient {
         segments: &[&str],
         query: &[(&str, &str)],
     ) -> Result<T> {
-        self.answer(Method::GET, segments, query).await
+        Ok(serde_json::from_slice(&self.answer(Method::GET, segments, query).await?)?)
+    }
+
+    /// A file's bytes, which are text.
+    pub async fn text(&self, segments: &[&str]) -> Result<String> {
+        Ok(String::from_utf8(self.answer(Method::GET, segments, &[]).await?.into())?)
     }
 
     /// Asks for something to be done.
     pub async fn post<T: DeserializeOwned>(&self, segments: &[&str]) -> Result<T> {
-        self.answer(Method::POST, segments, &[]).await
+        Ok(serde_json::from_slice(&self.answer(Method::POST, segments, &[]).await?)?)
     }
 
-    async fn answer<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        segments: &[&str],
-        query: &[(&str, &str)],
-    ) -> Result<T> {
+    async fn answer(&self, method: Method, segments: &[&str], query: &[(&str, &str)]) -> Result<Bytes> {
         let mut url = self.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.extend(segments);
@@ -48,6 +49,6 @@ impl RestClient {
         if !status.is_success() {
             bail!("{status}: {}", String::from_utf8_lossy(&body));
         }
-        Ok(serde_json::from_slice(&body)?)
+        Ok(body)
     }
 }

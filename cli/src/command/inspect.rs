@@ -25,6 +25,9 @@ pub struct Inspect {
     /// As JSON
     #[arg(long)]
     json: bool,
+    /// Where the file system of another machine is found here; may be repeated
+    #[arg(long, value_name = "NODE=FOLDER", value_parser = mounted)]
+    mounted: Vec<(String, PathBuf)>,
     #[command(flatten)]
     target: Target,
 }
@@ -93,7 +96,10 @@ impl Inspect {
                 break;
             }
         }
-        let file = answer.context("no site is known")??;
+        let mut file = answer.context("no site is known")??;
+        for row in file.extents.iter_mut().flat_map(|extent| &mut extent.rows) {
+            row.path = row.path.take().map(|path| self.here(&row.node, path));
+        }
         let mut devices = Devices::new();
         let extents: Vec<_> = file.extents.iter().map(|extent| inspect(extent, &mut devices)).collect();
         let sound = extents.iter().all(|(_, sound)| *sound);
@@ -109,6 +115,19 @@ impl Inspect {
         }
         Ok(())
     }
+}
+
+impl Inspect {
+    /// Where a path of a node is found on this machine.
+    fn here(&self, node: &str, path: String) -> String {
+        let Some((_, folder)) = self.mounted.iter().find(|(name, _)| name == node) else { return path };
+        folder.join(path.trim_start_matches('/')).display().to_string()
+    }
+}
+
+fn mounted(word: &str) -> Result<(String, PathBuf), String> {
+    let (node, folder) = word.split_once('=').ok_or("expected NODE=FOLDER")?;
+    Ok((node.to_owned(), PathBuf::from(folder)))
 }
 
 fn inspect(extent: &ExtentFragments, devices: &mut Devices) -> (InspectedExtent, bool) {

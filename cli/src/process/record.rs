@@ -13,6 +13,7 @@ use diptych_core::lease::{Millis, Nonce, SwapResult, Token, WitnessRead, Witness
 use diptych_site::config::{PeerConfig, SiteConfig};
 use diptych_site::keeper::witness::Witness;
 use diptych_site::name::PublicName;
+use diptych_wire::http::chain;
 
 /// The name of one cluster in one zone, as this site points it.
 pub(super) struct CloudflareName {
@@ -52,17 +53,6 @@ impl PublicName for CloudflareName {
         let pointed = point_name(&self.client, &zone, &self.target).await.map_err(|error| chain(&error))?;
         Ok(matches!(pointed, Pointed::Changed))
     }
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// The lease's record beside the public name; the name is flipped in the batch that swaps it.

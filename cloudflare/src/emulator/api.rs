@@ -156,6 +156,21 @@ fn allowed<'a>(
     Ok(found)
 }
 
+/// Changes a zone, if the caller may.
+async fn edit<T: Send + 'static>(
+    shared: &Arc<Shared>,
+    token: Arc<Token>,
+    right: Right,
+    zone: String,
+    act: impl FnOnce(&mut Zone) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let change = shared.store.change(move |database| {
+        allowed(database, &token, &zone, right)?;
+        act(database.zone_mut(&zone).ok_or_else(|| Failure::no_route(&zone))?)
+    });
+    change.await
+}
+
 /// `page` and `per_page`, put into bounds.
 fn page(query: &HashMap<String, String>, default: usize, (least, most): (usize, usize)) -> Page {
     let number = |name: &str| query.get(name).and_then(|text| text.parse::<usize>().ok());

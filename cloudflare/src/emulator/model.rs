@@ -121,6 +121,28 @@ pub(super) fn is_proxiable(kind: &str) -> bool {
 }
 
 impl Record {
+    /// A new one, in which nothing is said yet.
+    pub(super) fn blank() -> Self {
+        let at = now();
+        Self {
+            id: new_id(),
+            name: String::new(),
+            kind: String::new(),
+            content: String::new(),
+            data: None,
+            priority: None,
+            proxied: false,
+            ttl: 1,
+            settings: json!({}),
+            comment: None,
+            tags: Vec::new(),
+            created_on: at.clone(),
+            modified_on: at,
+            comment_modified_on: None,
+            tags_modified_on: None,
+        }
+    }
+
     pub(super) fn to_api(&self) -> Value {
         let mut value = json!(self);
         value["proxiable"] = Value::from(is_proxiable(&self.kind));

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::failure::Failure;
-use super::model::{Record, Zone, is_proxiable, is_within, new_id, now};
+use super::model::{Record, Zone, is_proxiable, is_within, now};
 use super::options::Plan;
 
 /// Null clears, silence keeps.
@@ -109,25 +109,7 @@ pub(super) fn post(zone: &mut Zone, input: Input, plan: Plan) -> Result<Record, 
     if zone.records.len() >= plan.record_limit() {
         return Err(Failure::bad_request(81045, "The record quota has been exceeded."));
     }
-    let at = now();
-    let blank = Record {
-        id: new_id(),
-        name: String::new(),
-        kind: String::new(),
-        content: String::new(),
-        data: None,
-        priority: None,
-        proxied: false,
-        ttl: 1,
-        settings: json!({}),
-        comment: None,
-        tags: Vec::new(),
-        created_on: at.clone(),
-        modified_on: at,
-        comment_modified_on: None,
-        tags_modified_on: None,
-    };
-    let record = merged(zone, blank, input)?;
+    let record = merged(zone, Record::blank(), input)?;
     zone.records.push(record.clone());
     zone.serial += 1;
     Ok(record)
@@ -143,17 +125,11 @@ pub(super) fn put(zone: &mut Zone, id: &str, input: Input) -> Result<Record, Fai
     let at = position(zone, id)?;
     let old = &zone.records[at];
     let blank = Record {
-        name: String::new(),
-        kind: String::new(),
-        content: String::new(),
-        data: None,
-        priority: None,
-        proxied: false,
-        ttl: 1,
-        settings: json!({}),
-        comment: None,
-        tags: Vec::new(),
-        ..old.clone()
+        id: old.id.clone(),
+        created_on: old.created_on.clone(),
+        comment_modified_on: old.comment_modified_on.clone(),
+        tags_modified_on: old.tags_modified_on.clone(),
+        ..Record::blank()
     };
     let record = merged(zone, blank, input)?;
     Ok(replace(zone, at, record))

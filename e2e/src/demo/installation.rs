@@ -1,34 +1,28 @@
 //! A running `diptych dev`, as a user starts and stops it.
 
-use std::path::{Path, PathBuf};
+use std::ops::Deref;
+use std::path::Path;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use diptych::client::endpoints::{AgentEndpoint, Endpoints, SiteEndpoint};
-use diptych::client::rest::RestClient;
-use diptych::client::s3::S3Client;
-use diptych_site::status::SiteStatus;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-/// The bucket of the demo.
-pub const BUCKET: &str = "files";
+use super::reach::{Reach, program};
 
 /// An installation of which this process is the user.
 pub struct Installation {
     child: Child,
-    /// Its data folder.
-    pub data_dir: PathBuf,
+    reach: Reach,
 }
 
-/// The program, built beside this one.
-fn program() -> Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let folder = own.parent().context("the own program has no folder")?;
-    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
-    Ok(folder.join("diptych"))
+impl Deref for Installation {
+    type Target = Reach;
+
+    fn deref(&self) -> &Reach {
+        &self.reach
+    }
 }
 
 impl Installation {
@@ -55,7 +49,7 @@ impl Installation {
             bail!("it ended before it was ready; see {}", data_dir.join("logs").display())
         };
         tokio::time::timeout(Duration::from_secs(90), ready).await.context("not ready after 90 s")??;
-        Ok(Self { child, data_dir: data_dir.to_path_buf() })
+        Ok(Self { child, reach: Reach::new(data_dir) })
     }
 
     /// Asks it to end, and waits.
@@ -70,71 +64,6 @@ impl Installation {
         }
         Ok(())
     }
-
-    /// Where it can be reached now.
-    pub fn endpoints(&self) -> Result<Endpoints> {
-        Endpoints::read(&self.data_dir)
-    }
-
-    /// S3 by the public name.
-    pub fn s3(&self, patience: Duration) -> Result<Arc<S3Client>> {
-        let http = diptych::client::http_client(&self.data_dir)?;
-        Ok(Arc::new(S3Client::new(http, &self.endpoints()?.s3, BUCKET, patience)?))
-    }
-
-    /// A site's own REST.
-    pub fn rest(&self, site: &str) -> Result<RestClient> {
-        let endpoints = self.endpoints()?;
-        let http = diptych::client::http_client(&self.data_dir)?;
-        RestClient::new(http, &site_of(&endpoints, site)?.rest, &endpoints.token)
-    }
-
-    /// What a site says of itself.
-    pub async fn status(&self, site: &str) -> Result<SiteStatus> {
-        self.rest(site)?.document(&["api", "v1", "status"], &[]).await
-    }
-
-    /// Every process, by name.
-    pub fn pids(&self) -> Result<Vec<(String, u32)>> {
-        let endpoints = self.endpoints()?;
-        let mut pids = Vec::new();
-        for (name, site) in &endpoints.sites {
-            pids.push((name.clone(), site.pid));
-            pids.extend(site.agents.iter().map(|agent| (agent.name.clone(), agent.pid)));
-        }
-        pids.extend(endpoints.cloudflare.iter().map(|cloudflare| ("cloudflare".to_owned(), cloudflare.pid)));
-        pids.extend(endpoints.witness.iter().map(|witness| ("witness".to_owned(), witness.pid)));
-        Ok(pids.into_iter().filter(|(_, pid)| *pid != 0).collect())
-    }
-
-    /// One agent.
-    pub fn agent(&self, site: &str, index: usize) -> Result<AgentEndpoint> {
-        let endpoints = self.endpoints()?;
-        site_of(&endpoints, site)?
-            .agents
-            .get(index)
-            .cloned()
-            .with_context(|| format!("{site} has no agent {index}"))
-    }
-
-    /// Runs another command of the program on this installation; its output, if it succeeded.
-    pub async fn command(&self, words: &[&str]) -> Result<String> {
-        let output = self.output(words).await?;
-        if !output.status.success() {
-            bail!("diptych {}: {}", words.join(" "), String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(String::from_utf8(output.stdout)?)
-    }
-
-    /// Runs another command of the program on this installation.
-    pub async fn output(&self, words: &[&str]) -> Result<std::process::Output> {
-        Ok(Command::new(program()?).args(words).arg("--data-dir").arg(&self.data_dir).output().await?)
-    }
-}
-
-/// A site's endpoints.
-pub fn site_of<'a>(endpoints: &'a Endpoints, site: &str) -> Result<&'a SiteEndpoint> {
-    endpoints.sites.get(site).with_context(|| format!("there is no site {site}"))
 }
 
 /// Sends a signal, as a person would.

@@ -2,9 +2,11 @@
 
 #![expect(clippy::print_stdout, reason = "the demo tells a person what it does")]
 
+pub mod faults;
 pub mod installation;
 pub mod memory;
 pub mod one_site;
+pub mod reach;
 pub mod table;
 pub mod tree;
 pub mod two_sites;
@@ -29,7 +31,7 @@ pub struct DemoOptions {
     #[arg(long, default_value_t = 2)]
     pub sites: u8,
     /// With two sites: OneSite, BothSites, or both runs, one after the other
-    #[arg(long, default_value = "OneSite", value_delimiter = ',')]
+    #[arg(long, default_value = "OneSite,BothSites", value_delimiter = ',')]
     pub acknowledge: Vec<String>,
     /// Folder of the installation; a new one under the temporary folder, removed at the end, by default
     #[arg(long)]

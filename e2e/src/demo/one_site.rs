@@ -10,8 +10,10 @@ use diptych::command::inspect::Inspection;
 use std::os::unix::fs::FileExt;
 
 use super::DemoOptions;
-use super::installation::{Installation, signal, until};
+use super::faults::Faults;
+use super::installation::{Installation, until};
 use super::memory;
+use super::reach::Reach;
 use super::table::Table;
 use super::tree::{self, Input};
 use super::verify::{put_all, verify, verify_all};
@@ -48,12 +50,7 @@ pub async fn input(table: &mut Table, tree_folder: &Path, scratch: &Path, mebiby
 }
 
 /// Puts everything through the public name and reads it back.
-pub async fn store(
-    table: &mut Table,
-    installation: &Installation,
-    s3: &Arc<S3Client>,
-    files: &Files,
-) -> Result<()> {
+pub async fn store(table: &mut Table, installation: &Reach, s3: &Arc<S3Client>, files: &Files) -> Result<()> {
     table
         .step("put the tree through the public name by S3", async {
             s3.create_bucket().await?;
@@ -93,7 +90,7 @@ pub async fn verified(table: &mut Table, name: &str, s3: &Arc<S3Client>, inputs:
 }
 
 /// Waits until a site has every row.
-pub async fn whole(installation: &Installation, site: &str, limit: Duration) -> Result<String> {
+pub async fn whole(installation: &Reach, site: &str, limit: Duration) -> Result<String> {
     until("every extent is whole", limit, || async {
         let status = installation.status(site).await?;
         let health = &status.health;
@@ -115,19 +112,16 @@ pub async fn whole(installation: &Installation, site: &str, limit: Duration) -> 
 /// One node dies for good, with its devices.
 pub async fn node_dies(
     table: &mut Table,
-    installation: &Installation,
+    installation: &Reach,
+    faults: &dyn Faults,
     site: &str,
     s3: &Arc<S3Client>,
     files: &Files,
 ) -> Result<()> {
-    let agent = installation.agent(site, 1)?;
-    table
-        .step("a node dies for good: SIGKILL, its devices removed", async {
-            signal(agent.pid, "KILL")?;
-            for device in &agent.devices {
-                std::fs::remove_dir_all(device).with_context(|| format!("{}", device.display()))?;
-            }
-            Ok(((), format!("{} with {} devices", agent.name, agent.devices.len())))
+    let died = table
+        .step("a node dies for good, its devices with it", async {
+            let died = faults.node_dies(site).await?;
+            Ok((died.clone(), format!("{died} of {site}")))
         })
         .await?;
     verified(table, "all is readable at once", s3, &files.all()).await?;
@@ -135,7 +129,7 @@ pub async fn node_dies(
         .step("repaired to full margin on what is left", async {
             until("the dead node is noticed", Duration::from_mins(1), || async {
                 let status = installation.status(site).await?;
-                let dead = status.nodes.iter().any(|node| node.name == agent.name && node.state == "dead");
+                let dead = status.nodes.iter().any(|node| node.name == died && node.state == "dead");
                 Ok(if dead { Ok(()) } else { Err(format!("{:?}", status.nodes)) })
             })
             .await?;
@@ -144,8 +138,10 @@ pub async fn node_dies(
         .await
 }
 
-async fn inspect(installation: &Installation, key: &str) -> Result<Inspection> {
-    let output = installation.output(&["inspect", key, "--json"]).await?;
+async fn inspect(installation: &Reach, key: &str) -> Result<Inspection> {
+    let mounted = installation.mounted.iter().flat_map(|mounted| ["--mounted", mounted.as_str()]);
+    let words: Vec<&str> = ["inspect", key, "--json"].into_iter().chain(mounted).collect();
+    let output = installation.output(&words).await?;
     serde_json::from_slice(&output.stdout)
         .with_context(|| format!("inspect said {}", String::from_utf8_lossy(&output.stderr)))
 }
@@ -153,7 +149,7 @@ async fn inspect(installation: &Installation, key: &str) -> Result<Inspection> {
 /// A byte of a fragment is flipped on the disk.
 pub async fn byte_rots(
     table: &mut Table,
-    installation: &Installation,
+    installation: &Reach,
     site: &str,
     s3: &Arc<S3Client>,
     file: &Input,
@@ -196,12 +192,7 @@ pub async fn byte_rots(
 }
 
 /// Too many rows of a file are taken away, and put back.
-pub async fn rows_vanish(
-    table: &mut Table,
-    installation: &Installation,
-    site: &str,
-    file: &Input,
-) -> Result<()> {
+pub async fn rows_vanish(table: &mut Table, installation: &Reach, site: &str, file: &Input) -> Result<()> {
     let impatient = installation.s3(Duration::ZERO)?;
     let aside = table
         .step("too many rows of one file are taken away", async {
@@ -252,7 +243,7 @@ pub async fn demo(table: &mut Table, options: &DemoOptions, data_dir: &Path, scr
     let installation = started(table, "diptych dev --sites 1", data_dir, &words).await?;
     let s3 = installation.s3(PATIENCE)?;
     store(table, &installation, &s3, &files).await?;
-    node_dies(table, &installation, site, &s3, &files).await?;
+    node_dies(table, &installation, &installation, site, &s3, &files).await?;
     let small = files.tree.iter().find(|input| input.size > 4096).context("no file above 4 KiB")?;
     byte_rots(table, &installation, site, &s3, small).await?;
     rows_vanish(table, &installation, site, small).await?;

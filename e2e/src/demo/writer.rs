@@ -69,9 +69,9 @@ fn content(number: u64) -> Bytes {
     Bytes::from(format!("record {number}\n").repeat(16))
 }
 
-/// The longest time without an acknowledgement that covers a moment after `since`.
-pub fn longest_gap(acknowledged: &[Acknowledged], since: Instant) -> Duration {
-    let pairs = acknowledged.windows(2).filter(|pair| pair[1].at >= since);
+/// The longest time without an acknowledgement that touches the time from `begin` to `end`.
+pub fn longest_gap(acknowledged: &[Acknowledged], begin: Instant, end: Instant) -> Duration {
+    let pairs = acknowledged.windows(2).filter(|pair| pair[1].at >= begin && pair[0].at <= end);
     pairs.map(|pair| pair[1].at - pair[0].at).max().unwrap_or_default()
 }
 

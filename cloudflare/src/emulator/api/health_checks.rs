@@ -10,7 +10,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Api, Caller, JsonBody, Query, allowed, page};
+use super::{Api, Caller, JsonBody, Query, allowed, edit, page};
 use crate::emulator::Shared;
 use crate::emulator::failure::{Failure, success};
 use crate::emulator::model::{HealthCheck, Zone, new_id, now};
@@ -132,19 +132,6 @@ fn position(zone: &Zone, id: &str) -> Result<usize, Failure> {
     zone.health_checks.iter().position(|check| check.id == id).ok_or_else(missing)
 }
 
-async fn edit<T: Send + 'static>(
-    shared: &Arc<Shared>,
-    token: Arc<Token>,
-    zone: String,
-    act: impl FnOnce(&mut Zone) -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    let change = shared.store.change(move |database| {
-        allowed(database, &token, &zone, Right::HealthChecksEdit)?;
-        act(database.zone_mut(&zone).ok_or_else(|| Failure::no_route(&zone))?)
-    });
-    change.await
-}
-
 async fn create(
     State(shared): Api,
     Extension(token): Caller,
@@ -161,7 +148,7 @@ async fn create(
         zone.health_checks.push(check.clone());
         Ok(check)
     };
-    let check = edit(&shared, token, zone, act).await?;
+    let check = edit(&shared, token, Right::HealthChecksEdit, zone, act).await?;
     Ok(success(to_api(&shared, &check)))
 }
 
@@ -171,13 +158,7 @@ async fn patch(
     Path((zone, check)): Path<(String, String)>,
     JsonBody(input): JsonBody<Input>,
 ) -> Result<Response, Failure> {
-    let act = move |zone: &mut Zone| {
-        let at = position(zone, &check)?;
-        zone.health_checks[at] = merged(zone.health_checks[at].clone(), input)?;
-        Ok(zone.health_checks[at].clone())
-    };
-    let check = edit(&shared, token, zone, act).await?;
-    Ok(success(to_api(&shared, &check)))
+    replace(&shared, token, zone, check, input, HealthCheck::clone).await
 }
 
 async fn put(
@@ -186,15 +167,27 @@ async fn put(
     Path((zone, check)): Path<(String, String)>,
     JsonBody(input): JsonBody<Input>,
 ) -> Result<Response, Failure> {
+    let anew =
+        |old: &HealthCheck| HealthCheck { id: old.id.clone(), created_on: old.created_on.clone(), ..blank() };
+    replace(&shared, token, zone, check, input, anew).await
+}
+
+/// Puts the input over what `base` takes of the check that is there.
+async fn replace(
+    shared: &Arc<Shared>,
+    token: Arc<Token>,
+    zone: String,
+    check: String,
+    input: Input,
+    base: impl FnOnce(&HealthCheck) -> HealthCheck + Send + 'static,
+) -> Result<Response, Failure> {
     let act = move |zone: &mut Zone| {
         let at = position(zone, &check)?;
-        let old = &zone.health_checks[at];
-        let base = HealthCheck { id: old.id.clone(), created_on: old.created_on.clone(), ..blank() };
-        zone.health_checks[at] = merged(base, input)?;
+        zone.health_checks[at] = merged(base(&zone.health_checks[at]), input)?;
         Ok(zone.health_checks[at].clone())
     };
-    let check = edit(&shared, token, zone, act).await?;
-    Ok(success(to_api(&shared, &check)))
+    let check = edit(shared, token, Right::HealthChecksEdit, zone, act).await?;
+    Ok(success(to_api(shared, &check)))
 }
 
 async fn delete(
@@ -206,6 +199,6 @@ async fn delete(
         let at = position(zone, &check)?;
         Ok(zone.health_checks.remove(at).id)
     };
-    let id = edit(&shared, token, zone, act).await?;
+    let id = edit(&shared, token, Right::HealthChecksEdit, zone, act).await?;
     Ok(success(json!({"id": id})))
 }

@@ -9,12 +9,12 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use serde_json::{Value, json};
 
-use super::{Api, Caller, JsonBody, Query, allowed, page};
+use super::{Api, Caller, JsonBody, Query, allowed, edit, page};
 use crate::emulator::Shared;
 use crate::emulator::failure::{Failure, success};
-use crate::emulator::model::{Record, Zone};
+use crate::emulator::model::Record;
 use crate::emulator::records::{self, BatchInput, Input};
-use crate::emulator::tokens::{Right, Token};
+use crate::emulator::tokens::Right;
 
 pub(super) fn routes() -> Router<Arc<Shared>> {
     Router::new()
@@ -112,20 +112,6 @@ async fn show(
     Ok(success(found.ok_or_else(missing)?.to_api()))
 }
 
-/// Changes the records of a zone, if the caller may.
-async fn edit<T: Send + 'static>(
-    shared: &Arc<Shared>,
-    token: Arc<Token>,
-    zone: String,
-    act: impl FnOnce(&mut Zone) -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    let change = shared.store.change(move |database| {
-        allowed(database, &token, &zone, Right::DnsEdit)?;
-        act(database.zone_mut(&zone).ok_or_else(|| Failure::no_route(&zone))?)
-    });
-    change.await
-}
-
 async fn create(
     State(shared): Api,
     Extension(token): Caller,
@@ -133,7 +119,8 @@ async fn create(
     JsonBody(input): JsonBody<Input>,
 ) -> Result<Response, Failure> {
     let plan = shared.plan;
-    let record = edit(&shared, token, zone, move |zone| records::post(zone, input, plan)).await?;
+    let record =
+        edit(&shared, token, Right::DnsEdit, zone, move |zone| records::post(zone, input, plan)).await?;
     Ok(success(record.to_api()))
 }
 
@@ -143,7 +130,8 @@ async fn patch(
     Path((zone, record)): Path<(String, String)>,
     JsonBody(input): JsonBody<Input>,
 ) -> Result<Response, Failure> {
-    let record = edit(&shared, token, zone, move |zone| records::patch(zone, &record, input)).await?;
+    let record =
+        edit(&shared, token, Right::DnsEdit, zone, move |zone| records::patch(zone, &record, input)).await?;
     Ok(success(record.to_api()))
 }
 
@@ -153,7 +141,8 @@ async fn put(
     Path((zone, record)): Path<(String, String)>,
     JsonBody(input): JsonBody<Input>,
 ) -> Result<Response, Failure> {
-    let record = edit(&shared, token, zone, move |zone| records::put(zone, &record, input)).await?;
+    let record =
+        edit(&shared, token, Right::DnsEdit, zone, move |zone| records::put(zone, &record, input)).await?;
     Ok(success(record.to_api()))
 }
 
@@ -162,7 +151,8 @@ async fn delete(
     Extension(token): Caller,
     Path((zone, record)): Path<(String, String)>,
 ) -> Result<Response, Failure> {
-    let record = edit(&shared, token, zone, move |zone| records::delete(zone, &record)).await?;
+    let record =
+        edit(&shared, token, Right::DnsEdit, zone, move |zone| records::delete(zone, &record)).await?;
     Ok(success(json!({"id": record.id})))
 }
 
@@ -173,6 +163,7 @@ async fn batch(
     JsonBody(input): JsonBody<BatchInput>,
 ) -> Result<Response, Failure> {
     let plan = shared.plan;
-    let done: Value = edit(&shared, token, zone, move |zone| records::batch(zone, input, plan)).await?;
+    let done: Value =
+        edit(&shared, token, Right::DnsEdit, zone, move |zone| records::batch(zone, input, plan)).await?;
     Ok(success(done))
 }

@@ -1,0 +1,164 @@
+//! One kind cluster: a site.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+use tokio::process::Command;
+
+use super::command::{fed, output};
+use super::state::State;
+use crate::demo::installation::until;
+
+/// Where the product runs.
+pub const NAMESPACE: &str = "diptych";
+const NODE_IMAGE: &str = "diptych/node:v1.34.4";
+
+/// A cluster and the way to it.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// The site, also the cluster's name.
+    pub site: &'static str,
+    kubeconfig: PathBuf,
+}
+
+/// A machine of it: a container.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// `east-worker2`.
+    pub name: String,
+    /// In the network that both clusters share; absent while it does not run.
+    pub address: Option<String>,
+    /// Of its first process; 0 while it does not run.
+    pub pid: u32,
+}
+
+impl Cluster {
+    /// A site's.
+    pub fn new(state: &State, site: &'static str) -> Self {
+        Self { site, kubeconfig: state.kubeconfig() }
+    }
+
+    /// Whether it was made.
+    pub async fn is_made(&self) -> Result<bool> {
+        let clusters = output(Command::new("kind").args(["get", "clusters", "--quiet"])).await?;
+        Ok(clusters.lines().any(|name| name == self.site))
+    }
+
+    /// Makes it, with the node image that this machine built, and waits until its names resolve.
+    pub async fn create(&self, config: &Path) -> Result<()> {
+        let mut kind = Command::new("kind");
+        kind.args(["create", "cluster", "--quiet", "--image", NODE_IMAGE, "--wait", "300s", "--config"]);
+        output(kind.arg(config).arg("--kubeconfig").arg(&self.kubeconfig)).await?;
+        let wait = ["-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=300s"];
+        self.kubectl(&wait).await.map(drop)
+    }
+
+    /// Removes it, whatever became of its machines.
+    pub async fn delete(&self) -> Result<()> {
+        let mut kind = Command::new("kind");
+        kind.args(["delete", "cluster", "--quiet", "--name", self.site]);
+        output(kind.arg("--kubeconfig").arg(&self.kubeconfig)).await.map(drop)
+    }
+
+    /// Puts an image of this machine's Docker on every node.
+    pub async fn load(&self, image: &str) -> Result<()> {
+        output(Command::new("kind").args(["load", "docker-image", image, "--quiet", "--name", self.site]))
+            .await
+            .map(drop)
+    }
+
+    /// Its machines, in the order of their names; also those that do not run.
+    pub async fn nodes(&self) -> Result<Vec<Node>> {
+        let filter = format!("label=io.x-k8s.kind.cluster={}", self.site);
+        let mut list = Command::new("docker");
+        let ids = output(list.args(["ps", "--all", "--quiet", "--filter", filter.as_str()])).await?;
+        let mut inspect = Command::new("docker");
+        let described = output(inspect.arg("inspect").args(ids.split_whitespace())).await?;
+        let described: Vec<Value> = serde_json::from_str(&described)?;
+        let mut nodes: Vec<Node> = described.iter().filter_map(node).collect();
+        nodes.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(nodes)
+    }
+
+    /// kubectl in the product's namespace.
+    pub async fn kubectl(&self, words: &[&str]) -> Result<String> {
+        output(self.command("kubectl", "--context").args(words)).await
+    }
+
+    /// Applies a manifest.
+    pub async fn apply(&self, manifest: &str) -> Result<()> {
+        fed(self.command("kubectl", "--context").args(["apply", "-f", "-"]), manifest).await.map(drop)
+    }
+
+    /// An object, as JSON.
+    pub async fn get(&self, what: &[&str]) -> Result<Value> {
+        let words: Vec<&str> =
+            ["get"].into_iter().chain(what.iter().copied()).chain(["-o", "json"]).collect();
+        Ok(serde_json::from_str(&self.kubectl(&words).await?)?)
+    }
+
+    /// One entry of a Secret, as text, once it is there.
+    pub async fn secret(&self, name: &str, entry: &str) -> Result<String> {
+        let path = format!("jsonpath={{.data.{}}}", entry.replace('.', "\\."));
+        until(&format!("Secret {name} of {}", self.site), Duration::from_mins(5), || async {
+            let encoded = self.kubectl(&["get", "secret", name, "-o", path.as_str()]).await?;
+            if encoded.is_empty() {
+                return Ok(Err(format!("no entry {entry}")));
+            }
+            let mut decode = Command::new("base64");
+            Ok(Ok(fed(decode.arg("-d"), &encoded).await?))
+        })
+        .await
+    }
+
+    /// helm in the product's namespace.
+    pub async fn helm(&self, words: &[&str]) -> Result<String> {
+        output(self.command("helm", "--kube-context").args(words)).await
+    }
+
+    fn command(&self, program: &str, context: &str) -> Command {
+        let mut command = Command::new(program);
+        command.args([context, &format!("kind-{}", self.site), "--namespace", NAMESPACE]);
+        command.arg("--kubeconfig").arg(&self.kubeconfig);
+        command
+    }
+}
+
+fn node(described: &Value) -> Option<Node> {
+    let address = described.pointer("/NetworkSettings/Networks/kind/IPAddress")?.as_str()?;
+    Some(Node {
+        name: described.get("Name")?.as_str()?.trim_start_matches('/').to_owned(),
+        address: Some(address.to_owned()).filter(|address| !address.is_empty()),
+        pid: described.pointer("/State/Pid")?.as_u64()?.try_into().ok()?,
+    })
+}
+
+/// Kills machines as a power cut would.
+pub async fn kill(nodes: &[&Node]) -> Result<()> {
+    let names = nodes.iter().map(|node| node.name.as_str());
+    output(Command::new("docker").arg("kill").args(names)).await.map(drop)
+}
+
+/// Starts machines again that were killed.
+pub async fn start(nodes: &[&Node]) -> Result<()> {
+    let names = nodes.iter().map(|node| node.name.as_str());
+    output(Command::new("docker").arg("start").args(names)).await.map(drop)
+}
+
+/// Removes a machine, its disks with it.
+pub async fn remove(node: &Node) -> Result<()> {
+    output(Command::new("docker").args(["rm", "--force", "--volumes", node.name.as_str()])).await.map(drop)
+}
+
+/// The address under which containers reach this machine.
+pub async fn gateway_address() -> Result<String> {
+    let mut inspect = Command::new("docker");
+    let described = output(inspect.args(["network", "inspect", "kind"])).await?;
+    let described: Value = serde_json::from_str(&described)?;
+    let configs = described.pointer("/0/IPAM/Config").and_then(Value::as_array).context("no network")?;
+    let gateways = configs.iter().filter_map(|config| config.get("Gateway")?.as_str());
+    let four = gateways.into_iter().find(|gateway| gateway.parse::<std::net::Ipv4Addr>().is_ok());
+    Ok(four.context("the network kind has no IPv4 gateway")?.to_owned())
+}

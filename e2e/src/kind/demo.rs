@@ -1,0 +1,238 @@
+//! The demo on two clusters: what `cargo xtask demo` does, and what only Kubernetes can show.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use super::cluster::{self, Cluster, Node};
+use super::install::{STORAGE_CLUSTER, clusters, root_of, up};
+use super::state::State;
+use super::{Demo, Up, install};
+use crate::demo::faults::Faults;
+use crate::demo::installation::until;
+use crate::demo::one_site::{self, PATIENCE};
+use crate::demo::reach::{BUCKET, Reach};
+use crate::demo::table::Table;
+use crate::demo::two_sites::Scene;
+use crate::demo::writer::{self, Writer};
+
+/// A word that only the declared file has.
+const DECLARED: &str = "applied with kubectl\n";
+
+/// Everything, once with each way of acknowledging.
+pub async fn demo(table: &mut Table, state: &State, options: &Demo) -> Result<()> {
+    up(table, state, &Up { acknowledge: "OneSite".to_owned() }).await?;
+    let clusters = clusters(state);
+    let scratch = tempfile::Builder::new().prefix("diptych-kind-").tempdir()?;
+    let files = one_site::input(table, &options.tree, scratch.path(), options.large).await?;
+    let reach = reach(state, &clusters).await?;
+    let s3 = reach.s3(PATIENCE)?;
+    one_site::store(table, &reach, &s3, &files).await?;
+    shown(table, &clusters, files.all().len()).await?;
+    declared(table, &clusters[0], &reach).await?;
+    gateway_dies(table, &clusters[0], &reach).await?;
+    let faults = Machines { clusters: &clusters };
+    let scene = Scene { reach: &reach, faults: &faults, acknowledge: "OneSite", files: &files };
+    scene.play(table).await?;
+    both_sites(table, &clusters).await?;
+    let reach = self::reach(state, &clusters).await?;
+    Scene { reach: &reach, faults: &faults, acknowledge: "BothSites", files: &files }.play(table).await?;
+    printed(table, &clusters).await?;
+    if !options.keep {
+        install::down(state).await?;
+    }
+    Ok(())
+}
+
+async fn reach(state: &State, clusters: &[Cluster; 2]) -> Result<Reach> {
+    let mut reach = Reach::new(&state.folder);
+    for cluster in clusters {
+        let nodes = cluster.nodes().await?;
+        let running = nodes.iter().filter(|node| node.pid != 0);
+        reach.mounted.extend(running.map(|node| format!("{}={}", node.name, root_of(node).display())));
+    }
+    Ok(reach)
+}
+
+/// `kubectl get fileobjects,storageclusters` in both clusters, until all is protected.
+async fn shown(table: &mut Table, clusters: &[Cluster; 2], files: usize) -> Result<()> {
+    table
+        .step("kubectl get fileobjects,storageclusters: protected in both sites", async {
+            let mut seen = Vec::new();
+            for cluster in clusters {
+                let what = format!("{files} FileObjects of {} are protected", cluster.site);
+                let shown = until(&what, Duration::from_mins(5), || async {
+                    let list = cluster.kubectl(&["get", "fileobjects", "--no-headers"]).await?;
+                    let protected = list.lines().filter(|line| line.contains(" protected ")).count();
+                    Ok(if protected >= files {
+                        Ok(format!("{protected} in {}", cluster.site))
+                    } else {
+                        Err(format!("{protected} of {}", list.lines().count()))
+                    })
+                })
+                .await?;
+                seen.push(shown);
+            }
+            println!("{}", clusters[0].kubectl(&["get", "storageclusters,storagenodes"]).await?);
+            Ok(((), seen.join(", ")))
+        })
+        .await
+}
+
+/// A file that is declared, and one that can't be.
+async fn declared(table: &mut Table, cluster: &Cluster, reach: &Reach) -> Result<()> {
+    table
+        .step("a FileObject applied with kubectl is stored, and read by REST", async {
+            let manifest = json!({"apiVersion": "files.diptych.dev/v1alpha1", "kind": "FileObject",
+                "metadata": {"name": "declared"},
+                "spec": {"clusterRef": {"name": STORAGE_CLUSTER}, "bucket": BUCKET, "key": "declared.txt",
+                    "content": {"text": DECLARED}}});
+            cluster.apply(&manifest.to_string()).await?;
+            let wait = ["wait", "fileobject/declared", "--for=condition=Stored", "--timeout=60s"];
+            cluster.kubectl(&wait).await?;
+            let text = reach.rest(cluster.site)?.text(&["api", "v1", "files", "declared.txt"]).await?;
+            ensure!(text == DECLARED, "REST gave {text:?}");
+            let line = cluster.kubectl(&["get", "fileobject", "declared", "--no-headers"]).await?;
+            Ok(((), line.split_whitespace().collect::<Vec<_>>().join(" ")))
+        })
+        .await?;
+    table
+        .step("a topology that can't survive what it declares is refused", async {
+            let patch = json!({"spec": {"survive": {"nodes": 4}}}).to_string();
+            let words = ["patch", "storagecluster", STORAGE_CLUSTER, "--type=merge", "-p", patch.as_str()];
+            match cluster.kubectl(&words).await {
+                Err(refusal) => Ok(((), refused(&format!("{refusal:#}")))),
+                Ok(_) => {
+                    let said = arithmetic(cluster).await?;
+                    let back = json!({"spec": {"survive": {"nodes": 1}}}).to_string();
+                    cluster
+                        .kubectl(&[
+                            "patch",
+                            "storagecluster",
+                            STORAGE_CLUSTER,
+                            "--type=merge",
+                            "-p",
+                            back.as_str(),
+                        ])
+                        .await?;
+                    Ok(((), said))
+                }
+            }
+        })
+        .await
+}
+
+fn refused(error: &str) -> String {
+    error.lines().last().unwrap_or(error).trim().to_owned()
+}
+
+/// What the condition says of a topology that can't survive.
+async fn arithmetic(cluster: &Cluster) -> Result<String> {
+    until("the condition TopologySurvives is False", Duration::from_mins(1), || async {
+        let seen = cluster.get(&["storagecluster", STORAGE_CLUSTER]).await?;
+        let conditions =
+            seen.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+        let found = conditions.iter().find(|condition| condition["type"] == "TopologySurvives");
+        Ok(match found {
+            Some(condition) if condition["status"] == "False" => {
+                Ok(condition["message"].as_str().unwrap_or_default().to_owned())
+            }
+            other => Err(format!("{other:?}")),
+        })
+    })
+    .await
+}
+
+/// One of the two gateways is killed while a client writes.
+async fn gateway_dies(table: &mut Table, cluster: &Cluster, reach: &Reach) -> Result<()> {
+    table
+        .step("a gateway pod is killed under load", async {
+            let writer = Writer::start(reach.s3(Duration::ZERO)?);
+            let begun = Instant::now();
+            let component = "app.kubernetes.io/component=gateway";
+            let pods = cluster.kubectl(&["get", "pods", "-l", component, "-o", "name"]).await?;
+            let pod = pods.lines().next().context("there is no gateway pod")?;
+            cluster.kubectl(&["delete", pod, "--grace-period=0", "--force"]).await?;
+            let ready = ["rollout", "status", "deployment", "-l", component, "--timeout=180s"];
+            cluster.kubectl(&ready).await?;
+            let acknowledged = writer.stop().await?;
+            let gap = writer::longest_gap(&acknowledged, begun, Instant::now());
+            let missing = writer::missing(&*reach.s3(PATIENCE)?, &acknowledged).await?;
+            ensure!(missing.is_empty(), "{} acknowledged records are missing: {missing:?}", missing.len());
+            let seen = format!(
+                "{pod}; {} records acknowledged, none missing; longest time without an acknowledgement {:.2} s",
+                acknowledged.len(),
+                gap.as_secs_f64()
+            );
+            Ok(((), seen))
+        })
+        .await
+}
+
+/// From here on a write is acknowledged when both sites hold it.
+async fn both_sites(table: &mut Table, clusters: &[Cluster; 2]) -> Result<()> {
+    table
+        .step("acknowledge: BothSites, by kubectl patch", async {
+            let patch = json!({"spec": {"acknowledge": "BothSites"}}).to_string();
+            for cluster in clusters {
+                let words =
+                    ["patch", "storagecluster", STORAGE_CLUSTER, "--type=merge", "-p", patch.as_str()];
+                cluster.kubectl(&words).await?;
+                let gateways = ["rollout", "status", "deployment/main-gateway", "--timeout=300s"];
+                cluster.kubectl(&gateways).await?;
+            }
+            Ok(((), "patched in both clusters, gateways rolled".to_owned()))
+        })
+        .await
+}
+
+/// What a user sees at the end.
+async fn printed(table: &mut Table, clusters: &[Cluster; 2]) -> Result<()> {
+    table
+        .step("what kubectl shows at the end", async {
+            let mut lines = Vec::new();
+            for cluster in clusters {
+                let seen = cluster.kubectl(&["get", "storageclusters,storagenodes"]).await?;
+                println!("{}:\n{seen}", cluster.site);
+                let role = cluster.get(&["configmap", "diptych-role"]).await?;
+                let said = role.pointer("/data/role").and_then(Value::as_str).unwrap_or("nothing");
+                lines.push(format!("diptych-role of {} says {said}", cluster.site));
+            }
+            Ok(((), lines.join(", ")))
+        })
+        .await
+}
+
+/// Faults of machines: containers that are killed, removed and started by Docker.
+struct Machines<'a> {
+    clusters: &'a [Cluster; 2],
+}
+
+impl Machines<'_> {
+    async fn nodes(&self, site: &str) -> Result<Vec<Node>> {
+        let cluster = self.clusters.iter().find(|cluster| cluster.site == site).context("no such site")?;
+        cluster.nodes().await
+    }
+}
+
+#[async_trait]
+impl Faults for Machines<'_> {
+    async fn node_dies(&self, site: &str) -> Result<String> {
+        let nodes = self.nodes(site).await?;
+        let node = nodes.iter().rfind(|node| node.name.contains("worker")).context("no worker")?;
+        cluster::remove(node).await?;
+        Ok(node.name.clone())
+    }
+
+    async fn site_dies(&self, site: &str) -> Result<()> {
+        let nodes = self.nodes(site).await?;
+        cluster::kill(&nodes.iter().collect::<Vec<_>>()).await
+    }
+
+    async fn site_returns(&self, site: &str) -> Result<()> {
+        let nodes = self.nodes(site).await?;
+        cluster::start(&nodes.iter().collect::<Vec<_>>()).await
+    }
+}

@@ -1,0 +1,71 @@
+//! Diptych on two real Kubernetes clusters: made, filled, broken and removed, as an administrator and a user would.
+
+#![expect(clippy::print_stdout, reason = "the demo tells a person what it does")]
+
+pub mod cluster;
+pub mod command;
+pub mod demo;
+pub mod install;
+pub mod outside;
+pub mod state;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Args, Parser};
+
+use crate::demo::table::Table;
+use state::State;
+
+/// Steps of `cargo xtask kind`.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask kind", about = "Diptych on two kind clusters")]
+pub enum Kind {
+    /// Makes the clusters and installs the product
+    Up(Up),
+    /// Stores real files, breaks things, verifies every byte
+    Demo(Demo),
+    /// Removes the clusters and what was started beside them
+    Down,
+}
+
+/// Options of `up`.
+#[derive(Debug, Clone, Args)]
+pub struct Up {
+    /// OneSite or BothSites
+    #[arg(long, default_value = "OneSite")]
+    pub acknowledge: String,
+}
+
+/// Options of `demo`.
+#[derive(Debug, Clone, Args)]
+pub struct Demo {
+    /// Real files to store, at least 3,000
+    #[arg(long, default_value = "/usr/share/doc")]
+    pub tree: PathBuf,
+    /// MiB of the one large file
+    #[arg(long, default_value_t = 1024)]
+    pub large: u64,
+    /// Leave the clusters up
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Runs a step; prints its table, and `N passed, N failed`.
+pub async fn run(kind: Kind) -> Result<bool> {
+    let state = State::open()?;
+    let mut table = Table::default();
+    let outcome = match kind {
+        Kind::Up(up) => install::up(&mut table, &state, &up).await,
+        Kind::Demo(demo) => demo::demo(&mut table, &state, &demo).await,
+        Kind::Down => return install::down(&state).await.map(|()| true),
+    };
+    println!("\n{}", table.render());
+    if let Err(error) = &outcome {
+        println!("FAILED: {error:#}");
+        println!("the clusters are left up; {} has what reaches them", state.folder.display());
+    }
+    let failed = usize::from(outcome.is_err());
+    println!("{} passed, {failed} failed", table.steps() - failed);
+    Ok(failed == 0)
+}
