@@ -1,5 +1,9 @@
 //! Server-side apply: what was built goes to the API server, one result for each.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::core::gvk::ParseGroupVersionError;
 use serde_json::Value;
@@ -69,6 +73,40 @@ impl Child {
     }
 }
 
+/// Whoever else changes an object is overruled after this time, if no event tells of it sooner.
+const AGAIN_AFTER: Duration = Duration::from_mins(1);
+
+/// What was applied lately: the API server is not asked again for what it was given a moment ago.
+#[derive(Debug, Default)]
+pub struct Applied(Mutex<HashMap<String, (Instant, Value)>>);
+
+impl Applied {
+    /// Applies what has changed, or was applied long ago.
+    ///
+    /// # Errors
+    /// The API server refuses it or can't be reached; it is tried again next time.
+    pub async fn apply(&self, client: &kube::Client, child: &Child) -> Result<(), OperatorError> {
+        if self.is_fresh(child, Instant::now()) {
+            return Ok(());
+        }
+        child.apply(client).await?;
+        self.remember(child, Instant::now());
+        Ok(())
+    }
+
+    fn is_fresh(&self, child: &Child, now: Instant) -> bool {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known
+            .get(&child.title())
+            .is_some_and(|(at, body)| *body == child.body && now.duration_since(*at) < AGAIN_AFTER)
+    }
+
+    fn remember(&self, child: &Child, now: Instant) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(child.title(), (now, child.body.clone()));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -80,5 +118,19 @@ mod tests {
         let error =
             Child::new(json!({"apiVersion": "v1", "kind": "Secret", "metadata": {}})).expect_err("no name");
         assert_eq!(error.to_string(), "an object without metadata.name was built");
+    }
+
+    #[test]
+    fn what_was_applied_is_sent_again_when_it_changes_or_after_a_while() {
+        let child = |value: &str| {
+            let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"key": value}});
+            Child::new(body).expect("a ConfigMap")
+        };
+        let (applied, now) = (Applied::default(), Instant::now());
+        assert!(!applied.is_fresh(&child("one"), now));
+        applied.remember(&child("one"), now);
+        assert!(applied.is_fresh(&child("one"), now));
+        assert!(!applied.is_fresh(&child("two"), now));
+        assert!(!applied.is_fresh(&child("one"), now + AGAIN_AFTER));
     }
 }

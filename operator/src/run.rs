@@ -96,7 +96,12 @@ fn clusters(
     let of = |namespace: Option<String>, name: String| {
         namespace.map(|namespace| ObjectRef::new(&name).within(&namespace))
     };
-    let context = cluster::Context { options: options.clone(), events, projection };
+    let context = cluster::Context {
+        options: options.clone(),
+        events,
+        applied: crate::apply::Applied::default(),
+        projection,
+    };
     Controller::new(api, watcher::Config::default())
         .with_config(Config::default().debounce(Duration::from_millis(300)).concurrency(4))
         .owns(sets, watcher::Config::default())

@@ -168,6 +168,15 @@ pub fn certificates(
         one("catalog-client", SignedBy::Catalog, Role::Catalog, Vec::new()),
         one("gateway", SignedBy::Cluster, Role::Gateway, of_gateway),
         one("operator", SignedBy::Cluster, Role::Operator, own(&names.account("operator"))),
+        Certificate {
+            identity: Identity {
+                cluster,
+                site: SiteName::outside(),
+                role: Role::Witness,
+                name: "witness".to_owned(),
+            },
+            ..one("witness", SignedBy::Cluster, Role::Witness, Vec::new())
+        },
     ]
 }
 

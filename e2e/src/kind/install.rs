@@ -144,7 +144,7 @@ async fn write_endpoints(state: &State, outside: &Outside, clusters: &[&Cluster]
     let (s3, rest) = outside.edges();
     let mut endpoints = Endpoints {
         public: format!("http://{rest}"),
-        token: east.secret("main-join", "rest-token").await?,
+        token: east.secret("main-authority", "rest-token").await?,
         s3: S3Endpoint {
             endpoint: format!("http://{s3}"),
             access_key: east.secret("demo", "accessKeyId").await?,

@@ -93,7 +93,7 @@ impl Outside {
 
     /// Starts the witness with the identity that the first site's operator made for it.
     pub async fn start_witness(&mut self, state: &State, cluster: &Cluster) -> Result<()> {
-        let secret = "main-witness";
+        let secret = "main-witness-identity";
         let folder = state.folder.join("witness");
         std::fs::create_dir_all(&folder)?;
         for entry in ["ca.crt", "tls.crt", "tls.key"] {
@@ -105,7 +105,7 @@ impl Outside {
             "witness",
             &[
                 "witness".to_owned(),
-                format!("--cluster={}", cluster.secret(secret, "cluster-id").await?.trim()),
+                format!("--cluster={}", cluster.secret("main-authority", "cluster-id").await?.trim()),
                 format!("--listen={}", self.witness_address()),
                 format!("--state={}", path("record")),
                 format!("--authority={}", path("ca.crt")),

@@ -13,7 +13,7 @@ use diptych_api::StorageCluster;
 use kube::runtime::controller::Action;
 use kube::runtime::events::Recorder;
 
-use crate::apply::Child;
+use crate::apply::{Applied, Child};
 use crate::error::OperatorError;
 use crate::names::Names;
 use crate::options::OperatorOptions;
@@ -23,7 +23,7 @@ pub use plan::{Plan, Waiting, plan};
 pub use validate::{Declared, Invalid, validate};
 
 /// The status follows the catalog, which nobody watches from here.
-const LOOK_EVERY: Duration = Duration::from_secs(3);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// After a failure.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -33,6 +33,8 @@ pub struct Context {
     pub options: OperatorOptions,
     /// Events.
     pub events: Recorder,
+    /// What the API server was given.
+    pub applied: Applied,
     /// Files that are shown as FileObjects.
     pub projection: tokio::sync::watch::Receiver<Option<crate::file::Projection>>,
 }
@@ -58,7 +60,7 @@ pub async fn reconcile(cluster: Arc<StorageCluster>, context: Arc<Context>) -> R
         Ok(planned) => (planned, None),
         Err(error) => (Plan::default(), Some(error)),
     };
-    if let Err(error) = apply(&context.options, &planned.children).await {
+    if let Err(error) = apply(&context, &planned.children).await {
         failure.get_or_insert(error);
     }
     report::report(&context, &names, &seen, &planned, failure.as_ref()).await?;
@@ -69,10 +71,10 @@ pub async fn reconcile(cluster: Arc<StorageCluster>, context: Arc<Context>) -> R
 }
 
 /// Each is tried, so that one that is refused holds nothing else up; the first failure is told.
-async fn apply(options: &OperatorOptions, children: &[Child]) -> Result<(), OperatorError> {
+async fn apply(context: &Context, children: &[Child]) -> Result<(), OperatorError> {
     let mut first = Ok(());
     for child in children {
-        if let Err(error) = child.apply(&options.client).await {
+        if let Err(error) = context.applied.apply(&context.options.client, child).await {
             tracing::warn!(child = child.title(), error = error.chain(), "could not be applied");
             first = first.and(Err(error));
         }

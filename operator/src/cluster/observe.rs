@@ -165,6 +165,7 @@ async fn secrets(
         "catalog-client-identity",
         "gateway-identity",
         "operator-identity",
+        "witness-identity",
     ];
     let mut wanted: Vec<String> = own.iter().map(|part| names.child(part)).collect();
     let spec = &cluster.spec;

@@ -57,11 +57,9 @@ pub(super) async fn report(
         child.apply_status(&context.options.client).await?;
     }
     let role = |status: &StorageClusterStatus| (status.role.clone(), status.epoch, status.active.clone());
-    if let Some(site) = &seen.site
-        && (role(&before) != role(&status) || seen.now.as_second() % 60 < 3)
-    {
+    if let Some(site) = &seen.site {
         for child in flag::flag(names, &seen.cluster.spec.site, site)? {
-            child.apply(&context.options.client).await?;
+            context.applied.apply(&context.options.client, &child).await?;
         }
     }
     let mut events: Vec<(EventType, String, String)> = turned(&before.conditions, &says)

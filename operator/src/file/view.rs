@@ -205,7 +205,8 @@ impl<'a> Sight<'a> {
             }),
             rows,
             margin,
-            modified_at: Timestamp::from_millisecond(object.modified_ms as i64).ok().map(Time::from),
+            // Whole seconds, as the API server keeps them: else it would never say what was told.
+            modified_at: Timestamp::from_second(object.modified_ms as i64 / 1_000).ok().map(Time::from),
             verified_at: verified
                 .and_then(|day| Timestamp::from_second(i64::from(day) * 86_400).ok())
                 .map(Time::from),
