@@ -1,13 +1,13 @@
 //! Changing heads: guarded by the head that was read, resolved by reading when the answer did not come.
 
 use bytes::Bytes;
-use diptych_catalog::{Batch, CatalogError, Change, Expect, Footprint, Guard, Outcome, View, Write};
+use diptych_catalog::{
+    Batch, CatalogError, Change, Expect, Footprint, Guard, Outcome, View, Write, blobs_of, dead_marks,
+};
 use diptych_core::ids::{BucketId, Epoch, Hlc, VersionId};
 use diptych_core::keys::{self, Key};
 use diptych_core::lease::SubLease;
-use diptych_core::records::{
-    Blob, Content, DeadMark, Head, HeadBody, Object, Position, Record, ReferencePage, VersionRef,
-};
+use diptych_core::records::{Head, HeadBody, Object, Position, Record, VersionRef};
 
 use crate::authority::{may_write, still_may_answer};
 use crate::context::Context;
@@ -333,47 +333,6 @@ pub(crate) async fn mark_dead(context: &Context, lease: &SubLease, marks: Vec<Wr
         if let Err(error) = context.catalog().commit(batch).await {
             tracing::warn!(%error, "dead marks of a replaced object were not written; its older version still names them");
             return;
-        }
-    }
-}
-
-/// One mark for each extent that a blob has bytes in.
-pub(crate) fn dead_marks(blobs: &[Blob]) -> Vec<Write> {
-    let mut marks: std::collections::BTreeMap<Key, u64> = std::collections::BTreeMap::new();
-    for blob in blobs {
-        for piece in &blob.pieces {
-            *marks.entry(keys::dead_mark(piece.extent, blob.id)).or_default() += u64::from(piece.sealed);
-        }
-    }
-    marks
-        .into_iter()
-        .map(|(key, sealed)| Write::Put(key, Bytes::from(DeadMark { sealed }.encode())))
-        .collect()
-}
-
-/// All blobs of an object, pages included.
-pub(crate) fn blobs_of(
-    view: &dyn View,
-    bucket: BucketId,
-    version: VersionId,
-    content: &Content,
-) -> Result<Vec<Blob>> {
-    match content {
-        Content::Inline(blobs) => Ok(blobs.clone()),
-        Content::Paged { pages } => {
-            let mut blobs: Vec<Blob> = Vec::new();
-            for page in 0..*pages {
-                let raw = view.get(&keys::reference_page(bucket, version, page))?;
-                let missing =
-                    || GatewayError::Corrupt(format!("page {page} of version {version} is missing"));
-                for mut blob in ReferencePage::decode(&raw.ok_or_else(missing)?)?.blobs {
-                    match blobs.last_mut() {
-                        Some(last) if last.id == blob.id => last.pieces.append(&mut blob.pieces),
-                        _ => blobs.push(blob),
-                    }
-                }
-            }
-            Ok(blobs)
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
+use bytes::Bytes;
 use diptych_catalog::{Catalog, View};
 use diptych_core::cipher::BulkCipher;
 use diptych_core::ids::{ExtentId, NodeName, Row, SiteName};
@@ -15,6 +16,7 @@ use diptych_core::placement::PlacementMap;
 use diptych_core::planner::Survive;
 use diptych_core::records::{CodingPlan, Position, Record};
 use diptych_wire::client::CallError;
+use diptych_wire::peer::RowSpan;
 use tokio::sync::{Notify, Semaphore};
 
 use crate::agents::{AgentDial, AgentPool, Agents};
@@ -74,6 +76,17 @@ pub trait PeerConfirmation: Send + Sync + 'static {
     async fn confirmed(&self, position: Position, extents: &[ExtentId]) -> bool;
 }
 
+/// Rows that the other site has, through its peer door: read where too few are left in this one.
+#[async_trait]
+pub trait PeerRows: Send + Sync + 'static {
+    /// Ranges of rows: by range its bytes, or why they do not read. The outer error: the other site can't be asked.
+    async fn read(
+        &self,
+        extent: ExtentId,
+        spans: Vec<RowSpan>,
+    ) -> std::result::Result<Vec<std::result::Result<Bytes, String>>, String>;
+}
+
 /// What a gateway is given.
 pub struct Dependencies {
     /// The site.
@@ -92,6 +105,8 @@ pub struct Dependencies {
     pub survive: Survive,
     /// Waited for before a write is acknowledged, where both sites must have it.
     pub peer: Option<Arc<dyn PeerConfirmation>>,
+    /// The other site's rows; None with one site.
+    pub peer_rows: Option<Arc<dyn PeerRows>>,
 }
 
 /// What all requests share.
@@ -105,6 +120,7 @@ pub struct Context {
     plan: ArcSwapOption<CodingPlan>,
     survive: Survive,
     peer: Option<Arc<dyn PeerConfirmation>>,
+    peer_rows: Option<Arc<dyn PeerRows>>,
     clock: GatewayClock,
     metrics: Metrics,
     limits: Limits,
@@ -129,6 +145,7 @@ impl Context {
             plan: ArcSwapOption::empty(),
             survive: given.survive,
             peer: given.peer,
+            peer_rows: given.peer_rows,
             clock: GatewayClock::default(),
             metrics,
             streams: Arc::new(Semaphore::new(limits.streams)),
@@ -207,6 +224,11 @@ impl Context {
     /// Whom a write waits for, besides.
     pub fn peer(&self) -> Option<&Arc<dyn PeerConfirmation>> {
         self.peer.as_ref()
+    }
+
+    /// Rows of the other site.
+    pub fn peer_rows(&self) -> Option<&Arc<dyn PeerRows>> {
+        self.peer_rows.as_ref()
     }
 
     /// The site's agents.

@@ -1,4 +1,5 @@
-//! An extent's ciphertext as a whole, for the other site: joined from whichever rows answer, decoded if it must be.
+//! An extent for the other site: its ciphertext as a whole, joined from whichever rows answer, decoded if it must be; or
+//! single rows of it, where neither site has enough by itself.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -6,14 +7,34 @@ use std::sync::Arc;
 use bytes::Bytes;
 use diptych_core::ids::ExtentId;
 use diptych_core::keys;
+use diptych_wire::peer::RowSpan;
 use futures::{Stream, stream};
 
 use crate::context::Context;
 use crate::error::Result;
-use crate::read::ExtentPlace;
+use crate::read::{ExtentPlace, RangeReader};
 
 /// Bytes that are read at once: a few stripes.
 const WINDOW: u64 = 4 << 20;
+
+/// Ranges of the rows that this site has of an extent: by range its bytes, or why they do not read.
+pub async fn own_rows(
+    context: &Context,
+    extent: ExtentId,
+    spans: &[RowSpan],
+) -> Result<Vec<Result<Bytes, String>>> {
+    let view = context.catalog().view().await?;
+    if view.get(&keys::extent(extent))?.is_none() {
+        return Ok(spans
+            .iter()
+            .map(|_| Err("the extent is not in this site's catalog".to_owned()))
+            .collect());
+    }
+    let place = ExtentPlace::find(context, view.as_ref(), extent)?;
+    drop(view);
+    let agents = context.agents();
+    Ok(RangeReader::new(context, &agents, &place, &[]).own(spans).await)
+}
 
 /// An extent that this site can give.
 pub struct Ciphertext {
@@ -32,7 +53,7 @@ impl Ciphertext {
         if place.placed.is_empty() {
             return Ok(None);
         }
-        place.check(context, &context.agents())?;
+        place.check(context, &context.agents()).await?;
         Ok(Some(Self { context: Arc::clone(context), place }))
     }
 

@@ -22,7 +22,7 @@ mod s3;
 mod server;
 mod write;
 
-pub use context::{Context, Dependencies, Limits, PeerConfirmation};
+pub use context::{Context, Dependencies, Limits, PeerConfirmation, PeerRows};
 pub use gateway::{Gateway, GatewayOptions, StartError};
 pub use hold::HeldWrites;
 pub use read::BodyStream;

@@ -42,6 +42,11 @@ pub struct Metrics {
 }
 
 impl Metrics {
+    /// Rows that were not durable in time and were sent to another device.
+    pub(crate) fn rows_written_elsewhere(&self, rows: usize) {
+        self.rows_written.with_label_values(&["elsewhere"]).inc_by(rows as u64);
+    }
+
     /// Fails only if two of the names below were the same.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new_custom(Some("diptych_gateway".to_owned()), None)?;

@@ -45,7 +45,15 @@ const fn for_operators(op: Op) -> bool {
 const fn for_siblings(op: Op) -> bool {
     matches!(
         op,
-        Op::Hello | Op::Ping | Op::Read | Op::Describe | Op::Begin | Op::Append | Op::Seal | Op::Abandon
+        Op::Hello
+            | Op::Ping
+            | Op::Read
+            | Op::Describe
+            | Op::PlaceRows
+            | Op::Begin
+            | Op::Append
+            | Op::Seal
+            | Op::Abandon
     )
 }
 

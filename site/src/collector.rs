@@ -1,22 +1,23 @@
 //! The collector: what nothing names any more is condemned, and its rows are freed once the other site knows.
 //!
 //! ```text
-//! replaced or deleted ──► v/ and dead marks ──confirmed──► v/ gone ──all marks──► x/ condemned
-//!                                                     ──confirmed, free_after──► rows deleted, l/ gone ──► x/, marks gone
+//! replaced or deleted ──► v/ and dead marks ──confirmed──► v/, p/ gone, marks written again ──all marks──► x/ condemned
+//!                                  ──confirmed, free_after──► rows deleted, l/ gone ──► x/, marks gone
 //! ```
+//! A placement whose extent the catalog no longer knows at all goes the way of a condemned one.
 //! FENCING: a pass remembers the position that it looked at, and acts only when the other site has confirmed that position:
 //! what a takeover could still bring back is never freed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use diptych_catalog::{Batch, Change, Expect, Guard, View, Write};
+use diptych_catalog::{Batch, Change, Expect, Footprint, Guard, Outcome, View, Write, blobs_of, dead_marks};
 use diptych_core::ids::{BucketId, Epoch, ExtentId, SiteName};
 use diptych_core::keys::{self, Key};
 use diptych_core::records::{
-    Bucket, Cursor, DeadMark, Extent, ExtentState, Head, HeadBody, Placement, Position, Record,
+    Bucket, Content, Cursor, DeadMark, Extent, ExtentState, Head, HeadBody, Placement, Position, Record,
 };
 use diptych_wire::agent::{AgentError, RowAt};
 
@@ -26,6 +27,12 @@ use crate::survey::each;
 
 /// Changes of one commit.
 const BATCH: usize = 60;
+/// Bytes of the changes of one commit, about.
+const BATCH_BYTES: usize = 512 << 10;
+/// Writes of one change.
+const WRITES: usize = 256;
+/// Between two looks for placements without an extent.
+const LOOK_FOR_UNNAMED: Duration = Duration::from_mins(1);
 
 /// Keys that go, each with the value that it must still have.
 type Doomed = Vec<(Key, Bytes)>;
@@ -43,6 +50,8 @@ struct Seen {
 pub struct Collector {
     waiting: Option<Seen>,
     condemned_since: BTreeMap<ExtentId, (Instant, Position)>,
+    unnamed: BTreeMap<ExtentId, Bytes>,
+    unnamed_looked: Option<Instant>,
 }
 
 /// What a pass did.
@@ -65,7 +74,7 @@ impl Collector {
         if let Some(epoch) = context.active_epoch() {
             if self.waiting.as_ref().is_some_and(|seen| covers(confirmed, seen.position)) {
                 let seen = self.waiting.take().unwrap_or_default();
-                done.versions = remove(context, epoch, &seen.forgotten).await?;
+                done.versions = forget(context, epoch, &seen.forgotten).await?;
                 done.condemned = condemn(context, epoch, &seen.dead).await?;
             }
             if self.waiting.is_none() {
@@ -86,7 +95,17 @@ impl Collector {
         view: &dyn View,
         confirmed: Option<Position>,
     ) -> Result<u64, SiteError> {
-        let condemned = condemned_with_rows(view, &context.site)?;
+        let mut condemned = condemned_with_rows(view, &context.site)?;
+        if self.unnamed_looked.is_none_or(|looked| looked.elapsed() >= LOOK_FOR_UNNAMED) {
+            self.unnamed = unnamed_with_rows(view, &context.site)?;
+            self.unnamed_looked = Some(Instant::now());
+        }
+        for (extent, raw) in &self.unnamed {
+            // It may have come back since: what a returning site hands over is away for a while.
+            if view.get(&keys::extent(*extent))?.is_none() {
+                condemned.insert(*extent, raw.clone());
+            }
+        }
         self.condemned_since.retain(|extent, _| condemned.contains_key(extent));
         let mut freed = 0;
         for (extent, raw) in condemned {
@@ -94,6 +113,7 @@ impl Collector {
             let (since, position) = *self.condemned_since.entry(extent).or_insert(fresh);
             if since.elapsed() >= context.options.free_after && covers(confirmed, position) {
                 freed += u64::from(free_rows(context, extent, &raw).await?);
+                self.unnamed.remove(&extent);
             }
         }
         Ok(freed)
@@ -101,7 +121,7 @@ impl Collector {
 }
 
 /// Whether the other site knows all up to `position`; without one everything is known.
-fn covers(confirmed: Option<Position>, position: Position) -> bool {
+pub(crate) fn covers(confirmed: Option<Position>, position: Position) -> bool {
     confirmed.is_none_or(|confirmed| {
         confirmed.incarnation == position.incarnation && confirmed.revision >= position.revision
     })
@@ -163,37 +183,119 @@ fn bucket_of(key: &Key) -> Option<BucketId> {
     key.0.get(2..10)?.try_into().ok().map(BucketId)
 }
 
-async fn remove(context: &SiteContext, epoch: Epoch, doomed: &Doomed) -> Result<u64, SiteError> {
-    exchange(context, epoch, doomed, |key, _| Ok(Write::Delete(key.clone()))).await
-}
-
-async fn condemn(context: &SiteContext, epoch: Epoch, doomed: &Doomed) -> Result<u64, SiteError> {
-    let condemned = |key: &Key, raw: &Bytes| {
-        let record = Extent { state: ExtentState::Condemned, ..Extent::decode(raw)? };
-        Ok(Write::Put(key.clone(), Bytes::from(record.encode())))
-    };
-    exchange(context, epoch, doomed, condemned).await
-}
-
-/// Changes each key that still has the value that was seen; how many had.
-async fn exchange(
-    context: &SiteContext,
-    epoch: Epoch,
-    doomed: &Doomed,
-    write: impl Fn(&Key, &Bytes) -> Result<Write, SiteError>,
-) -> Result<u64, SiteError> {
-    let mut applied = 0;
-    for some in doomed.chunks(BATCH) {
-        let change = |(key, raw): &(Key, Bytes)| -> Result<Change, SiteError> {
-            let guard = Guard { key: key.clone(), expect: Expect::Value(raw.clone()) };
-            Ok(Change { guards: vec![guard], writes: vec![write(key, raw)?] })
+/// Takes older versions and tombstones away, each with its pages, and leaves dead marks for its bytes: those that were
+/// written when it was replaced may have been lost in a crash, or by the merge of a term.
+///
+/// FENCING: only what the other site has confirmed comes here, and a mark is left only for bytes that no other version of
+/// the key names: a mark on bytes that are still named would let them be freed.
+async fn forget(context: &SiteContext, epoch: Epoch, doomed: &Doomed) -> Result<u64, SiteError> {
+    let going: BTreeSet<&Key> = doomed.iter().map(|(key, _)| key).collect();
+    let mut batches =
+        Batches { context, epoch, changes: Vec::new(), footprint: Footprint::default(), applied: 0 };
+    for (key, raw) in doomed {
+        let view = context.catalog.view().await?;
+        let mut writes = match remains(view.as_ref(), key, raw, &going) {
+            Ok(writes) => writes,
+            Err(error) => {
+                tracing::warn!(site = %context.site, ?key, %error, "an older version stays: what it names is not known");
+                continue;
+            }
         };
-        let changes = some.iter().map(change).collect::<Result<Vec<_>, _>>()?;
-        let committed = context.catalog.commit(Batch { epoch: Some(epoch), changes }).await?;
-        let done = committed.outcomes.iter().filter(|outcome| **outcome == diptych_catalog::Outcome::Applied);
-        applied += done.count() as u64;
+        drop(view);
+        // The version goes with the last of its marks: until then it names what they stand for.
+        while writes.len() > WRITES {
+            let some = writes.drain(..WRITES).collect();
+            context.catalog.commit(Batch::one(Some(epoch), Change::blind(some))).await?;
+        }
+        writes.push(Write::Delete(key.clone()));
+        let guard = Guard { key: key.clone(), expect: Expect::Value(raw.clone()) };
+        batches.add(Change { guards: vec![guard], writes }).await?;
     }
-    Ok(applied)
+    batches.commit().await?;
+    Ok(batches.applied)
+}
+
+/// Dead marks for the bytes of a version that goes, and its pages.
+fn remains(view: &dyn View, key: &Key, raw: &Bytes, going: &BTreeSet<&Key>) -> Result<Vec<Write>, SiteError> {
+    let head = Head::decode(raw)?;
+    let (HeadBody::Object(object), Some((bucket, name))) = (head.body, keys::bucket_and_object(key)) else {
+        return Ok(Vec::new());
+    };
+    // Without its pages: a pass was broken off after its marks were written, and goes on with the rest.
+    let blobs = blobs_of(view, bucket, head.at.version, &object.content).unwrap_or_default();
+    let mut kept: BTreeSet<Key> = BTreeSet::new();
+    let mut keep = |other: &Key, value: &Bytes| -> Result<ControlFlow<()>, SiteError> {
+        let head = Head::decode(value)?;
+        if let HeadBody::Object(object) = &head.body
+            && other != key
+            && !going.contains(other)
+        {
+            let blobs = blobs_of(view, bucket, head.at.version, &object.content)?;
+            kept.extend(dead_marks(&blobs).iter().map(|mark| mark.key().clone()));
+        }
+        Ok(ControlFlow::Continue(()))
+    };
+    let head_key = keys::head(bucket, &name);
+    if let Some(value) = view.get(&head_key)? {
+        let _ = keep(&head_key, &value)?;
+    }
+    each(view, &keys::older_versions(bucket, &name), &mut keep)?;
+    each(view, &keys::conflicts(bucket, &name), &mut keep)?;
+    let mut writes = dead_marks(&blobs);
+    writes.retain(|mark| !kept.contains(mark.key()));
+    if let Content::Paged { pages } = object.content {
+        let page = |page| Write::Delete(keys::reference_page(bucket, head.at.version, page));
+        writes.extend((0..pages).map(page));
+    }
+    Ok(writes)
+}
+
+/// Changes that are committed together, as many as may be.
+struct Batches<'a> {
+    context: &'a SiteContext,
+    epoch: Epoch,
+    changes: Vec<Change>,
+    footprint: Footprint,
+    applied: u64,
+}
+
+impl Batches<'_> {
+    async fn add(&mut self, change: Change) -> Result<(), SiteError> {
+        let bytes: usize = self.changes.iter().map(Change::bytes).sum();
+        let full = self.changes.len() == BATCH || bytes + change.bytes() > BATCH_BYTES;
+        if full || self.footprint.add(&change).is_err() {
+            self.commit().await?;
+            self.footprint.add(&change)?;
+        }
+        self.changes.push(change);
+        Ok(())
+    }
+
+    async fn commit(&mut self) -> Result<(), SiteError> {
+        self.footprint = Footprint::default();
+        let changes = std::mem::take(&mut self.changes);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let committed = self.context.catalog.commit(Batch { epoch: Some(self.epoch), changes }).await?;
+        let applied = committed.outcomes.iter().filter(|outcome| **outcome == Outcome::Applied);
+        self.applied += applied.count() as u64;
+        Ok(())
+    }
+}
+
+/// Condemns each extent that still is as it was seen; how many were.
+async fn condemn(context: &SiteContext, epoch: Epoch, doomed: &Doomed) -> Result<u64, SiteError> {
+    let mut batches =
+        Batches { context, epoch, changes: Vec::new(), footprint: Footprint::default(), applied: 0 };
+    for (key, raw) in doomed {
+        let record = Extent { state: ExtentState::Condemned, ..Extent::decode(raw)? };
+        let guard = Guard { key: key.clone(), expect: Expect::Value(raw.clone()) };
+        let writes = vec![Write::Put(key.clone(), Bytes::from(record.encode()))];
+        batches.add(Change { guards: vec![guard], writes }).await?;
+    }
+    batches.commit().await?;
+    Ok(batches.applied)
 }
 
 /// Condemned extents that this site still has rows of, with their placements.
@@ -205,6 +307,20 @@ fn condemned_with_rows(view: &dyn View, site: &SiteName) -> Result<BTreeMap<Exte
             && let Some(placement) = view.get(&keys::placement(site, extent))?
         {
             found.insert(extent, placement);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(found)
+}
+
+/// Placements of extents that the catalog does not know at all.
+fn unnamed_with_rows(view: &dyn View, site: &SiteName) -> Result<BTreeMap<ExtentId, Bytes>, SiteError> {
+    let mut found = BTreeMap::new();
+    each(view, &keys::placements(site), |key, value| {
+        if let Some(extent) = keys::extent_of(key)
+            && view.get(&keys::extent(extent))?.is_none()
+        {
+            found.insert(extent, value.clone());
         }
         Ok(ControlFlow::Continue(()))
     })?;

@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use diptych_core::ids::{ClusterId, DeviceId, NodeName, SiteName};
 use serde::{Deserialize, Serialize};
 
 use thiserror::Error;
+
+use crate::context::LoopOptions;
 
 /// Files of a process's identity, all PEM.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -40,6 +43,16 @@ pub struct AgentConfig {
     pub identity: IdentityFiles,
     /// Its devices, in the order of their numbers.
     pub devices: Vec<DeviceConfig>,
+    /// Seconds from the end of one scrub of a device to the next.
+    #[serde(default = "AgentConfig::scrub_every_s")]
+    pub scrub_every_s: u64,
+}
+
+impl AgentConfig {
+    /// `scrub.every` of a cluster that does not say: 168 h.
+    pub const fn scrub_every_s() -> u64 {
+        168 * 60 * 60
+    }
 }
 
 /// One device of a node-agent.
@@ -114,8 +127,52 @@ pub struct SiteConfig {
     pub peer_nodes: Vec<u8>,
     /// Seconds without a sign of life after which a node's rows are rebuilt elsewhere.
     pub node_dead_after_s: u32,
+    /// Times and budgets.
+    #[serde(default)]
+    pub policy: Policy,
     /// The other site.
     pub peer: Option<PeerConfig>,
+}
+
+/// Times and budgets of a `StorageCluster`; one that does not say gets the design's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Policy {
+    /// Milliseconds that a write waits for the other site with `BothSites`.
+    pub acknowledge_timeout_ms: u64,
+    /// Milliseconds: a promotion that would lose what has been exposed for longer waits for a person.
+    pub max_loss_age_ms: u64,
+    /// Bytes a second that repair may move in the site.
+    pub repair_lan: u64,
+    /// Bytes a second that repair may bring over from the other site.
+    pub repair_wan: u64,
+    /// Seconds that rows which no catalog names are held.
+    pub gc_hold_s: u64,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            acknowledge_timeout_ms: 10_000,
+            max_loss_age_ms: 10_000,
+            repair_lan: 200 << 20,
+            repair_wan: 50 << 20,
+            gc_hold_s: 24 * 60 * 60,
+        }
+    }
+}
+
+impl Policy {
+    /// What the loops keep to; a node counts as dead after `node_dead_after_s`.
+    pub fn loop_options(&self, node_dead_after_s: u32) -> LoopOptions {
+        LoopOptions {
+            node_dead_after: Duration::from_secs(u64::from(node_dead_after_s)),
+            orphan_hold: Duration::from_secs(self.gc_hold_s),
+            repair_lan: self.repair_lan,
+            repair_wan: self.repair_wan,
+            ..LoopOptions::default()
+        }
+    }
 }
 
 /// The other site, and what both need to fail over.
@@ -189,5 +246,22 @@ impl FromStr for WitnessKind {
             "record" => Ok(Self::Record),
             _ => Err(UnknownWord(word.to_owned(), "outside, record")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cluster_that_says_nothing_gets_the_designs_times_and_budgets() {
+        let policy: Policy = serde_json::from_str("{}").expect("nothing needs to be said");
+        assert_eq!(policy, Policy::default());
+        let options = policy.loop_options(10);
+        assert_eq!((options.repair_lan, options.repair_wan), (200 << 20, 50 << 20));
+        assert_eq!(options.orphan_hold, Duration::from_hours(24));
+        let said: Policy = serde_json::from_str(r#"{"repair_wan": 7, "gc_hold_s": 60}"#).expect("it reads");
+        let options = said.loop_options(10);
+        assert_eq!((options.repair_wan, options.orphan_hold), (7, Duration::from_mins(1)));
     }
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use diptych_catalog::Catalog;
 use diptych_core::ids::{Epoch, KeeperNumber, SiteName, Stamp};
 use diptych_core::placement::PlacementMap;
+use diptych_wire::agent::Door;
 use tokio::sync::watch;
 
 use crate::agents::Agents;
@@ -39,6 +40,14 @@ pub struct LoopOptions {
     pub repairs_at_once: usize,
     /// Rows of what is condemned are freed so long after.
     pub free_after: Duration,
+    /// Rows that no catalog names are freed so long after they were found.
+    pub orphan_hold: Duration,
+    /// Between two comparisons of all devices with the catalog.
+    pub inventory_every: Duration,
+    /// Bytes a second that repair may move in the site.
+    pub repair_lan: u64,
+    /// Bytes a second that repair may bring over from the other site.
+    pub repair_wan: u64,
 }
 
 impl Default for LoopOptions {
@@ -48,6 +57,10 @@ impl Default for LoopOptions {
             look_every: Duration::from_millis(500),
             repairs_at_once: 4,
             free_after: Duration::from_hours(1),
+            orphan_hold: Duration::from_hours(24),
+            inventory_every: Duration::from_mins(10),
+            repair_lan: 200 << 20,
+            repair_wan: 50 << 20,
         }
     }
 }
@@ -58,6 +71,8 @@ pub struct SiteContext {
     pub site: SiteName,
     /// The other one.
     pub peer: Option<SiteName>,
+    /// The other one's listeners; none with one site.
+    pub doors: Vec<Door>,
     /// Its catalog.
     pub catalog: Arc<dyn Catalog>,
     /// Its node-agents.

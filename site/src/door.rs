@@ -19,7 +19,9 @@ use diptych_core::keys::{self, Key, KeyRange, Owner};
 use diptych_core::lease::Message;
 use diptych_core::records::{Gate, Position, Record, Term};
 use diptych_wire::identity::{Identity, Role};
-use diptych_wire::peer::{self, Compacted, FeedFrame, SnapshotPage, SnapshotReply, TermLabel, UnseenTerm};
+use diptych_wire::peer::{
+    self, Compacted, FeedFrame, RowsWanted, SnapshotPage, SnapshotReply, TermLabel, UnseenTerm,
+};
 use futures::{Stream, StreamExt, stream};
 use http::StatusCode;
 use http::request::Parts;
@@ -38,12 +40,15 @@ const PAGE: usize = 2_000;
 /// Entries that are joined into one write.
 const AT_ONCE: usize = 256;
 
-/// Gives the ciphertext of extents, whichever rows it takes.
+/// Gives the ciphertext of extents, whichever rows it takes, and single rows.
 #[async_trait]
 pub trait ExtentSource: Send + Sync + 'static {
     /// The answer to a `GET` of an extent: 200 or 206 with a stream, 404 or 410 where this site has none of it, 503 where too
     /// few rows can be read.
     async fn extent(&self, extent: ExtentId, range: Option<&str>) -> Response;
+
+    /// Ranges of this site's own rows: by range its bytes, or why they do not read. The outer error: none can be read now.
+    async fn rows(&self, wanted: RowsWanted) -> Result<Vec<Result<Vec<u8>, String>>, String>;
 }
 
 /// The site's keeper, as a door needs it: in the same process, or another.
@@ -86,6 +91,7 @@ pub fn router(parts: DoorParts) -> Router {
         .route(peer::FEED, get(feed))
         .route(peer::SNAPSHOT, post(snapshot))
         .route(&format!("{}/{{extent}}", peer::EXTENTS), get(extent))
+        .route(peer::ROWS, post(rows))
         .route(peer::LEASE, post(lease))
         .route(peer::READ, post(read))
         .route(peer::UNSEEN, post(unseen))
@@ -143,6 +149,21 @@ async fn extent(
     let Ok(extent) = extent.parse() else { return refuse(StatusCode::BAD_REQUEST, "no extent's name") };
     let range = headers.get(http::header::RANGE).and_then(|range| range.to_str().ok());
     door.extents.extent(extent, range).await
+}
+
+async fn rows(_: FromPeer, State(door): State<Door>, body: Bytes) -> Response {
+    let wanted: RowsWanted = match question(&body) {
+        Ok(wanted) => wanted,
+        Err(refusal) => return *refusal,
+    };
+    let bytes: u64 = wanted.spans.iter().map(|span| u64::from(span.len)).sum();
+    if bytes > peer::MAX_ROWS_BYTES {
+        return refuse(StatusCode::BAD_REQUEST, format!("{bytes} bytes of rows are too many at once"));
+    }
+    match door.extents.rows(wanted).await {
+        Ok(read) => reply(&read),
+        Err(reason) => refuse(StatusCode::SERVICE_UNAVAILABLE, reason),
+    }
 }
 
 async fn lease(_: FromPeer, State(door): State<Door>, body: Bytes) -> Response {

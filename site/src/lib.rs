@@ -12,6 +12,7 @@ pub mod context;
 pub mod door;
 pub mod error;
 pub mod fleet;
+pub mod inventory;
 pub mod keeper;
 pub mod loops;
 pub mod name;

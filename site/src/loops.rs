@@ -1,7 +1,7 @@
 //! The loops, put together: one task each, ended together.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,16 +9,17 @@ use diptych_catalog::{Batch, Change, Write};
 use diptych_core::keys;
 use diptych_core::placement::{MapNode, NodeState};
 use diptych_wire::agent::{DeviceFacts, DeviceState};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use crate::collector::Collector;
 use crate::context::{SiteContext, now_ms};
 use crate::error::SiteError;
-use crate::nodes::{NodeSeen, NodeWatch, Seen};
+use crate::inventory::{Found, Inventory};
+use crate::nodes::{NodeSeen, NodeWatch, Rotten, Seen};
 use crate::peer::exposure::{Progress, exposure};
-use crate::repair::repair_all;
-use crate::status::{DeviceStatus, Exposure, NodeStatus, SiteStatus};
-use crate::survey::{Health, survey};
+use crate::repair::{Repairs, look_again};
+use crate::status::{DeviceStatus, Exposure, NodeStatus, RepairStatus, SiteStatus};
+use crate::survey::{Health, Scope, Survey, survey};
 
 /// A survey is made at least so often, and at once when the map changes or something rots.
 const SURVEY_EVERY: Duration = Duration::from_secs(5);
@@ -29,9 +30,8 @@ const STATUS_EVERY: Duration = Duration::from_millis(500);
 #[derive(Default)]
 struct Shared {
     health: watch::Sender<Health>,
-    queue: AtomicU64,
-    repaired: AtomicU64,
-    look_again: Notify,
+    repair: watch::Sender<RepairStatus>,
+    inventory: watch::Sender<Arc<Found>>,
 }
 
 /// Runs the loops of a site until it is dropped.
@@ -45,60 +45,111 @@ pub async fn run(context: Arc<SiteContext>, nodes: NodeWatch, progress: Option<w
         nodes.run(every),
         repair_loop(&context, seen.clone(), &shared),
         collect_loop(&context),
+        inventory_loop(&context, &shared),
         status_loop(&context, seen, &shared, progress),
     );
 }
 
 async fn repair_loop(context: &SiteContext, mut seen: watch::Receiver<Arc<Seen>>, shared: &Shared) {
     let mut map = context.map.clone();
-    let mut rotten = std::collections::BTreeSet::new();
+    let mut inventory = shared.inventory.subscribe();
+    let mut repairs = Repairs::new(context);
     loop {
-        match repair_round(context, &seen, shared).await {
-            // What could be made was made; there may be more behind it.
-            Ok(true) => continue,
-            Ok(false) => {}
-            Err(error) => tracing::warn!(site = %context.site, %error, "a round of repair failed"),
-        }
-        let news = async {
-            loop {
-                if seen.changed().await.is_err() {
-                    return std::future::pending().await;
-                }
-                let found = seen.borrow().rotten();
-                if found != rotten {
-                    return found;
-                }
+        let unreadable = found_unreadable(&seen, &inventory);
+        match look_over(context, &unreadable).await {
+            Ok(found) => {
+                shared.health.send_replace(found.health);
+                look_again(context, &repairs.take(found.needs)).await;
             }
-        };
-        tokio::select! {
-            found = news => rotten = found,
-            changed = map.changed() => if changed.is_err() { return },
-            () = shared.look_again.notified() => {}
-            () = tokio::time::sleep(SURVEY_EVERY) => {}
+            Err(error) => tracing::warn!(site = %context.site, %error, "what lacks rows is not known now"),
+        }
+        let due = tokio::time::sleep(SURVEY_EVERY);
+        tokio::pin!(due);
+        loop {
+            let budget = repairs.start();
+            shared.repair.send_if_modified(|known| {
+                let now = repairs.status();
+                std::mem::replace(known, now.clone()) != now
+            });
+            let later = tokio::time::sleep(budget.unwrap_or(SURVEY_EVERY));
+            tokio::select! {
+                ended = repairs.ended() => {
+                    let rows = ended.outcome.as_ref().copied().unwrap_or_default();
+                    if let Err(error) = ended.outcome {
+                        tracing::warn!(site = %context.site, extent = %ended.extent, %error, "could not be repaired now");
+                    }
+                    // What could be made was made: how it is now is told at once.
+                    if repairs.is_idle() && rows > 0 {
+                        break;
+                    }
+                }
+                changed = map.changed() => if changed.is_err() { return } else { break },
+                () = another(&mut seen, &mut inventory, &unreadable) => break,
+                () = &mut due => break,
+                () = later => {}
+            }
         }
     }
 }
 
-/// Surveys and repairs once; true: something was repaired.
-async fn repair_round(
-    context: &SiteContext,
-    seen: &watch::Receiver<Arc<Seen>>,
-    shared: &Shared,
-) -> Result<bool, SiteError> {
-    let view = context.catalog.view().await?;
-    let rotten = seen.borrow().rotten();
-    let map = context.map();
-    let found = survey(view.as_ref(), &context.site, &map, &rotten)?;
-    drop(view);
-    shared.health.send_replace(found.health);
-    shared.queue.store(found.needs.len() as u64, Ordering::Relaxed);
-    if found.needs.is_empty() {
-        return Ok(false);
+/// Until what does not read right is another.
+async fn another(
+    seen: &mut watch::Receiver<Arc<Seen>>,
+    inventory: &mut watch::Receiver<Arc<Found>>,
+    known: &BTreeSet<Rotten>,
+) {
+    loop {
+        let ended = tokio::select! {
+            changed = seen.changed() => changed.is_err(),
+            changed = inventory.changed() => changed.is_err(),
+        };
+        if ended {
+            return std::future::pending().await;
+        }
+        if found_unreadable(seen, inventory) != *known {
+            return;
+        }
     }
-    let done = repair_all(context, &found.needs).await;
-    shared.repaired.fetch_add(done.rows, Ordering::Relaxed);
-    tracing::info!(site = %context.site, rows = done.rows, failed = done.failed, "repaired");
-    Ok(done.rows > 0)
+}
+
+/// Rows that are placed and do not read right: rotten on their device, or lost from it.
+fn found_unreadable(
+    seen: &watch::Receiver<Arc<Seen>>,
+    inventory: &watch::Receiver<Arc<Found>>,
+) -> BTreeSet<Rotten> {
+    let mut unreadable = seen.borrow().rotten();
+    unreadable.extend(&inventory.borrow().lost);
+    unreadable
+}
+
+async fn look_over(context: &SiteContext, unreadable: &BTreeSet<Rotten>) -> Result<Survey, SiteError> {
+    let view = context.catalog.view().await?;
+    let map = context.map();
+    let scope = Scope { site: &context.site, peer: context.peer.as_ref(), map: &map, unreadable };
+    survey(view.as_ref(), &scope)
+}
+
+/// Compares devices and catalog now and then, and soon after the map has changed: a device may have come back empty.
+async fn inventory_loop(context: &SiteContext, shared: &Shared) {
+    let mut inventory = Inventory::default();
+    let mut map = context.map.clone();
+    loop {
+        match inventory.pass(context).await {
+            Ok(found) => {
+                if found.freed > 0 || !found.lost.is_empty() {
+                    tracing::info!(site = %context.site, freed = found.freed, lost = found.lost.len(), "devices were compared with the catalog");
+                }
+                shared.inventory.send_replace(Arc::new(found));
+            }
+            Err(error) => {
+                tracing::warn!(site = %context.site, %error, "devices can't be compared with the catalog now")
+            }
+        }
+        tokio::select! {
+            changed = map.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(context.options.inventory_every) => {}
+        }
+    }
 }
 
 async fn collect_loop(context: &SiteContext) {
@@ -157,6 +208,7 @@ async fn exposed(context: &SiteContext, progress: Option<&watch::Receiver<Progre
 
 fn status(context: &SiteContext, seen: &Seen, shared: &Shared, exposure: Option<Exposure>) -> SiteStatus {
     let standing = *context.standing.borrow();
+    let repair = shared.repair.borrow().clone();
     let map = context.map();
     let nodes = map.nodes.iter().map(|node| node_status(node, seen.nodes.get(&node.name)));
     SiteStatus {
@@ -166,8 +218,10 @@ fn status(context: &SiteContext, seen: &Seen, shared: &Shared, exposure: Option<
         map_generation: map.generation,
         nodes: nodes.collect(),
         health: shared.health.borrow().clone(),
-        repair_queue: shared.queue.load(Ordering::Relaxed),
-        rows_repaired: shared.repaired.load(Ordering::Relaxed),
+        repair_queue: repair.waiting + repair.running,
+        rows_repaired: repair.rows,
+        repair,
+        inventory: shared.inventory.borrow().status.clone(),
         exposure,
         seen_ms: now_ms(),
     }

@@ -20,14 +20,46 @@ pub struct SiteStatus {
     pub nodes: Vec<NodeStatus>,
     /// Its extents.
     pub health: Health,
-    /// Extents that wait for repair.
+    /// Extents that wait for repair or are being repaired.
     pub repair_queue: u64,
     /// Rows that were made anew since this keeper began.
     pub rows_repaired: u64,
+    /// The same, with bytes and time.
+    #[serde(default)]
+    pub repair: RepairStatus,
+    /// What the last comparison of devices and catalog found.
+    #[serde(default)]
+    pub inventory: InventoryStatus,
     /// What the other site has not confirmed; None without one.
     pub exposure: Option<Exposure>,
     /// Milliseconds since 1970 when this was seen.
     pub seen_ms: u64,
+}
+
+/// How much of repair is left.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairStatus {
+    /// Extents that wait.
+    pub waiting: u64,
+    /// Extents that are being repaired.
+    pub running: u64,
+    /// Bytes that both will move.
+    pub bytes: u64,
+    /// Seconds that this will take; None: a budget is zero, nothing moves.
+    pub seconds_left: Option<u64>,
+    /// Rows that were made anew since this keeper began.
+    pub rows: u64,
+}
+
+/// Where devices and catalog differ.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InventoryStatus {
+    /// Rows on devices that the catalog does not name, and that wait for their hold.
+    pub orphans: u64,
+    /// Their bytes.
+    pub orphan_bytes: u64,
+    /// Rows that the catalog names and their device lacks.
+    pub lost: u64,
 }
 
 /// What would be lost if this site vanished now.

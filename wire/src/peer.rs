@@ -5,12 +5,13 @@
 //! | `GET /peer/v1/feed?incarnation=I&revision=R` | a stream of [`FeedFrame`]s, each behind its length (u32, little-endian), or 410 [`Compacted`] |
 //! | `POST /peer/v1/snapshot` [`SnapshotPage`] | [`SnapshotReply`] |
 //! | `GET /peer/v1/extents/<id>` with `Range` | the extent's ciphertext |
+//! | `POST /peer/v1/rows` [`RowsWanted`] | `Vec<Result<Vec<u8>, String>>`: by range its bytes, or why they do not read |
 //! | `POST /peer/v1/lease` a `lease::Message` | 204; answers come as messages of their own |
 //! | `POST /peer/v1/read` `Vec<Key>` | `Vec<Option<Vec<u8>>>`, at one position |
 //! | `POST /peer/v1/unseen` [`UnseenTerm`] | `u64`: how many of its versions were taken in |
 //! | anything with `x-diptych-forward: s3` or `rest` | what that front of the active site answers |
 
-use diptych_core::ids::{Epoch, SiteName};
+use diptych_core::ids::{Epoch, ExtentId, Row, SiteName};
 use diptych_core::keys::Key;
 use diptych_core::records::Position;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,8 @@ pub const FEED: &str = "/peer/v1/feed";
 pub const SNAPSHOT: &str = "/peer/v1/snapshot";
 /// Path below which extents are.
 pub const EXTENTS: &str = "/peer/v1/extents";
+/// Path of reads of single rows, from the answering site's own devices only.
+pub const ROWS: &str = "/peer/v1/rows";
 /// Path of lease messages.
 pub const LEASE: &str = "/peer/v1/lease";
 /// Path of reads by key.
@@ -29,6 +32,9 @@ pub const READ: &str = "/peer/v1/read";
 pub const UNSEEN: &str = "/peer/v1/unseen";
 /// Names the front that a forwarded request is for.
 pub const FORWARD: &str = "x-diptych-forward";
+
+/// Bytes of all ranges of one [`RowsWanted`].
+pub const MAX_ROWS_BYTES: u64 = 16 << 20;
 
 /// Longest frame of a feed: a commit and its head.
 pub const MAX_FEED_FRAME: usize = 16 << 20;
@@ -66,6 +72,26 @@ pub enum FeedFrame {
 pub struct Compacted {
     /// Oldest position from which it can.
     pub oldest: Position,
+}
+
+/// A range of one row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowSpan {
+    /// Which row; one of those that were made for the answering site.
+    pub row: Row,
+    /// First byte of it.
+    pub offset: u32,
+    /// Bytes; exactly so many come.
+    pub len: u32,
+}
+
+/// Asks for ranges of an extent's rows: together with the asking site's they may be enough to decode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowsWanted {
+    /// The extent.
+    pub extent: ExtentId,
+    /// At most [`MAX_ROWS_BYTES`] in all.
+    pub spans: Vec<RowSpan>,
 }
 
 /// Asks for a page of all keys that a follower takes.

@@ -63,7 +63,24 @@ fn show(status: &SiteStatus) {
         health.wanted,
         human(health.wanted_bytes),
     ));
-    say(format_args!("  repair: {} waiting, {} rows made anew", status.repair_queue, status.rows_repaired));
+    let (repair, inventory) = (&status.repair, &status.inventory);
+    let left = match repair.seconds_left {
+        Some(seconds) => format!("{seconds} s"),
+        None => "never: a budget is 0".to_owned(),
+    };
+    say(format_args!(
+        "  repair: {} waiting, {} running, {} to move, done in {left}; {} rows made anew",
+        repair.waiting,
+        repair.running,
+        human(repair.bytes),
+        repair.rows
+    ));
+    say(format_args!(
+        "  devices against catalog: {} rows lost, {} orphans ({})",
+        inventory.lost,
+        inventory.orphans,
+        human(inventory.orphan_bytes)
+    ));
     if let Some(exposure) = &status.exposure {
         say(format_args!(
             "  exposed: {} commits, {} extents ({}), for {} ms",

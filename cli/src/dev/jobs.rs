@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use base64::Engine;
 use diptych_core::ids::SiteName;
-use diptych_site::config::{AgentConfig, IdentityFiles, NodeConfig, PeerConfig, SiteConfig, SurviveConfig};
+use diptych_site::config::{
+    AgentConfig, IdentityFiles, NodeConfig, PeerConfig, Policy, SiteConfig, SurviveConfig,
+};
 use diptych_wire::authority::{Authority, Request};
 use diptych_wire::identity::{Identity, Role};
 use rand::RngCore;
@@ -104,6 +106,7 @@ impl Maker<'_> {
             health: None,
             socket: node.socket.clone(),
             devices: node.devices.clone(),
+            scrub_every_s: AgentConfig::scrub_every_s(),
         };
         self.configured(&name, "node-agent", &config)
     }
@@ -133,6 +136,7 @@ impl Maker<'_> {
             nodes: site.nodes.iter().map(node_config).collect(),
             peer_nodes: other.map(|(_, other)| devices_by_node(other)).unwrap_or_default(),
             node_dead_after_s: self.plan.node_dead_after,
+            policy: Policy::default(),
             peer: other.map(|(other, plan)| self.peer(other, plan, site)).transpose()?,
             site: site_name,
         };

@@ -1,5 +1,7 @@
 //! `diptych node-agent`.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use diptych_node_agent::{AgentOptions, DeviceOption};
 use diptych_site::config::AgentConfig;
@@ -20,6 +22,7 @@ pub async fn run(file: &ConfigFile) -> Result<()> {
     options.listen = Some(config.listen);
     options.health = config.health;
     options.socket = Some(config.socket);
+    options.scrub.every = Duration::from_secs(config.scrub_every_s);
     let shutdown = CancellationToken::new();
     let ends = shutdown.clone();
     tokio::spawn(async move {

@@ -17,13 +17,14 @@ use diptych_core::planner::Survive;
 use diptych_gateway::agents::AgentDial;
 use diptych_gateway::authority::Authority;
 use diptych_gateway::rest::RestToken;
-use diptych_gateway::{Dependencies, Forwarder, Gateway, GatewayOptions, Limits, PeerConfirmation};
+use diptych_gateway::{Dependencies, Forwarder, Gateway, GatewayOptions, Limits, PeerConfirmation, PeerRows};
 use diptych_site::agents::{Agents, NodeEndpoint};
-use diptych_site::config::SiteConfig;
-use diptych_site::context::{LoopOptions, SiteContext, Standing};
+use diptych_site::config::{PeerConfig, SiteConfig};
+use diptych_site::context::{SiteContext, Standing};
 use diptych_site::keeper::{Keeper, KeeperHandle, KeeperParts, election};
 use diptych_site::loops;
 use diptych_site::nodes::NodeWatch;
+use diptych_wire::agent::Door;
 use diptych_wire::client::ClientOptions;
 use diptych_wire::tls::Credentials;
 use tokio::sync::watch;
@@ -101,14 +102,12 @@ async fn serve(config: SiteConfig) -> Result<()> {
     let context = Arc::new(SiteContext {
         site: config.site.clone(),
         peer: config.peer.as_ref().map(|peer| peer.site.clone()),
+        doors: config.peer.iter().map(door).collect(),
         catalog: Arc::clone(&catalog),
         agents,
         standing,
         map: nodes.map(),
-        options: LoopOptions {
-            node_dead_after: Duration::from_secs(u64::from(config.node_dead_after_s)),
-            ..LoopOptions::default()
-        },
+        options: config.policy.loop_options(config.node_dead_after_s),
     });
     let two_sites = match links {
         Some(links) => Some(links.begin(&config, &own, &context, &handle, &gateway, &hands).await?),
@@ -121,11 +120,13 @@ async fn serve(config: SiteConfig) -> Result<()> {
     let first_start = seeds::tell_devices(handle.clone(), seen, config.nodes.len());
     let seeding =
         seeds::sow(Arc::clone(&config), Arc::clone(&catalog), handle.clone(), Arc::clone(&cluster_key));
-    let (confirmation, forwarder) = match &two_sites {
-        Some(two_sites) => (two_sites.confirmation(&config), Some(two_sites.forwarder(&handle))),
-        None => (None, None),
+    let given = GivenToGateway {
+        authority,
+        cluster_key,
+        confirmation: two_sites.as_ref().and_then(|two_sites| two_sites.confirmation(&config)),
+        peer_rows: two_sites.as_ref().map(peer::TwoSites::rows),
+        forwarder: two_sites.as_ref().map(|two_sites| two_sites.forwarder(&handle)),
     };
-    let given = GivenToGateway { authority, cluster_key, confirmation, forwarder };
     let front = open_front(&config, &own, &context, &handle, given, &gateway);
     let two_sites = async {
         match two_sites {
@@ -146,6 +147,10 @@ async fn serve(config: SiteConfig) -> Result<()> {
 
 pub(super) fn endpoint(node: &diptych_site::config::NodeConfig) -> NodeEndpoint {
     NodeEndpoint { name: node.name.clone(), address: node.address.to_string(), socket: node.socket.clone() }
+}
+
+pub(super) fn door(peer: &PeerConfig) -> Door {
+    Door { address: peer.door.to_string(), site: peer.site.clone() }
 }
 
 /// What the loops know of the lease.
@@ -171,6 +176,7 @@ struct GivenToGateway {
     authority: Arc<KeeperAuthority>,
     cluster_key: Arc<ClusterKey>,
     confirmation: Option<Arc<dyn PeerConfirmation>>,
+    peer_rows: Option<Arc<dyn PeerRows>>,
     forwarder: Option<Arc<dyn Forwarder>>,
 }
 
@@ -193,6 +199,7 @@ async fn open_front(
         dial: AgentDial { credentials: own.clone(), options: ClientOptions::default() },
         survive: survive(config),
         peer: parts.confirmation,
+        peer_rows: parts.peer_rows,
     };
     let token =
         RestToken { token: Zeroizing::new(config.token.clone()), namespace: seeds::NAMESPACE.to_owned() };

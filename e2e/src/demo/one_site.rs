@@ -1,12 +1,12 @@
 //! One site: files go in, a node dies, a byte rots, rows vanish, everything is stopped and started; the files come out.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use diptych::client::s3::S3Client;
-use diptych::command::inspect::Inspection;
+use diptych::command::inspect::{InspectedRow, Inspection};
 use std::os::unix::fs::FileExt;
 
 use super::DemoOptions;
@@ -138,7 +138,8 @@ pub async fn node_dies(
         .await
 }
 
-async fn inspect(installation: &Reach, key: &str) -> Result<Inspection> {
+/// What `diptych inspect` says of a file.
+pub async fn inspect(installation: &Reach, key: &str) -> Result<Inspection> {
     let mounted = installation.mounted.iter().flat_map(|mounted| ["--mounted", mounted.as_str()]);
     let words: Vec<&str> = ["inspect", key, "--json"].into_iter().chain(mounted).collect();
     let output = installation.output(&words).await?;
@@ -191,24 +192,30 @@ pub async fn byte_rots(
         .await
 }
 
-/// Too many rows of a file are taken away, and put back.
-pub async fn rows_vanish(table: &mut Table, installation: &Reach, site: &str, file: &Input) -> Result<()> {
+/// Overwrites rows on their disks; where they were, with what they had.
+pub fn overwrite<'a>(rows: impl Iterator<Item = &'a InspectedRow>) -> Result<Vec<(PathBuf, u64, Vec<u8>)>> {
+    let mut taken = Vec::new();
+    for row in rows {
+        let segment = row.segment.clone().context("the row has no segment")?;
+        let disk = std::fs::OpenOptions::new().read(true).write(true).open(&segment)?;
+        let mut bytes = vec![0; row.row_bytes as usize];
+        disk.read_exact_at(&mut bytes, row.payload_offset)?;
+        disk.write_all_at(&vec![0xa5; bytes.len()], row.payload_offset)?;
+        disk.sync_all()?;
+        taken.push((segment, row.payload_offset, bytes));
+    }
+    Ok(taken)
+}
+
+/// So many rows of a file are taken away that fewer than k are left anywhere, and put back.
+pub async fn rows_vanish(table: &mut Table, installation: &Reach, file: &Input) -> Result<()> {
     let impatient = installation.s3(Duration::ZERO)?;
     let aside = table
         .step("too many rows of one file are taken away", async {
             let inspection = inspect(installation, &file.key).await?;
             let extent = inspection.extents.first().context("no extent")?;
             let take = usize::from(extent.here) - usize::from(extent.needed) + 1;
-            let mut taken = Vec::new();
-            for row in extent.rows.iter().filter(|row| row.site == site).take(take) {
-                let segment = row.segment.clone().context("the row has no segment")?;
-                let disk = std::fs::OpenOptions::new().read(true).write(true).open(&segment)?;
-                let mut bytes = vec![0; row.row_bytes as usize];
-                disk.read_exact_at(&mut bytes, row.payload_offset)?;
-                disk.write_all_at(&vec![0xa5; bytes.len()], row.payload_offset)?;
-                disk.sync_all()?;
-                taken.push((segment, row.payload_offset, bytes));
-            }
+            let taken = overwrite(extent.rows.iter().take(take))?;
             let error = match verify(&impatient, file).await {
                 Ok(_) => bail!("it could still be read"),
                 Err(error) => format!("{error:#}"),
@@ -246,7 +253,7 @@ pub async fn demo(table: &mut Table, options: &DemoOptions, data_dir: &Path, scr
     node_dies(table, &installation, &installation, site, &s3, &files).await?;
     let small = files.tree.iter().find(|input| input.size > 4096).context("no file above 4 KiB")?;
     byte_rots(table, &installation, site, &s3, small).await?;
-    rows_vanish(table, &installation, site, small).await?;
+    rows_vanish(table, &installation, small).await?;
     verified(table, "read every file back", &s3, &files.all()).await?;
     table
         .step("the whole is stopped", async {

@@ -13,6 +13,8 @@ use super::installation::until;
 use super::one_site::{self, PATIENCE, started, verified};
 use super::reach::Reach;
 use super::table::Table;
+use super::tree::Input;
+use super::verify::verify;
 use super::writer::{self, Writer};
 
 const EAST: &str = "east";
@@ -64,7 +66,8 @@ impl Scene<'_> {
             one_site::node_dies(table, reach, faults, EAST, &s3, files).await?;
             let small = files.tree.iter().find(|input| input.size > 4096).context("no file above 4 KiB")?;
             one_site::byte_rots(table, reach, EAST, &s3, small).await?;
-            one_site::rows_vanish(table, reach, EAST, small).await?;
+            rows_of_one_site_vanish(table, reach, small).await?;
+            one_site::rows_vanish(table, reach, small).await?;
         }
         protected(table, reach, "the exposure is 0").await?;
         let died = active_site_dies(table, reach, faults, acknowledge, &files.tree[0].key).await?;
@@ -74,6 +77,35 @@ impl Scene<'_> {
         verified(table, "every file after the switch back", &s3, &files.all()).await?;
         records(table, acknowledge, reach, writer, died, switched).await
     }
+}
+
+/// Fewer than k rows of a file are left in the active site: the other site's are read, and the extent crosses again.
+async fn rows_of_one_site_vanish(table: &mut Table, installation: &Reach, file: &Input) -> Result<()> {
+    table
+        .step(
+            "too few rows of one file are left in the active site: it is read from both, and crosses again",
+            async {
+                let inspection = one_site::inspect(installation, &file.key).await?;
+                let extent = inspection.extents.first().context("no extent")?;
+                let here = || extent.rows.iter().filter(|row| row.site == EAST);
+                let take = here().count() + 1 - usize::from(extent.needed);
+                one_site::overwrite(here().take(take))?;
+                verify(&*installation.s3(Duration::ZERO)?, file).await?;
+                until("every row is right again", Duration::from_mins(1), || async {
+                    let inspection = one_site::inspect(installation, &file.key).await?;
+                    Ok(if inspection.sound { Ok(()) } else { Err(format!("{inspection:?}")) })
+                })
+                .await?;
+                Ok((
+                    (),
+                    format!(
+                        "{take} of {} rows taken away; SHA-256 is right; all rows are right again",
+                        here().count()
+                    ),
+                ))
+            },
+        )
+        .await
 }
 
 async fn protected(table: &mut Table, installation: &Reach, name: &str) -> Result<()> {

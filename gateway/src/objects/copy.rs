@@ -16,11 +16,11 @@ use super::types::{MAX_REQUEST_BYTES, check_key};
 use super::{ObjectInfo, Objects, Wanted, etag_text};
 use crate::authority::may_write;
 use crate::body::Body;
-use crate::commit::blobs_of;
 use crate::digests::Announced;
 use crate::error::{GatewayError, Result};
 use crate::read::{Places, open_stream, plan_chunks, read_sealed};
 use crate::write::{Chunk, Description, ExtentSequence, Written, write_body};
+use diptych_catalog::blobs_of;
 
 /// An object that is to be copied.
 pub struct CopyRequest {
@@ -117,9 +117,7 @@ impl Objects {
         };
         let modified_ms = self.context.clock().now_ms();
         let done = self.batches.store(lease, object, chunk, (size, etag, modified_ms)).await?;
-        let receipt =
-            super::put::acknowledge(&self.context, done.at, done.position, &[done.extent], done.durable)
-                .await?;
+        let receipt = super::put::receipt(&self.context, done.at, done.durable)?;
         let sums = crate::digests::Sums { md5: etag.md5, others: Vec::new() };
         Ok(Stored { at: done.at, etag, size, modified_ms, receipt, sums, replaced: done.replaced })
     }

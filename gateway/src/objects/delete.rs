@@ -6,7 +6,7 @@ use diptych_core::records::{Bucket, Head, HeadBody, Record};
 use rand::Rng;
 
 use super::types::check_key;
-use super::{Condition, Objects};
+use super::{Condition, Objects, confirm};
 use crate::authority::{may_write, still_may_answer};
 use crate::commit::{HeadChange, commit_heads};
 use crate::error::Result;
@@ -75,8 +75,12 @@ impl Objects {
             }
         }
         let committed = commit_heads(&self.context, lease, &changes, None).await;
+        let outcome = match committed.iter().flatten().map(|head| head.position).max() {
+            Some(position) => confirm(&self.context, position, &[]).await,
+            None => Ok(()),
+        };
         for (index, result) in indices.into_iter().zip(committed) {
-            results[index] = Some(result.map(|_| Deleted { existed: true }));
+            results[index] = Some(result.and_then(|_| outcome.clone()).map(|()| Deleted { existed: true }));
         }
         results.into_iter().map(|result| result.unwrap_or(Ok(Deleted { existed: false }))).collect()
     }

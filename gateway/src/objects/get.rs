@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use super::conditions::ReadConditions;
 use super::{ObjectInfo, Objects, etag_text};
-use crate::commit::blobs_of;
 use crate::error::{GatewayError, Result};
 use crate::read::{BodyStream, open_stream};
+use diptych_catalog::blobs_of;
 
 /// The bytes that a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,7 +25,7 @@ pub use get::{Download, Wanted};
 pub use list::{ListRequest, Listed, Listing};
 pub use multipart::{CompletePart, PartsPage, StoredPart, UploadSummary, UploadsPage, UploadsRequest};
 pub use put::{LateSums, PutRequest, Stored};
-pub(crate) use put::{NewObject, turn};
+pub(crate) use put::{NewObject, confirm, turn};
 pub use types::{
     MAX_KEY_BYTES, MAX_OBJECT_BYTES, MAX_REQUEST_BYTES, ObjectInfo, Receipt, SiteRows, etag_text,
 };

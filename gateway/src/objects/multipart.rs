@@ -19,10 +19,11 @@ use super::types::{MAX_OBJECT_BYTES, MAX_REQUEST_BYTES, check_key, etag_text};
 use super::{Condition, Objects};
 use crate::authority::may_write;
 use crate::body::{Body, ByteStream};
-use crate::commit::{MAX_CHANGES, commit_many, commit_plain, dead_marks, mark_dead};
+use crate::commit::{MAX_CHANGES, commit_many, commit_plain, mark_dead};
 use crate::digests::{Announced, Sums};
 use crate::error::{GatewayError, Result};
 use crate::write::{Description, Written, WrittenExtent, write_body};
+use diptych_catalog::dead_marks;
 
 const MAX_PARTS: u16 = 10_000;
 const MIN_PART: u64 = 5 << 20;

@@ -129,8 +129,7 @@ impl Objects {
         let modified_ms = self.context.clock().now_ms();
         let done = self.batches.store(lease, object, chunk, (size, etag, modified_ms)).await?;
         drop(room);
-        let durable = done.durable;
-        let receipt = acknowledge(&self.context, done.at, done.position, &[done.extent], durable).await?;
+        let receipt = receipt(&self.context, done.at, done.durable)?;
         Ok(Stored { at: done.at, etag, size, modified_ms, receipt, sums, replaced: done.replaced })
     }
 
@@ -185,7 +184,8 @@ impl Objects {
                 return Err(error);
             }
         };
-        let receipt = acknowledge(&self.context, done.at, done.position, &extents, durable).await?;
+        confirm(&self.context, done.position, &extents).await?;
+        let receipt = receipt(&self.context, done.at, durable)?;
         let sums = Sums { md5: etag.md5, others: Vec::new() };
         let replaced = done.replaced.is_some();
         Ok((Stored { at: done.at, etag, size, modified_ms, receipt, sums, replaced }, done.position))
@@ -253,14 +253,22 @@ pub(crate) fn check_sums(sums: &Sums, announced: &Announced, late: Option<LateSu
     Ok(())
 }
 
-/// Waits for the other site where the cluster wants that, and writes the receipt.
-pub(crate) async fn acknowledge(
-    context: &Context,
-    at: VersionRef,
-    position: Position,
-    extents: &[ExtentId],
-    durable: u8,
-) -> Result<Receipt> {
+/// Waits for the other site where the cluster wants that.
+///
+/// # Errors
+/// The outcome is unknown: it is committed here, and not confirmed there in time.
+pub(crate) async fn confirm(context: &Context, position: Position, extents: &[ExtentId]) -> Result<()> {
+    match context.peer() {
+        Some(peer) if !peer.confirmed(position, extents).await => {
+            let reason = "it is committed in this site, but the other one has not confirmed it in time";
+            Err(GatewayError::OutcomeUnknown(reason.to_owned()))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// What the writer of a version is told, once it is confirmed.
+pub(crate) fn receipt(context: &Context, at: VersionRef, durable: u8) -> Result<Receipt> {
     let plan = context.plan()?;
     let mut sites: Vec<SiteRows> = plan
         .rows
@@ -272,11 +280,7 @@ pub(crate) async fn acknowledge(
         })
         .collect();
     let mut exposed = sites.len() > 1;
-    if let Some(peer) = context.peer() {
-        if !peer.confirmed(position, extents).await {
-            let reason = "it is committed in this site, but the other one has not confirmed it in time";
-            return Err(GatewayError::OutcomeUnknown(reason.to_owned()));
-        }
+    if context.peer().is_some() {
         exposed = false;
         for rows in &mut sites {
             rows.durable = if rows.site == *context.site() { rows.durable } else { rows.of };

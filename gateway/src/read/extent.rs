@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 use diptych_catalog::View;
-use diptych_core::ids::{ExtentId, Row};
+use diptych_core::ids::{ExtentId, Row, SiteName};
 use diptych_core::keys;
 use diptych_core::records::{Extent, PlacedRow, Placement, Record};
 use diptych_core::tail::{TAIL_GUESS, Tail, TailError};
@@ -14,6 +14,16 @@ use super::rows::RangeReader;
 use crate::agents::Agents;
 use crate::context::Context;
 use crate::error::{GatewayError, Result};
+
+/// Why a row can't be read, if its device is not there at all.
+pub(super) fn gone(placed: &PlacedRow, agents: &Agents) -> Option<String> {
+    let PlacedRow { row, device, .. } = placed;
+    match agents.node_of(*device) {
+        None => Some(format!("row {row} on device {device}: the device is gone")),
+        Some(node) if agents.client(node).is_none() => Some(format!("row {row} on {node}: the node is dead")),
+        Some(_) => None,
+    }
+}
 
 /// An extent and its rows in this site.
 #[derive(Debug, Clone)]
@@ -41,20 +51,21 @@ impl ExtentPlace {
         })
     }
 
-    /// Refuses an extent of which too few rows are on devices that are there at all.
-    pub(crate) fn check(&self, context: &Context, agents: &Agents) -> Result<()> {
-        let there =
-            |row: &&PlacedRow| agents.node_of(row.device).is_some_and(|node| agents.client(node).is_some());
-        let present: Vec<u8> = self.placed.iter().filter(there).map(|row| row.row.0).collect();
-        if present.len() >= usize::from(self.record.needed) {
+    /// The rows that were made for the other site, where there is one that can be asked.
+    pub(crate) fn peer_rows(&self, context: &Context) -> impl Iterator<Item = (&SiteName, Row)> {
+        let own = context.site().clone();
+        let asked = context.peer_rows().is_some();
+        let others = self.record.rows.iter().filter(move |(site, ..)| asked && *site != own);
+        others.flat_map(|(site, first, count)| (0..*count).map(move |index| (site, Row(first.0 + index))))
+    }
+
+    /// Refuses an extent of which too few rows are on devices that are there at all, in this site or in the other.
+    pub(crate) async fn check(&self, context: &Context, agents: &Agents) -> Result<()> {
+        let there = self.placed.iter().filter(|placed| gone(placed, agents).is_none()).count();
+        if there >= usize::from(self.record.needed) {
             return Ok(());
         }
-        Err(GatewayError::InsufficientFragments {
-            extent: self.id,
-            needed: self.record.needed,
-            present,
-            unreadable: self.describe_missing(context, agents, &BTreeMap::new()),
-        })
+        RangeReader::new(context, agents, self, &[]).probe().await
     }
 
     /// Row by row what is wrong with those that can't be read.
@@ -70,19 +81,11 @@ impl ExtentPlace {
             let Some(placed) = self.placed.iter().find(|placed| placed.row.0 == number) else {
                 return Some(format!("row {number} is nowhere in {}", context.site()));
             };
-            if let Some(reason) = reasons.get(&placed.row) {
-                return Some(reason.clone());
-            }
-            match agents.node_of(placed.device) {
-                None => Some(format!("row {number} on device {}: the device is gone", placed.device)),
-                Some(node) if agents.client(node).is_none() => {
-                    Some(format!("row {number} on {node}: the node is dead"))
-                }
-                Some(_) => None,
-            }
+            reasons.get(&placed.row).cloned().or_else(|| gone(placed, agents))
         };
-        let missing: Vec<String> = (first..first.saturating_add(count)).filter_map(describe).collect();
-        missing.join("; ")
+        let here = (first..first.saturating_add(count)).filter_map(describe);
+        let peers = self.peer_rows(context).filter_map(|(_, row)| reasons.get(&row).cloned());
+        here.chain(peers).collect::<Vec<String>>().join("; ")
     }
 
     /// Bytes of the extent. Where rows are gone, the placement is read again: repair may have moved them.

@@ -7,5 +7,6 @@ mod stream;
 
 pub(crate) use chunks::{Places, PlannedChunk, plan_chunks, read_sealed};
 pub(crate) use extent::ExtentPlace;
+pub(crate) use rows::RangeReader;
 pub use stream::Download as BodyStream;
 pub(crate) use stream::open_stream;

@@ -1,4 +1,5 @@
-//! A range of an extent from its rows: the data rows that hold it, or any k.
+//! A range of an extent from its rows: the data rows that hold it, or any k; those of the other site where too few are left
+//! in this one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -9,12 +10,13 @@ use diptych_core::erasure::Decoder;
 use diptych_core::ids::{NodeName, Row};
 use diptych_core::layout::{DecodeRange, RowRange, StripeLayout};
 use diptych_core::records::PlacedRow;
-use diptych_wire::agent::{ReadItem, RowAt};
+use diptych_wire::agent::{AgentError, ReadItem, RowAt};
 use diptych_wire::client::CallError;
-use futures::StreamExt;
+use diptych_wire::peer::RowSpan;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 
-use super::extent::ExtentPlace;
+use super::extent::{ExtentPlace, gone};
 use crate::agents::Agents;
 use crate::context::Context;
 use crate::error::{GatewayError, Result};
@@ -32,6 +34,10 @@ struct Trouble {
 impl Trouble {
     fn note(&self, row: Row, reason: String) {
         self.reasons.lock().unwrap_or_else(PoisonError::into_inner).insert(row, reason);
+    }
+
+    fn reason(&self, row: Row) -> Option<String> {
+        self.reasons.lock().unwrap_or_else(PoisonError::into_inner).get(&row).cloned()
     }
 
     fn is_bad(&self, row: Row) -> bool {
@@ -62,13 +68,40 @@ pub(crate) struct RangeReader<'a> {
     trouble: Trouble,
 }
 
+/// Where a row is read.
+#[derive(Debug, Clone, Copy)]
+enum Home {
+    /// On a device of this site.
+    Here(PlacedRow),
+    /// Through the other site's door.
+    Peer(Row),
+}
+
+impl Home {
+    fn row(&self) -> Row {
+        match self {
+            Self::Here(placed) => placed.row,
+            Self::Peer(row) => *row,
+        }
+    }
+}
+
 /// A range of a row that is wanted.
 #[derive(Debug, Clone, Copy)]
 struct Wanted {
-    row: PlacedRow,
+    home: Home,
     offset: u32,
     len: u32,
 }
+
+impl Wanted {
+    fn row(&self) -> Row {
+        self.home.row()
+    }
+}
+
+/// What became of ranges, by their indices; None: it did not read, and `trouble` says why.
+type Parts = Vec<(usize, Option<Bytes>)>;
 
 impl<'a> RangeReader<'a> {
     /// `avoid`: rows that are not to be used, since with them nothing right comes out.
@@ -129,7 +162,37 @@ impl<'a> RangeReader<'a> {
     fn wanted(&self, row: Row, offset: u64, len: u32) -> Option<Wanted> {
         let placed = self.place.placed.iter().find(|placed| placed.row == row)?;
         let likely = !self.trouble.is_bad(row) && !self.is_far(placed);
-        likely.then_some(Wanted { row: *placed, offset: offset as u32, len })
+        likely.then_some(Wanted { home: Home::Here(*placed), offset: offset as u32, len })
+    }
+
+    /// Ranges of this site's own rows, each by itself.
+    pub(crate) async fn own(&self, spans: &[RowSpan]) -> Vec<Result<Bytes, String>> {
+        let here = |span: &RowSpan| {
+            let placed = self.place.placed.iter().find(|placed| placed.row == span.row)?;
+            Some(Wanted { home: Home::Here(*placed), offset: span.offset, len: span.len })
+        };
+        let wanted: Vec<Option<Wanted>> = spans.iter().map(here).collect();
+        let found: Vec<Wanted> = wanted.iter().copied().flatten().collect();
+        let mut read = self.fetch_each(&found).await.into_iter();
+        let reason = |row: Row| self.trouble.reason(row).unwrap_or_else(|| "it is not placed".to_owned());
+        let one = |(span, wanted): (&RowSpan, Option<Wanted>)| {
+            wanted.and_then(|_| read.next().flatten()).ok_or_else(|| reason(span.row))
+        };
+        spans.iter().zip(wanted).map(one).collect()
+    }
+
+    /// Asks the other site which of its rows can be read; refuses where they and what is here are too few.
+    pub(crate) async fn probe(&self) -> Result<()> {
+        for placed in &self.place.placed {
+            if let Some(reason) = gone(placed, self.agents) {
+                self.trouble.note(placed.row, reason);
+            }
+        }
+        let peers = self.place.peer_rows(self.context);
+        let wanted: Vec<Wanted> =
+            peers.map(|(_, row)| Wanted { home: Home::Peer(row), offset: 0, len: 1 }).collect();
+        self.fetch_each(&wanted).await;
+        self.choose().map(drop)
     }
 
     /// Whether its node could not be reached lately, or is gone.
@@ -140,43 +203,81 @@ impl<'a> RangeReader<'a> {
 
     /// All of the ranges, in order; None: some could not be read, and `trouble` says which.
     async fn fetch(&self, wanted: &[Wanted]) -> Option<Vec<Bytes>> {
+        self.fetch_each(wanted).await.into_iter().collect()
+    }
+
+    /// The ranges, in order; None: `trouble` says why it could not be read.
+    async fn fetch_each(&self, wanted: &[Wanted]) -> Vec<Option<Bytes>> {
         let mut by_node: BTreeMap<&NodeName, Vec<usize>> = BTreeMap::new();
+        let mut peers = Vec::new();
         for (index, item) in wanted.iter().enumerate() {
-            match self.agents.node_of(item.row.device) {
-                Some(node) => by_node.entry(node).or_default().push(index),
-                None => self.trouble.note(item.row.row, format!("device {} is unknown", item.row.device)),
+            match item.home {
+                Home::Peer(_) => peers.push(index),
+                Home::Here(placed) => match self.agents.node_of(placed.device) {
+                    Some(node) => by_node.entry(node).or_default().push(index),
+                    None => self.trouble.note(placed.row, format!("device {} is unknown", placed.device)),
+                },
             }
         }
-        self.trouble.set_waiting(wanted.iter().map(|item| item.row.row), true);
-        let mut calls: FuturesUnordered<_> =
-            by_node.into_iter().map(|(node, indices)| self.fetch_from(node, wanted, indices)).collect();
+        self.trouble.set_waiting(wanted.iter().map(Wanted::row), true);
+        let here = by_node.into_iter().map(|(node, indices)| self.fetch_from(node, wanted, indices).boxed());
+        let peers = (!peers.is_empty()).then(|| self.fetch_from_peer(wanted, peers).boxed());
+        let mut calls: FuturesUnordered<_> = here.chain(peers).collect();
         let mut parts: Vec<Option<Bytes>> = vec![None; wanted.len()];
         while let Some(read) = calls.next().await {
             for (index, bytes) in read {
-                self.trouble.set_waiting(std::iter::once(wanted[index].row.row), false);
+                self.trouble.set_waiting(std::iter::once(wanted[index].row()), false);
                 parts[index] = bytes;
             }
         }
-        parts.into_iter().collect()
+        parts
     }
 
-    async fn fetch_from(
-        &self,
-        node: &NodeName,
-        wanted: &[Wanted],
-        indices: Vec<usize>,
-    ) -> Vec<(usize, Option<Bytes>)> {
-        let item = |index: &usize| {
-            let Wanted { row, offset, len } = wanted[*index];
-            let at = RowAt {
-                device: row.device,
-                extent: self.place.id,
-                row: row.row,
-                instance: Some(row.instance),
-            };
-            ReadItem { at, offset, len }
+    /// Rows of the other site, all in one request.
+    async fn fetch_from_peer(&self, wanted: &[Wanted], indices: Vec<usize>) -> Parts {
+        let span = |&index: &usize| {
+            let Wanted { offset, len, .. } = wanted[index];
+            RowSpan { row: wanted[index].row(), offset, len }
         };
-        let items = indices.iter().map(item).collect();
+        let spans = indices.iter().map(span).collect();
+        let read = match self.context.peer_rows() {
+            Some(peer) => peer.read(self.place.id, spans).await,
+            None => Err("there is no other site".to_owned()),
+        };
+        let read = match read {
+            Ok(parts) if parts.len() == indices.len() => parts,
+            Ok(_) => vec![Err("not one answer for each row".to_owned()); indices.len()],
+            Err(reason) => vec![Err(reason); indices.len()],
+        };
+        let one = |(index, part): (usize, Result<Bytes, String>)| match part {
+            Ok(bytes) if bytes.len() == wanted[index].len as usize => (index, Some(bytes)),
+            Ok(_) => (index, self.unreadable_there(wanted[index].row(), "it has another length")),
+            Err(reason) => (index, self.unreadable_there(wanted[index].row(), &reason)),
+        };
+        indices.into_iter().zip(read).map(one).collect()
+    }
+
+    fn unreadable_there(&self, row: Row, reason: &str) -> Option<Bytes> {
+        self.context.metrics().rows_unreadable.with_label_values(&["peer"]).inc();
+        let sites = self.place.record.rows.iter();
+        let mut sites = sites.filter(|(_, first, count)| (first.0..first.0 + count).contains(&row.0));
+        let site = sites.next().map_or("the other site", |(site, ..)| site.as_str());
+        self.trouble.note(row, format!("row {row} in {site}: {reason}"));
+        None
+    }
+
+    async fn fetch_from(&self, node: &NodeName, wanted: &[Wanted], indices: Vec<usize>) -> Parts {
+        let here = indices.iter().filter_map(|&index| match wanted[index].home {
+            Home::Here(placed) => Some((index, placed)),
+            Home::Peer(_) => None,
+        });
+        let here: Vec<(usize, PlacedRow)> = here.collect();
+        let item = |&(index, placed): &(usize, PlacedRow)| {
+            let PlacedRow { row, device, instance } = placed;
+            let at = RowAt { device, extent: self.place.id, row, instance: Some(instance) };
+            ReadItem { at, offset: wanted[index].offset, len: wanted[index].len }
+        };
+        let items = here.iter().map(item).collect();
         let read = match self.agents.client(node) {
             Some(client) => client.read_many(items).await,
             None => Err(CallError::Unreachable {
@@ -188,21 +289,21 @@ impl<'a> RangeReader<'a> {
             Ok(parts) => {
                 self.context.note_reachable(node);
                 let noted =
-                    |(index, part): (usize, Result<Bytes, diptych_wire::agent::AgentError>)| match part {
+                    |((index, placed), part): ((usize, PlacedRow), Result<Bytes, AgentError>)| match part {
                         Ok(bytes) => (index, Some(bytes)),
                         Err(error) => {
-                            self.unreadable(&wanted[index].row, node, error.category(), &error.to_string());
+                            self.unreadable(&placed, node, error.category(), &error.to_string());
                             (index, None)
                         }
                     };
-                indices.into_iter().zip(parts).map(noted).collect()
+                here.into_iter().zip(parts).map(noted).collect()
             }
             Err(error) => {
                 self.context.note(node, &error);
-                for index in &indices {
-                    self.unreadable(&wanted[*index].row, node, "unreachable", &error.to_string());
+                for (_, placed) in &here {
+                    self.unreadable(placed, node, "unreachable", &error.to_string());
                 }
-                indices.into_iter().map(|index| (index, None)).collect()
+                here.into_iter().map(|(index, _)| (index, None)).collect()
             }
         }
     }
@@ -228,11 +329,11 @@ impl<'a> RangeReader<'a> {
             let chosen = self.choose()?;
             let wanted: Vec<Wanted> = chosen
                 .iter()
-                .map(|row| Wanted { row: *row, offset: part.row_offset as u32, len: part.len })
+                .map(|home| Wanted { home: *home, offset: part.row_offset as u32, len: part.len })
                 .collect();
             // Rows that did not read are noted: the next choice is without them.
             let Some(shards) = self.fetch(&wanted).await else { continue };
-            let rows: Vec<Row> = chosen.iter().map(|placed| placed.row).collect();
+            let rows: Vec<Row> = chosen.iter().map(Home::row).collect();
             let targets: BTreeSet<Row> = part.wanted.iter().map(|run| run.row).collect();
             let targets: Vec<Row> = targets.into_iter().collect();
             let failed =
@@ -249,26 +350,38 @@ impl<'a> RangeReader<'a> {
         }
     }
 
-    /// k rows to decode from: those that are not waited for already first, then in order of their numbers. A node that
-    /// could not be reached lately is asked again before the read is given up.
-    fn choose(&self) -> Result<Vec<PlacedRow>> {
+    /// k rows to decode from: this site's before the other's, those that are not waited for already first, then in order
+    /// of their numbers. A node that could not be reached lately is asked again before the read is given up.
+    fn choose(&self) -> Result<Vec<Home>> {
         let needed = usize::from(self.place.record.needed);
         let slow = self.trouble.slow();
-        let untried = self.place.placed.iter().filter(|row| !self.trouble.is_bad(row.row));
-        let mut usable: Vec<PlacedRow> = untried.copied().collect();
-        usable.sort_by_key(|row| (self.is_far(row), slow.contains(&row.row), row.row));
+        let mut usable: Vec<Home> = self.untried().collect();
+        usable.sort_by_key(|home| {
+            let distance = match home {
+                Home::Here(placed) if !self.is_far(placed) => 0,
+                Home::Peer(_) => 1,
+                Home::Here(_) => 2,
+            };
+            (distance, slow.contains(&home.row()), home.row())
+        });
         usable.truncate(needed);
         if usable.len() == needed { Ok(usable) } else { Err(self.insufficient()) }
     }
 
+    /// Rows of both sites of which nothing bad is known.
+    fn untried(&self) -> impl Iterator<Item = Home> {
+        let here = self.place.placed.iter().map(|placed| Home::Here(*placed));
+        let peers = self.place.peer_rows(self.context).map(|(_, row)| Home::Peer(row));
+        here.chain(peers).filter(|home| !self.trouble.is_bad(home.row()))
+    }
+
     fn insufficient(&self) -> GatewayError {
+        let present = self.untried().map(|home| home.row().0).collect();
         let reasons = self.trouble.reasons.lock().unwrap_or_else(PoisonError::into_inner);
-        let present =
-            self.place.placed.iter().filter(|row| !reasons.contains_key(&row.row)).map(|row| row.row.0);
         GatewayError::InsufficientFragments {
             extent: self.place.id,
             needed: self.place.record.needed,
-            present: present.collect(),
+            present,
             unreadable: self.place.describe_missing(self.context, self.agents, &reasons),
         }
     }

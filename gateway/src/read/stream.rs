@@ -89,7 +89,7 @@ pub(crate) async fn open_stream(
     let mut places = Places::default();
     let agents = context.agents();
     for (_, _, piece, _) in pieces.iter().take(CHECKED_FIRST) {
-        places.extent(context, piece.extent).await?.check(context, &agents)?;
+        places.extent(context, piece.extent).await?.check(context, &agents).await?;
     }
     let mut chunks = Box::pin(chunks(context.clone(), pieces, places));
     let Some(first) = chunks.try_next().await? else {

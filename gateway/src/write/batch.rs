@@ -1,28 +1,31 @@
 //! Small objects of the same moment share an extent: one append a device, one commit.
 //!
-//! Nothing is ever waited for on purpose: while batches are in flight the next one gathers.
+//! Nothing is ever waited for on purpose: while batches are in flight the next one gathers. Where both sites must have a
+//! write, a batch is in flight until the other one has it: it crosses as one extent, and is waited for once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use diptych_catalog::dead_marks;
 use diptych_core::ids::ExtentId;
 use diptych_core::keys;
 use diptych_core::lease::SubLease;
-use diptych_core::records::{Blob, Content, Etag, ExtentState, HeadBody, Position, VersionRef};
+use diptych_core::records::{Blob, Content, Etag, ExtentState, HeadBody, VersionRef};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::sealing::Chunk;
 use super::sequence::write_extent;
 use super::tail::Description;
 use crate::authority::may_write;
-use crate::commit::{
-    CommittedHead, HeadChange, MAX_CHANGES, SharedExtent, commit_heads, dead_marks, mark_dead,
-};
+use crate::commit::{CommittedHead, HeadChange, MAX_CHANGES, SharedExtent, commit_heads, mark_dead};
 use crate::context::Context;
 use crate::error::{GatewayError, Result};
-use crate::objects::NewObject;
+use crate::objects::{NewObject, confirm};
 
 /// Batches that are written at one time.
 const IN_FLIGHT: usize = 2;
+/// A batch that the other site has not confirmed for so long makes room for the next one.
+const HOLD: Duration = Duration::from_millis(250);
 /// Sealed bytes of one batch: its rows go out whole.
 const BATCH_BYTES: usize = 5 << 18;
 /// Objects that wait for a batch.
@@ -35,15 +38,11 @@ pub(crate) struct Batches {
     room: Arc<Semaphore>,
 }
 
-/// A small object was committed.
+/// A small object was committed, and confirmed by the other site where that must be.
 #[derive(Debug, Clone)]
 pub(crate) struct SmallDone {
     /// The version.
     pub at: VersionRef,
-    /// Of the commit.
-    pub position: Position,
-    /// The extent that it shares.
-    pub extent: ExtentId,
     /// Durable rows of it.
     pub durable: u8,
     /// There was an object before.
@@ -116,20 +115,57 @@ async fn run(context: Arc<Context>, batch: Vec<Waiting>, turn: OwnedSemaphorePer
         objects.push((waiting.object, waiting.chunk, (waiting.size, waiting.etag, waiting.modified_ms)));
     }
     let results = match write(&context, objects).await {
-        Ok(results) => results,
+        Ok(written) => confirmed(&context, written, turn).await,
         Err(error) => answers.iter().map(|_| Err(error.clone())).collect(),
     };
-    drop(turn);
     for (answer, result) in answers.into_iter().zip(results) {
         // Who no longer waits does not want to know.
         let _: Result<(), _> = answer.send(result);
     }
 }
 
+/// What was written together.
+struct Written {
+    extent: ExtentId,
+    /// Durable rows of it.
+    durable: u8,
+    /// By object.
+    heads: Vec<Result<CommittedHead>>,
+}
+
+/// Waits for the other site, once for the batch; the turn ends with that, or after `HOLD`.
+async fn confirmed(
+    context: &Context,
+    written: Written,
+    turn: OwnedSemaphorePermit,
+) -> Vec<Result<SmallDone>> {
+    let Written { extent, durable, heads } = written;
+    let outcome = match heads.iter().flatten().map(|head| head.position).max() {
+        None => Ok(()),
+        Some(position) => {
+            let extents = [extent];
+            let confirming = confirm(context, position, &extents);
+            tokio::pin!(confirming);
+            tokio::select! {
+                outcome = &mut confirming => outcome,
+                () = tokio::time::sleep(HOLD) => {
+                    drop(turn);
+                    confirming.await
+                }
+            }
+        }
+    };
+    let done = |head: Result<CommittedHead>| {
+        let head = head?;
+        outcome.clone().map(|()| SmallDone { at: head.at, durable, replaced: head.replaced.is_some() })
+    };
+    heads.into_iter().map(done).collect()
+}
+
 async fn write(
     context: &Arc<Context>,
     objects: Vec<(NewObject, Chunk, (u64, Etag, u64))>,
-) -> Result<Vec<Result<SmallDone>>> {
+) -> Result<Written> {
     let lease = may_write(context.authority())?;
     let describe = |(object, _, (size, etag, _)): &(NewObject, Chunk, (u64, Etag, u64))| Description {
         size: Some(*size),
@@ -156,18 +192,7 @@ async fn write(
     let unnamed = changes.iter().zip(&committed).filter(|(_, result)| was_refused(result));
     let marks = unnamed.filter_map(|(change, _)| blobs_in(change)).flat_map(dead_marks).collect();
     mark_dead(context, &lease, marks).await;
-    let (extent, durable) = (extent.id, extent.placement.rows.len() as u8);
-    let done = |result: Result<CommittedHead>| {
-        let head = result?;
-        Ok(SmallDone {
-            at: head.at,
-            position: head.position,
-            extent,
-            durable,
-            replaced: head.replaced.is_some(),
-        })
-    };
-    Ok(committed.into_iter().map(done).collect())
+    Ok(Written { extent: extent.id, durable: extent.placement.rows.len() as u8, heads: committed })
 }
 
 /// Surely not committed. A mark on the blob of an unknown outcome could free bytes that a head names.

@@ -159,11 +159,7 @@ impl RowWriter {
                 .filter(|row| !staying.iter().any(|(there, _)| there == row))
                 .collect();
             if let Ok(placed) = self.place(&map, &staying, &missing) {
-                self.context
-                    .metrics()
-                    .rows_written
-                    .with_label_values(&["elsewhere"])
-                    .inc_by(missing.len() as u64);
+                self.context.metrics().rows_written_elsewhere(missing.len());
                 lanes.extend(self.begin(&placed).await.0);
             }
         }
@@ -342,11 +338,7 @@ impl RowWriter {
             let map = without(self.agents.map(), &failures);
             let staying: Vec<(Row, DeviceId)> = durable.iter().map(|row| (row.row, row.device)).collect();
             if let Ok(placed) = self.place(&map, &staying, &missing) {
-                self.context
-                    .metrics()
-                    .rows_written
-                    .with_label_values(&["elsewhere"])
-                    .inc_by(missing.len() as u64);
+                self.context.metrics().rows_written_elsewhere(missing.len());
                 durable.extend(self.write_to(&placed, length, hash, 5 * ELSEWHERE_AFTER).await.0);
             }
         }

@@ -119,6 +119,7 @@ impl TestSite {
             dial,
             survive: Survive { sites: 0, nodes: 1, devices: 1 },
             peer: None,
+            peer_rows: None,
         };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let token = RestToken { token: TOKEN.to_owned().into(), namespace: "default".to_owned() };

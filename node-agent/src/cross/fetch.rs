@@ -6,14 +6,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use diptych_wire::agent::{AgentError, Door, ExtentFacts};
 use diptych_wire::http::{HttpClient, empty};
-use diptych_wire::identity::Expected;
 use diptych_wire::peer::EXTENTS;
-use diptych_wire::tls::Credentials;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 
 use crate::rows::invalid;
+use crate::siblings::Siblings;
 
 /// Failures in a row, without a byte between them, after which it is given up.
 const PATIENCE: u32 = 6;
@@ -34,18 +33,8 @@ pub(super) struct Fetch {
 }
 
 impl Fetch {
-    pub(super) fn new(
-        credentials: &Credentials,
-        extent: &ExtentFacts,
-        doors: &[Door],
-    ) -> Result<Self, AgentError> {
-        let cluster = credentials.identity().cluster;
-        let client = |door: &Door| {
-            let expected = Expected::gateway(cluster, door.site.clone());
-            HttpClient::new(door.address.clone(), credentials, expected)
-                .map_err(|error| AgentError::Internal { reason: error.to_string() })
-        };
-        let doors: VecDeque<_> = doors.iter().map(client).collect::<Result<_, _>>()?;
+    pub(super) fn new(siblings: &Siblings, extent: &ExtentFacts, doors: &[Door]) -> Result<Self, AgentError> {
+        let doors: VecDeque<_> = doors.iter().map(|door| siblings.door(door)).collect::<Result<_, _>>()?;
         if doors.is_empty() {
             return Err(invalid("no door of the other site was named"));
         }

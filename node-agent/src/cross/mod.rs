@@ -3,6 +3,7 @@
 
 mod fetch;
 mod sink;
+mod whole;
 
 use bytes::Bytes;
 use diptych_core::erasure::Encoder;
@@ -28,17 +29,22 @@ impl Agent {
         let _place = self.tasks.acquire().await.map_err(|_| AgentError::ShuttingDown)?;
         let encoder = Encoder::new(extent.needed, command.targets.iter().map(|target| target.row))
             .map_err(|error| invalid(error.to_string()))?;
-        let mut sinks = Sinks::begin(self, &command, reserve).await?;
-        let mut fetch = Fetch::new(self.siblings.credentials(), extent, &command.doors)?;
+        let mut fetch = Fetch::new(&self.siblings, extent, &command.doors)?;
         let mut pace = Pace::new(command.budget);
         let mut work =
             Work { hasher: blake3::Hasher::new(), builder: StripeBuilder::new(extent.needed), encoder };
+        let mut way = if extent.length <= whole::WHOLE {
+            whole::enough(self, &command).await?;
+            Way::Whole(Vec::new())
+        } else {
+            Way::Streams(Sinks::begin(self, &command, reserve).await?)
+        };
         while let Some(bytes) = fetch.next().await? {
             pace.spend(bytes.len() as u64).await;
-            let (back, rows) = blocking(move || work.take(&bytes)).await?;
+            let (back, stripes) = blocking(move || work.take(&bytes)).await?;
             work = back;
-            for shards in rows {
-                sinks.append(shards).await?;
+            for shards in stripes {
+                way.append(shards).await?;
             }
         }
         if work.hasher.finalize().as_bytes() != &extent.hash {
@@ -46,9 +52,30 @@ impl Agent {
             return Err(AgentError::WrongExtent);
         }
         if let Some(last) = work.builder.finish() {
-            sinks.append(work.encoder.encode(&last)).await?;
+            way.append(work.encoder.encode(&last)).await?;
         }
-        sinks.seal(self, &command).await
+        match way {
+            Way::Whole(stripes) => whole::place(self, &command, stripes).await,
+            Way::Streams(sinks) => sinks.seal(self, &command).await,
+        }
+    }
+}
+
+/// Where the shards of stripes go.
+enum Way {
+    /// Kept until the hash was checked.
+    Whole(Vec<Vec<Bytes>>),
+    /// To the devices as they come.
+    Streams(Sinks),
+}
+
+impl Way {
+    async fn append(&mut self, shards: Vec<Bytes>) -> Result<(), AgentError> {
+        match self {
+            Self::Whole(stripes) => stripes.push(shards),
+            Self::Streams(sinks) => sinks.append(shards).await?,
+        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use diptych_core::ids::NodeName;
+use diptych_core::ids::{InstanceId, NodeName};
 use diptych_store::Purpose;
 use diptych_wire::agent::{AgentError, Begin, BeginRow, Cross, CrossTarget, CrossedRow};
 use diptych_wire::client::RowStream;
@@ -34,11 +34,7 @@ pub(super) struct Sinks {
 
 impl Sinks {
     pub(super) async fn begin(agent: &Agent, command: &Cross, reserve: u32) -> Result<Self, AgentError> {
-        let mut nodes: BTreeMap<(&NodeName, Option<&String>), Vec<usize>> = BTreeMap::new();
-        for (index, CrossTarget { node, address, .. }) in command.targets.iter().enumerate() {
-            nodes.entry((node, address.as_ref())).or_default().push(index);
-        }
-        let sinks = nodes.into_iter().map(|((node, address), rows)| async move {
+        let sinks = by_node(command).into_iter().map(|((node, address), rows)| async move {
             let begin = begin_of(command, &rows, reserve);
             let way = match address {
                 None => Way::Local(OpenRows::begin(agent, &begin, Purpose::Repair).await),
@@ -74,30 +70,7 @@ impl Sinks {
             };
             (node, rows, sealed)
         });
-        let mut crossed = Vec::with_capacity(command.targets.len());
-        let mut reasons = Vec::new();
-        for (node, rows, sealed) in futures::future::join_all(sealed).await {
-            let sealed = sealed.unwrap_or_else(|error| rows.iter().map(|_| Err(error.clone())).collect());
-            for (index, instance) in rows.into_iter().zip(sealed) {
-                let CrossTarget { row, device, .. } = command.targets[index];
-                match instance {
-                    Ok(instance) => crossed.push(CrossedRow { row, device, instance }),
-                    Err(error) => reasons.push(format!("row {row} on {node}: {error}")),
-                }
-            }
-        }
-        if !reasons.is_empty() {
-            tracing::warn!(extent = %command.extent.extent, ?reasons, "rows of a crossing extent are missing");
-        }
-        if crossed.len() < usize::from(self.needed) {
-            return Err(AgentError::InsufficientRows {
-                present: crossed.len() as u8,
-                needed: self.needed,
-                reason: reasons.join("; "),
-            });
-        }
-        crossed.sort_by_key(|row| row.row);
-        Ok(crossed)
+        crossed(command, futures::future::join_all(sealed).await)
     }
 
     /// Whether k rows may still become durable; else going on is for nothing.
@@ -118,6 +91,44 @@ impl Sinks {
         let reason = format!("rows can't be written: {}", reasons.collect::<Vec<_>>().join("; "));
         Err(AgentError::InsufficientRows { present: present as u8, needed: self.needed, reason })
     }
+}
+
+/// What became of one node's rows: the node, indices of its targets, and by target its record.
+pub(super) type Written = (NodeName, Vec<usize>, Result<Vec<Result<InstanceId, AgentError>>, AgentError>);
+
+/// Indices of a command's targets, by node and the address of its agent.
+pub(super) fn by_node(command: &Cross) -> BTreeMap<(&NodeName, Option<&String>), Vec<usize>> {
+    let mut nodes: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+    for (index, CrossTarget { node, address, .. }) in command.targets.iter().enumerate() {
+        nodes.entry((node, address.as_ref())).or_default().push(index);
+    }
+    nodes
+}
+
+/// The rows that are durable, if they are enough.
+pub(super) fn crossed(command: &Cross, written: Vec<Written>) -> Result<Vec<CrossedRow>, AgentError> {
+    let mut crossed = Vec::with_capacity(command.targets.len());
+    let mut reasons = Vec::new();
+    for (node, rows, sealed) in written {
+        let sealed = sealed.unwrap_or_else(|error| rows.iter().map(|_| Err(error.clone())).collect());
+        for (index, instance) in rows.into_iter().zip(sealed) {
+            let CrossTarget { row, device, .. } = command.targets[index];
+            match instance {
+                Ok(instance) => crossed.push(CrossedRow { row, device, instance }),
+                Err(error) => reasons.push(format!("row {row} on {node}: {error}")),
+            }
+        }
+    }
+    if !reasons.is_empty() {
+        tracing::warn!(extent = %command.extent.extent, ?reasons, "rows of a crossing extent are missing");
+    }
+    let needed = command.extent.needed;
+    if crossed.len() < usize::from(needed) {
+        let present = crossed.len() as u8;
+        return Err(AgentError::InsufficientRows { present, needed, reason: reasons.join("; ") });
+    }
+    crossed.sort_by_key(|row| row.row);
+    Ok(crossed)
 }
 
 impl Sink {
@@ -149,19 +160,9 @@ async fn begin_sibling(
 }
 
 fn begin_of(command: &Cross, rows: &[usize], reserve: u32) -> Begin {
-    let extent = &command.extent;
     let row = |&index: &usize| {
         let CrossTarget { device, row, .. } = command.targets[index];
         BeginRow { device, row, reserve }
     };
-    Begin {
-        stamp: command.stamp,
-        map_generation: command.map_generation,
-        extent: extent.extent,
-        needed: extent.needed,
-        kind: extent.kind,
-        birth_epoch: extent.birth_epoch,
-        birth_hlc: extent.birth_hlc,
-        rows: rows.iter().map(row).collect(),
-    }
+    command.extent.begin(command.stamp, command.map_generation, rows.iter().map(row).collect())
 }

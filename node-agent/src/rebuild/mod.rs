@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use diptych_core::ids::{InstanceId, Row};
 use diptych_store::Purpose;
-use diptych_wire::agent::{AgentError, Begin, BeginRow, Rebuild, Rebuilt, RowAt, Source};
+use diptych_wire::agent::{AgentError, BeginRow, Rebuild, Rebuilt, RowAt, Source};
 
 use crate::agent::Agent;
 use crate::rows::{invalid, row_len};
@@ -77,16 +77,8 @@ impl Agent {
     async fn attempt(&self, command: &Rebuild, chosen: &[&RowReader]) -> Result<InstanceId, Failure> {
         let extent = &command.extent;
         let reserve = row_len(extent.needed, extent.length)?;
-        let begin = Begin {
-            stamp: command.stamp,
-            map_generation: command.map_generation,
-            extent: extent.extent,
-            needed: extent.needed,
-            kind: extent.kind,
-            birth_epoch: extent.birth_epoch,
-            birth_hlc: extent.birth_hlc,
-            rows: vec![BeginRow { device: command.device, row: command.row, reserve }],
-        };
+        let row = BeginRow { device: command.device, row: command.row, reserve };
+        let begin = extent.begin(command.stamp, command.map_generation, vec![row]);
         let mut target = OpenRows::begin(self, &begin, Purpose::Repair).await;
         if let Some(error) = target.refused[0].clone() {
             return Err(error.into());

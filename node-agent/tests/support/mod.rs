@@ -181,18 +181,7 @@ pub(crate) fn rows_of(needed: u8, bytes: &[u8], rows: u8) -> Vec<Vec<u8>> {
 }
 
 pub(crate) fn head(facts: &ExtentFacts, device: u32, row: u8, len: usize) -> RowHead {
-    RowHead {
-        device: DeviceId(device),
-        extent: facts.extent,
-        row: Row(row),
-        needed: facts.needed,
-        kind: facts.kind,
-        extent_len: facts.length,
-        extent_hash: facts.hash,
-        birth_epoch: facts.birth_epoch,
-        birth_hlc: facts.birth_hlc,
-        len: len as u32,
-    }
+    facts.head(DeviceId(device), Row(row), len as u32)
 }
 
 /// Places one row; its instance.

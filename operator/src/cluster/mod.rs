@@ -3,6 +3,7 @@
 pub mod build;
 mod observe;
 mod plan;
+mod policy;
 mod report;
 mod validate;
 

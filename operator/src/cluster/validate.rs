@@ -7,9 +7,11 @@ use diptych_api::common::duration;
 use diptych_api::storage_cluster::{Acknowledge, StorageClusterSpec};
 use diptych_core::ids::{NodeName, SiteName};
 use diptych_core::planner::{SiteTopology, Survive};
+use diptych_site::config::Policy;
 use thiserror::Error;
 
 use super::Observed;
+use super::policy::policy;
 use crate::secrets::text;
 
 /// A spec that can't be carried out.
@@ -55,6 +57,8 @@ pub struct Declared {
     pub acknowledge: diptych_site::config::Acknowledge,
     /// When a silent node counts as dead.
     pub node_dead_after: Duration,
+    /// Times and budgets.
+    pub policy: Policy,
     /// The cluster key, as its Secret has it.
     pub cluster_key: String,
     /// The other site.
@@ -136,6 +140,7 @@ pub fn validate(spec: &StorageClusterSpec, seen: &Observed) -> Result<Declared, 
         },
         node_dead_after: duration(&spec.repair.node_dead_after)
             .map_err(|error| Invalid::field("repair.nodeDeadAfter", error))?,
+        policy: policy(spec)?,
         cluster_key: secret(key, "key", how)?.trim().to_owned(),
         peer: spec.peer.as_ref().map(|_| peer(spec, seen, &site, &secret)).transpose()?,
         public_addresses: addresses(spec)?,

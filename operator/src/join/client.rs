@@ -95,6 +95,7 @@ fn config(folder: &Path, joined: Joined) -> Result<AgentConfig, OperatorError> {
         socket: folder.join("agent.sock"),
         identity: identity_in(folder),
         devices: joined.devices,
+        scrub_every_s: AgentConfig::scrub_every_s(),
     })
 }
 

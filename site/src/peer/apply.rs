@@ -1,9 +1,10 @@
 //! Taking entries of the peer's feed into the own catalog, in one transaction with the cursor.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use diptych_catalog::{Batch, Change, Expect, FeedEntry, Guard, View, Write, is_mirrored};
+use diptych_catalog::{Batch, Change, Expect, FeedEntry, Guard, Limits, View, Write, is_mirrored};
 use diptych_core::ids::SiteName;
 use diptych_core::keys::{self, Key};
 use diptych_core::lease::{Admission, SiteRecord};
@@ -13,14 +14,17 @@ use diptych_wire::peer::TermLabel;
 use crate::context::{SiteContext, now_ms};
 use crate::error::SiteError;
 use crate::keeper::record;
+use crate::survey::each;
 
-/// Bytes of one transaction, about.
-const MAX_BYTES: usize = 2 << 20;
+/// Keys that one transaction writes besides what it mirrors: `n/`, the record of this site, the cursor.
+const OWN_WRITES: usize = 500;
 
 /// What a transaction takes in.
 pub(crate) struct Taken {
     /// Entries that are in it, from the first on.
     pub entries: usize,
+    /// The cursor as it is now.
+    pub cursor: Cursor,
     /// The site's record, where the peer's term raised it: for the keeper.
     pub raised: Option<SiteRecord>,
 }
@@ -65,7 +69,7 @@ fn role_owned(position: Position, term: Option<TermLabel>) -> bool {
     term.is_some_and(|term| position > term.begun_at && position.incarnation == term.begun_at.incarnation)
 }
 
-/// Commits as many of `entries` as fit, with the cursor behind them.
+/// Commits as many of `entries` as fit, with the cursor behind them: confirmed up to the first extent that is not here.
 ///
 /// FENCING (what two sites acknowledged survives): the transaction compares this site's whole record, vote and gate among
 /// it, and raises it where the peer's term is newer; what is older than the vote is refused.
@@ -99,23 +103,57 @@ pub(crate) async fn apply(
     let mut applied = cursor.applied;
     for entry in entries {
         let active = role_owned(entry.position, term);
-        for (key, value) in entry.changes.iter().filter(|(key, _)| is_mirrored(key, from, active)) {
-            bytes += key.0.len() + value.as_ref().map_or(0, Bytes::len);
+        let mirrored = || entry.changes.iter().filter(|(key, _)| is_mirrored(key, from, active));
+        bytes +=
+            mirrored().map(|(key, value)| key.0.len() + value.as_ref().map_or(0, Bytes::len)).sum::<usize>();
+        let full = bytes > Limits::ACTIVE.bytes
+            || newest.len() + mirrored().count() + OWN_WRITES > Limits::UNFENCED.writes;
+        if full && taken > 0 {
+            break;
+        }
+        for (key, value) in mirrored() {
             want(view.as_ref(), site, key, value.as_ref(), entry.position, &mut newest)?;
             newest.insert(key.clone(), value.clone());
         }
         applied = entry.position;
         taken += 1;
-        if bytes > MAX_BYTES {
-            break;
-        }
     }
+    let confirmed = confirmed(view.as_ref(), site, &newest, applied, cursor.confirmed)?;
     let mut writes: Vec<Write> = newest.into_iter().map(|(key, value)| put_or_delete(key, value)).collect();
     writes.extend(raised.iter().flat_map(|raised| record::writes(site, raised)));
-    let cursor = Cursor { applied, confirmed: cursor.confirmed };
+    let cursor = Cursor { applied, confirmed };
     writes.push(Write::Put(cursor_key, Bytes::from(cursor.encode())));
     let committed = context.catalog.commit(Batch::one(None, Change { guards, writes })).await?;
-    Ok(if committed.all_applied() { Ok(Taken { entries: taken, raised }) } else { Err(NotTaken::Changed) })
+    Ok(if committed.all_applied() {
+        Ok(Taken { entries: taken, cursor, raised })
+    } else {
+        Err(NotTaken::Changed)
+    })
+}
+
+/// How far this site has all, once `changes` are made to what `view` shows; never less than `known`.
+///
+/// FENCING (nothing is freed that the peer lacks): an extent that is wanted here, or will be with `changes`, holds it back.
+pub(crate) fn confirmed(
+    view: &dyn View,
+    site: &SiteName,
+    changes: &BTreeMap<Key, Option<Bytes>>,
+    applied: Position,
+    known: Position,
+) -> Result<Position, SiteError> {
+    let range = keys::all_wanted(site);
+    let mut oldest = u64::MAX;
+    each(view, &range, |key, value| {
+        if !changes.contains_key(key) {
+            oldest = oldest.min(Wanted::decode(value)?.revision);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    for value in changes.range(range.start..range.end).filter_map(|(_, value)| value.as_ref()) {
+        oldest = oldest.min(Wanted::decode(value)?.revision);
+    }
+    let now = Position { revision: applied.revision.min(oldest.saturating_sub(1)), ..applied };
+    Ok(if known.incarnation == now.incarnation { known.max(now) } else { now })
 }
 
 /// An extent that is named and not here is wanted; one that goes is not any more.

@@ -2,13 +2,15 @@
 
 use async_trait::async_trait;
 use bytes::{Buf, Bytes, BytesMut};
-use diptych_core::ids::{ClusterId, SiteName};
+use diptych_core::ids::{ClusterId, ExtentId, SiteName};
 use diptych_core::keys::Key;
 use diptych_core::lease::Message;
 use diptych_core::records::Position;
 use diptych_wire::http::{HttpClient, HttpError, empty, full};
 use diptych_wire::identity::Expected;
-use diptych_wire::peer::{self, Compacted, FeedFrame, SnapshotPage, SnapshotReply, UnseenTerm};
+use diptych_wire::peer::{
+    self, Compacted, FeedFrame, RowSpan, RowsWanted, SnapshotPage, SnapshotReply, UnseenTerm,
+};
 use diptych_wire::tls::{Credentials, TlsError};
 use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
@@ -103,6 +105,15 @@ impl PeerClient {
     /// The values of keys, at one position.
     pub async fn read(&self, keys: &[Key]) -> Result<Vec<Option<Vec<u8>>>, PeerError> {
         self.post(peer::READ, &keys).await
+    }
+
+    /// Ranges of rows that the other site has: by range its bytes, or why they do not read.
+    pub async fn rows(
+        &self,
+        extent: ExtentId,
+        spans: Vec<RowSpan>,
+    ) -> Result<Vec<Result<Vec<u8>, String>>, PeerError> {
+        self.post(peer::ROWS, &RowsWanted { extent, spans }).await
     }
 
     /// Hands an unseen term over; how many of its versions were taken in.

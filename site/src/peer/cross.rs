@@ -1,85 +1,146 @@
 //! Crossing: extents that this site was told of and lacks are fetched from the other one, once, by an agent that makes this
 //! site's rows of them without any key.
+//!
+//! ```text
+//! wanted ──oldest first──► on their way (a bounded number, each by itself) ──► whole here ──together──► l/ written, n/ gone
+//! ```
+//! While one commit is under way the next one gathers: many extents cost one commit when the catalog is slow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use diptych_catalog::{Batch, Change, Expect, Guard, View, Write};
+use diptych_catalog::{Batch, Change, Expect, Guard, Limits, Outcome, View, Write};
 use diptych_core::ids::{ExtentId, Row, SiteName};
 use diptych_core::keys;
-use diptych_core::placement;
-use diptych_core::records::{Extent, PlacedRow, Placement, Record, Wanted};
-use diptych_wire::agent::{AgentError, Cross, CrossTarget, Door, ExtentFacts};
+use diptych_core::placement::{self, PlacementMap};
+use diptych_core::records::{Extent, ExtentState, PlacedRow, Placement, Record, Wanted};
+use diptych_wire::agent::{AgentError, Cross, CrossTarget, Door};
 use diptych_wire::client::CallError;
-use futures::{StreamExt, stream};
-use tokio::sync::Notify;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::{Notify, mpsc};
 
 use crate::context::SiteContext;
 use crate::error::SiteError;
-use crate::survey::{each, rows_of};
+use crate::survey::{each, facts_of, rows_of};
 
-/// Extents on their way at once.
-const AT_ONCE: usize = 16;
-/// Extents of one round.
-const ROUND: usize = 128;
+/// Extents on their way at once: large ones hold a few MiB in an agent each, and an agent takes a few at once.
+const AT_ONCE: usize = 32;
+/// Extents that wait here for their turn.
+const LOOKED_UP: usize = 256;
 /// Longest time for one: 64 MiB over a slow link.
 const CROSS_LIMIT: Duration = Duration::from_mins(2);
-/// Nothing is wanted: look again after.
-const IDLE: Duration = Duration::from_millis(500);
+/// What did not cross is tried again so soon, and `n/` is looked at so often whatever wakes it.
+const AGAIN: Duration = Duration::from_millis(500);
 
-/// Fetches what is wanted, for ever. `wanted` wakes it, and `crossed` is told of each extent that is whole here.
-pub async fn run(
-    context: Arc<SiteContext>,
-    from: SiteName,
-    doors: Vec<String>,
-    wanted: Arc<Notify>,
-    crossed: Arc<Notify>,
+/// An extent that is wanted, as the catalog has it.
+struct Lacking {
+    extent: ExtentId,
+    record: Extent,
+    /// `n/` as it was read: what the commit compares with.
+    wanted: Bytes,
+}
+
+/// An extent whose rows are durable here.
+struct Whole {
+    extent: ExtentId,
+    wanted: Bytes,
+    rows: Vec<PlacedRow>,
+}
+
+/// Fetches what is wanted, for ever. `wanted` wakes it, and `crossed` is told when extents have become whole here.
+pub async fn run(context: Arc<SiteContext>, wanted: Arc<Notify>, crossed: Arc<Notify>) {
+    let (whole, arrived) = mpsc::channel(AT_ONCE);
+    let (committed, under_commit) = mpsc::unbounded_channel();
+    tokio::join!(
+        fetch(&context, &wanted, whole, under_commit),
+        record(&context, arrived, &crossed, &committed),
+    );
+}
+
+/// Keeps as many extents on their way as may be; hands on what has arrived.
+async fn fetch(
+    context: &SiteContext,
+    wanted: &Notify,
+    whole: mpsc::Sender<Whole>,
+    mut recorded: mpsc::UnboundedReceiver<Vec<ExtentId>>,
 ) {
-    let doors: Vec<Door> = doors.into_iter().map(|address| Door { address, site: from.clone() }).collect();
+    // On its way, or arrived and not recorded yet, or failed a moment ago.
+    let mut under_way: BTreeSet<ExtentId> = BTreeSet::new();
+    let mut failed: Vec<ExtentId> = Vec::new();
+    let mut running = FuturesUnordered::new();
+    let mut waiting: Vec<Lacking> = Vec::new();
+    let mut look = true;
+    let mut again = tokio::time::interval(AGAIN);
+    again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        match round(&context, &doors, &crossed).await {
-            Ok(done) if done > 0 => continue,
-            Ok(_) => {}
-            Err(error) => tracing::warn!(site = %context.site, %error, "nothing crosses now"),
+        if look && waiting.is_empty() && running.len() < AT_ONCE {
+            match lacking(context, &under_way).await {
+                Ok(found) => waiting = found,
+                Err(error) => tracing::warn!(site = %context.site, %error, "what is wanted is not known now"),
+            }
+            // A full list: there may be more behind it.
+            look = waiting.len() == LOOKED_UP;
+        }
+        while running.len() < AT_ONCE
+            && let Some(next) = waiting.pop()
+        {
+            under_way.insert(next.extent);
+            running.push(async move {
+                let extent = next.extent;
+                (extent, cross(context, next).await)
+            });
         }
         tokio::select! {
-            () = wanted.notified() => {}
-            () = tokio::time::sleep(IDLE) => {}
-        }
-    }
-}
-
-async fn round(context: &SiteContext, doors: &[Door], crossed: &Notify) -> Result<usize, SiteError> {
-    let view = context.catalog.view().await?;
-    let wanted = oldest_wanted(view.as_ref(), &context.site)?;
-    drop(view);
-    let crossings = wanted
-        .into_iter()
-        .map(|(extent, raw)| async move { (extent, cross(context, doors, extent, raw).await) });
-    let mut running = stream::iter(crossings).buffer_unordered(AT_ONCE);
-    let mut done = 0;
-    while let Some((extent, outcome)) = running.next().await {
-        match outcome {
-            Ok(true) => {
-                done += 1;
-                crossed.notify_one();
+            Some((extent, outcome)) = running.next() => match outcome {
+                Ok(Some(arrived)) => if whole.send(arrived).await.is_err() { return },
+                Ok(None) => failed.push(extent),
+                Err(error) => {
+                    tracing::info!(site = %context.site, %extent, %error, "does not cross now");
+                    failed.push(extent);
+                }
+            },
+            Some(extents) = recorded.recv() => for extent in extents { under_way.remove(&extent); },
+            () = wanted.notified() => look = true,
+            _ = again.tick() => {
+                for extent in failed.drain(..) {
+                    under_way.remove(&extent);
+                }
+                look = true;
             }
-            Ok(false) => {}
-            Err(error) => tracing::info!(site = %context.site, %extent, %error, "does not cross now"),
         }
     }
-    Ok(done)
 }
 
-/// The oldest first: the confirmed position waits for them.
-fn oldest_wanted(view: &dyn View, site: &SiteName) -> Result<Vec<(ExtentId, Bytes)>, SiteError> {
+/// The oldest last: the confirmed position waits for them.
+async fn lacking(context: &SiteContext, under_way: &BTreeSet<ExtentId>) -> Result<Vec<Lacking>, SiteError> {
+    let view = context.catalog.view().await?;
+    let mut found = Vec::new();
+    for (extent, wanted) in oldest_wanted(view.as_ref(), &context.site, under_way)? {
+        // Its record stands in the same transaction as `n/`, or is gone: the feed will take `n/` away too.
+        if let Some(raw) = view.get(&keys::extent(extent))? {
+            let record = Extent::decode(&raw)?;
+            if record.state != ExtentState::Condemned {
+                found.push(Lacking { extent, record, wanted });
+            }
+        }
+    }
+    found.reverse();
+    Ok(found)
+}
+
+fn oldest_wanted(
+    view: &dyn View,
+    site: &SiteName,
+    under_way: &BTreeSet<ExtentId>,
+) -> Result<Vec<(ExtentId, Bytes)>, SiteError> {
     let mut by_revision: BTreeMap<(u64, ExtentId), Bytes> = BTreeMap::new();
     each(view, &keys::all_wanted(site), |key, value| {
-        if let Some(extent) = keys::extent_of(key) {
+        if let Some(extent) = keys::extent_of(key).filter(|extent| !under_way.contains(extent)) {
             by_revision.insert((Wanted::decode(value)?.revision, extent), value.clone());
-            if by_revision.len() > ROUND {
+            if by_revision.len() > LOOKED_UP {
                 by_revision.pop_last();
             }
         }
@@ -88,23 +149,33 @@ fn oldest_wanted(view: &dyn View, site: &SiteName) -> Result<Vec<(ExtentId, Byte
     Ok(by_revision.into_iter().map(|((_, extent), raw)| (extent, raw)).collect())
 }
 
-/// One extent; false: it is not wanted any more.
-async fn cross(
+/// One extent; None: the other site no longer has it.
+async fn cross(context: &SiteContext, next: Lacking) -> Result<Option<Whole>, SiteError> {
+    let Lacking { extent, record, wanted } = next;
+    let crossed = bring_over(context, &context.map(), &context.doors, extent, &record).await;
+    match crossed {
+        Ok(rows) => Ok(Some(Whole { extent, wanted, rows })),
+        // It was replaced over there; the feed will say so.
+        Err(SiteError::Agent(CallError::Agent(AgentError::Gone))) => {
+            tracing::info!(site = %context.site, %extent, "the other site no longer has it");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Has an agent fetch an extent through the other site's doors and make all of this site's rows anew; where they are.
+pub(crate) async fn bring_over(
     context: &SiteContext,
+    map: &PlacementMap,
     doors: &[Door],
     extent: ExtentId,
-    wanted: Bytes,
-) -> Result<bool, SiteError> {
-    let view = context.catalog.view().await?;
-    let Some(record) = view.get(&keys::extent(extent))?.map(|raw| Extent::decode(&raw)).transpose()? else {
-        return Ok(false);
-    };
-    drop(view);
-    let rows: Vec<Row> = rows_of(&record, &context.site).collect();
-    let map = context.map();
-    let placed = placement::place(&map, extent, &rows)?;
-    let Some((_, first)) = placed.rows.first().copied() else { return Ok(false) };
-    let agent = context.agents.of_device(&map, first)?;
+    record: &Extent,
+) -> Result<Vec<PlacedRow>, SiteError> {
+    let rows: Vec<Row> = rows_of(record, &context.site).collect();
+    let placed = placement::place(map, extent, &rows)?;
+    let Some((_, first)) = placed.rows.first().copied() else { return Ok(Vec::new()) };
+    let agent = context.agents.of_device(map, first)?;
     let asked = map.find(first).map(|(_, node, _)| node.name.clone());
     let targets = placed.rows.iter().filter_map(|&(row, device)| {
         let (_, node, _) = map.find(device)?;
@@ -114,47 +185,74 @@ async fn cross(
     let command = Cross {
         stamp: context.stamp(),
         map_generation: map.generation,
-        extent: ExtentFacts {
-            extent,
-            needed: record.needed,
-            kind: record.kind,
-            length: record.length,
-            hash: record.hash,
-            birth_epoch: record.epoch,
-            birth_hlc: record.hlc,
-        },
+        extent: facts_of(extent, record),
         doors: doors.to_vec(),
         targets: targets.collect(),
         budget: None,
     };
-    let crossed = match agent.cross(&command, CROSS_LIMIT).await {
-        Ok(crossed) => crossed,
-        // It was replaced over there; the feed will say so.
-        Err(CallError::Agent(AgentError::Gone)) => {
-            tracing::info!(site = %context.site, %extent, "the other site no longer has it");
-            return Ok(false);
-        }
-        Err(error) => return Err(error.into()),
-    };
+    let crossed = agent.cross(&command, CROSS_LIMIT).await?;
     let mut rows: Vec<PlacedRow> = crossed
         .into_iter()
         .map(|row| PlacedRow { row: row.row, device: row.device, instance: row.instance })
         .collect();
     rows.sort_by_key(|row| row.row);
-    let record = Placement { rows, verified_day: 0 };
-    let (wanted_key, placement_key) =
-        (keys::wanted(&context.site, extent), keys::placement(&context.site, extent));
-    let change = Change {
-        guards: vec![
-            Guard { key: wanted_key.clone(), expect: Expect::Value(wanted) },
-            Guard { key: placement_key.clone(), expect: Expect::Absent },
-        ],
-        writes: vec![Write::Put(placement_key, Bytes::from(record.encode())), Write::Delete(wanted_key)],
-    };
-    // What loses this race is an orphan; the inventory finds it.
-    let committed = context.catalog.commit(Batch::one(None, change)).await?;
-    if !committed.all_applied() {
-        tracing::info!(site = %context.site, %extent, outcomes = ?committed.outcomes, "it crossed, and is not wanted any more");
+    Ok(rows)
+}
+
+/// Writes down what has arrived: all that came while the last commit was under way, in one.
+async fn record(
+    context: &SiteContext,
+    mut arrived: mpsc::Receiver<Whole>,
+    crossed: &Notify,
+    done: &mpsc::UnboundedSender<Vec<ExtentId>>,
+) {
+    let mut together = Vec::new();
+    while arrived.recv_many(&mut together, Limits::UNFENCED.changes).await > 0 {
+        let extents: Vec<ExtentId> = together.iter().map(|whole| whole.extent).collect();
+        match place_all(context, &together).await {
+            Ok(placed) => {
+                if placed > 0 {
+                    crossed.notify_one();
+                }
+            }
+            // They are still wanted, and cross again: what was written now are orphans, and the inventory finds them.
+            Err(error) => {
+                tracing::warn!(site = %context.site, %error, "what crossed could not be written down")
+            }
+        }
+        together.clear();
+        if done.send(extents).is_err() {
+            return;
+        }
     }
-    Ok(committed.all_applied())
+}
+
+/// How many of them were still wanted.
+///
+/// FENCING ("gone" only when whole): each `n/` goes in the change that writes its `l/`, after every row of it was synced.
+async fn place_all(context: &SiteContext, together: &[Whole]) -> Result<usize, SiteError> {
+    let changes = together.iter().map(|Whole { extent, wanted, rows }| {
+        let record = Placement { rows: rows.clone(), verified_day: 0 };
+        let (wanted_key, placement_key) =
+            (keys::wanted(&context.site, *extent), keys::placement(&context.site, *extent));
+        Change {
+            guards: vec![
+                Guard { key: wanted_key.clone(), expect: Expect::Value(wanted.clone()) },
+                Guard { key: placement_key.clone(), expect: Expect::Absent },
+            ],
+            writes: vec![Write::Put(placement_key, Bytes::from(record.encode())), Write::Delete(wanted_key)],
+        }
+    });
+    let committed = context.catalog.commit(Batch { epoch: None, changes: changes.collect() }).await?;
+    let mut placed = 0;
+    for (whole, outcome) in together.iter().zip(&committed.outcomes) {
+        match outcome {
+            Outcome::Applied => placed += 1,
+            // What loses this race is an orphan; the inventory finds it.
+            Outcome::Refused { .. } => {
+                tracing::info!(site = %context.site, extent = %whole.extent, "it crossed, and is not wanted any more");
+            }
+        }
+    }
+    Ok(placed)
 }

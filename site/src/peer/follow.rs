@@ -1,5 +1,6 @@
 //! Following the peer's feed: in order, many entries in one transaction, the cursor in it too.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,18 +9,17 @@ use diptych_catalog::{Batch, Change, Expect, FeedEntry, Guard, Write};
 use diptych_core::ids::{Epoch, SiteName};
 use diptych_core::keys;
 use diptych_core::lease::Event;
-use diptych_core::records::{Cursor, Position, Record, Wanted};
+use diptych_core::records::{Cursor, Position, Record};
 use diptych_wire::peer::{FeedFrame, TermLabel};
 use tokio::sync::{Notify, watch};
 
-use super::apply::{NotTaken, apply, concerns, mirror_cursor};
+use super::apply::{NotTaken, apply, concerns, confirmed, mirror_cursor};
 use super::client::{FeedOpening, FeedReader, PeerClient, PeerError};
 use super::snapshot;
 use crate::context::SiteContext;
 use crate::error::SiteError;
 use crate::keeper::KeeperHandle;
 use crate::rejoin;
-use crate::survey::each;
 
 /// Entries of one transaction.
 const AT_ONCE: usize = 512;
@@ -180,30 +180,23 @@ impl Follower {
                         self.keeper.tell(Event::RecordSeen(raised));
                     }
                     self.wanted.notify_one();
-                    self.cursor.applied = rest[taken.entries - 1].position;
+                    self.cursor = taken.cursor;
                     rest.drain(..taken.entries);
                 }
                 Err(NotTaken::Changed) => return Err(FollowError::Changed),
                 Err(NotTaken::OldTerm) => return Err(FollowError::OldTerm),
             }
         }
-        self.confirm().await
+        Ok(())
     }
 
     /// Moves the confirmed position up to what is applied and whole here.
     async fn confirm(&mut self) -> Result<(), FollowError> {
         let view = self.context.catalog.view().await.map_err(SiteError::from)?;
-        let mut oldest = u64::MAX;
-        each(view.as_ref(), &keys::all_wanted(&self.context.site), |_, value| {
-            oldest = oldest.min(Wanted::decode(value)?.revision);
-            Ok(std::ops::ControlFlow::Continue(()))
-        })?;
+        let Cursor { applied, confirmed: known } = self.cursor;
+        let confirmed = confirmed(view.as_ref(), &self.context.site, &BTreeMap::new(), applied, known)?;
         drop(view);
-        let applied = self.cursor.applied;
-        let revision = applied.revision.min(oldest.saturating_sub(1));
-        let confirmed = Position { revision, ..applied };
-        let known = self.cursor.confirmed;
-        if known.incarnation == confirmed.incarnation && confirmed.revision <= known.revision {
+        if confirmed == known {
             return Ok(());
         }
         let new = Cursor { applied, confirmed };

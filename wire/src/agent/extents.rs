@@ -6,6 +6,8 @@ use diptych_core::ids::{
 use diptych_core::records::ExtentKind;
 use serde::{Deserialize, Serialize};
 
+use super::{Begin, BeginRow, RowHead};
+
 /// What must be known of an extent to make a row of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExtentFacts {
@@ -23,6 +25,38 @@ pub struct ExtentFacts {
     pub birth_epoch: Epoch,
     /// When it was born.
     pub birth_hlc: Hlc,
+}
+
+impl ExtentFacts {
+    /// To write rows of it in pieces.
+    pub fn begin(&self, stamp: Stamp, map_generation: Generation, rows: Vec<BeginRow>) -> Begin {
+        Begin {
+            stamp,
+            map_generation,
+            extent: self.extent,
+            needed: self.needed,
+            kind: self.kind,
+            birth_epoch: self.birth_epoch,
+            birth_hlc: self.birth_hlc,
+            rows,
+        }
+    }
+
+    /// A whole row of it, of `len` bytes.
+    pub fn head(&self, device: DeviceId, row: Row, len: u32) -> RowHead {
+        RowHead {
+            device,
+            extent: self.extent,
+            row,
+            needed: self.needed,
+            kind: self.kind,
+            extent_len: self.length,
+            extent_hash: self.hash,
+            birth_epoch: self.birth_epoch,
+            birth_hlc: self.birth_hlc,
+            len,
+        }
+    }
 }
 
 /// Where a row can be read from.

@@ -13,7 +13,7 @@ use diptych_core::keys;
 use diptych_gateway::agents::AgentDial;
 use diptych_gateway::authority::Authority;
 use diptych_gateway::rest::RestToken;
-use diptych_gateway::{Dependencies, Forwarder, Gateway, GatewayOptions, Limits, PeerConfirmation};
+use diptych_gateway::{Dependencies, Forwarder, Gateway, GatewayOptions, Limits, PeerConfirmation, PeerRows};
 use diptych_operator::PodConfig;
 use diptych_site::config::Acknowledge;
 use diptych_site::door::{DoorParts, router};
@@ -32,7 +32,7 @@ use super::{cluster_key, open_catalog};
 use crate::dev::supervise::told_to_end;
 use crate::files::read_json;
 use crate::process::forward::ToActive;
-use crate::process::site::peer::{BothSites, DoorService, Rows, listen};
+use crate::process::site::peer::{BothSites, DoorService, Rows, RowsOfPeer, listen};
 use crate::process::site::{GatewayCell, keyring, survive};
 use crate::process::{ConfigFile, credentials, log_as_json, public_tls};
 
@@ -72,17 +72,19 @@ async fn fronts(
     cell: &GatewayCell,
 ) -> Result<()> {
     let Some(peer) = &config.site.peer else {
-        return front(config, own, catalog, lent, keeper, cell, None, None).await;
+        return front(config, own, catalog, lent, keeper, cell, Beside::default()).await;
     };
     let exposure = ExposureWatch::new(Arc::clone(catalog), peer.site.clone());
     let both: Option<Arc<dyn PeerConfirmation>> = match config.site.acknowledge {
         Acknowledge::OneSite => None,
         Acknowledge::BothSites => {
             let (catalog, progress) = (Arc::clone(catalog), exposure.progress());
-            Some(Arc::new(BothSites { catalog, peer: peer.site.clone(), progress }))
+            let limit = Duration::from_millis(config.site.policy.acknowledge_timeout_ms);
+            Some(Arc::new(BothSites { catalog, peer: peer.site.clone(), progress, limit }))
         }
     };
     let client = PeerClient::new(peer.door.to_string(), &peer.site, config.site.cluster, own)?;
+    let rows: Arc<dyn PeerRows> = Arc::new(RowsOfPeer { peer: client.clone() });
     let forwarder: Arc<dyn Forwarder> =
         Arc::new(ToActive::new(client, Box::new(ByLent(Arc::clone(lent))), peer.public_hosts.clone()));
     let parts = DoorParts {
@@ -95,6 +97,7 @@ async fn fronts(
     let listener = listen(peer.listen).await?;
     let mut expected = Expected::any_of(config.site.cluster);
     expected.site = Some(peer.site.clone());
+    let beside = Beside { both, rows: Some(rows), forwarder: Some(forwarder) };
     // Only what BothSites asks for needs the exposure here; the keeper shows it.
     let exposure = async {
         match config.site.acknowledge {
@@ -105,11 +108,18 @@ async fn fronts(
     tokio::select! {
         ended = diptych_wire::http::serve(listener, own, expected, door) => Ok(ended?),
         () = exposure => Ok(()),
-        ended = front(config, own, catalog, lent, keeper, cell, both, Some(forwarder)) => ended,
+        ended = front(config, own, catalog, lent, keeper, cell, beside) => ended,
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "each is a part that the gateway is put together from")]
+/// What a gateway has of the other site.
+#[derive(Default)]
+struct Beside {
+    both: Option<Arc<dyn PeerConfirmation>>,
+    rows: Option<Arc<dyn PeerRows>>,
+    forwarder: Option<Arc<dyn Forwarder>>,
+}
+
 async fn front(
     config: &PodConfig,
     own: &Credentials,
@@ -117,8 +127,7 @@ async fn front(
     lent: &Arc<Lent>,
     keeper: &Arc<ToKeeper>,
     cell: &GatewayCell,
-    peer: Option<Arc<dyn PeerConfirmation>>,
-    forwarder: Option<Arc<dyn Forwarder>>,
+    beside: Beside,
 ) -> Result<()> {
     let site = &config.site;
     let given = Dependencies {
@@ -129,7 +138,8 @@ async fn front(
         cipher: Arc::new(diptych_gateway::cipher::AwsLcAesGcm),
         dial: AgentDial { credentials: own.clone(), options: ClientOptions::default() },
         survive: survive(site),
-        peer,
+        peer: beside.both,
+        peer_rows: beside.rows,
     };
     let token = RestToken { token: Zeroizing::new(site.token.clone()), namespace: config.namespace.clone() };
     let options = GatewayOptions {
@@ -138,7 +148,7 @@ async fn front(
         tls: site.public_tls.as_ref().map(public_tls).transpose()?,
         tokens: vec![token],
         limits: Limits::default(),
-        forwarder,
+        forwarder: beside.forwarder,
         more: Some(keepers(catalog, keeper)),
     };
     let gateway = Gateway::start(options, given).await?;

@@ -11,7 +11,7 @@ use diptych_core::lease::{Config as LeaseConfig, LossDecision, Mode, Timers};
 use diptych_core::records::Position;
 use diptych_operator::PodConfig;
 use diptych_site::agents::Agents;
-use diptych_site::context::{LoopOptions, SiteContext};
+use diptych_site::context::SiteContext;
 use diptych_site::fleet::Fleet;
 use diptych_site::keeper::{Keeper, KeeperHandle, KeeperParts, SiteHands, election};
 use diptych_site::name::PublicName;
@@ -28,7 +28,7 @@ use tokio::sync::{Notify, watch};
 use super::cluster_key;
 use crate::process::credentials;
 use crate::process::site::peer::{Links, LossGate};
-use crate::process::site::{endpoint, rest, seeds, standing};
+use crate::process::site::{door, endpoint, rest, seeds, standing};
 
 /// A keeper that has not beaten for so long is replaced.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -64,7 +64,7 @@ pub(super) async fn run(
     let (keeper, handle) = Keeper::begin(parts).await?;
     let fleet = Fleet::new(handle.clone());
     let (context, nodes) = context(config, catalog, &own, &handle).await?;
-    let two = links.map(|links| TwoSites::new(links, &context, &handle));
+    let two = links.map(|links| TwoSites::new(links, &context, &handle, site.policy.max_loss_age_ms));
     if let Some(two) = &two {
         fleet.follows(two.follower.followed());
     }
@@ -102,21 +102,27 @@ async fn context(
     handle: &KeeperHandle,
 ) -> Result<(Arc<SiteContext>, NodeWatch)> {
     let site = &config.site;
-    let dead_after = Duration::from_secs(u64::from(site.node_dead_after_s));
+    let options = site.policy.loop_options(site.node_dead_after_s);
     let agents = Arc::new(Agents::new(site.site.clone(), own.clone()));
     let standing = standing(handle);
     let declared = site.nodes.iter().map(endpoint).collect();
-    let nodes =
-        NodeWatch::begin(Arc::clone(catalog), Arc::clone(&agents), declared, standing.clone(), dead_after)
-            .await?;
+    let nodes = NodeWatch::begin(
+        Arc::clone(catalog),
+        Arc::clone(&agents),
+        declared,
+        standing.clone(),
+        options.node_dead_after,
+    )
+    .await?;
     let context = SiteContext {
         site: site.site.clone(),
         peer: site.peer.as_ref().map(|peer| peer.site.clone()),
+        doors: site.peer.iter().map(door).collect(),
         catalog: Arc::clone(catalog),
         agents,
         standing,
         map: nodes.map(),
-        options: LoopOptions { node_dead_after: dead_after, ..LoopOptions::default() },
+        options,
     };
     Ok((Arc::new(context), nodes))
 }
@@ -154,14 +160,13 @@ struct TwoSites {
     name: Arc<dyn PublicName>,
     context: Arc<SiteContext>,
     keeper: KeeperHandle,
-    from: diptych_core::ids::SiteName,
-    doors: Vec<String>,
+    max_loss_age_ms: u64,
     wanted: Arc<Notify>,
     crossed: Arc<Notify>,
 }
 
 impl TwoSites {
-    fn new(links: Links, context: &Arc<SiteContext>, keeper: &KeeperHandle) -> Self {
+    fn new(links: Links, context: &Arc<SiteContext>, keeper: &KeeperHandle, max_loss_age_ms: u64) -> Self {
         let (wanted, crossed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let from = links.config.site.clone();
         let follower = Follower::new(
@@ -178,22 +183,22 @@ impl TwoSites {
             name: links.name,
             context: Arc::clone(context),
             keeper: keeper.clone(),
-            doors: vec![links.config.door.to_string()],
-            from,
+            max_loss_age_ms,
             wanted,
             crossed,
         }
     }
 
     fn loss_gate(&self) -> LossGate {
-        LossGate { context: Arc::clone(&self.context), followed: self.follower.followed() }
+        let (context, followed) = (Arc::clone(&self.context), self.follower.followed());
+        LossGate { context, followed, max_age_ms: self.max_loss_age_ms }
     }
 
     async fn run(self, now: Arc<Notify>) {
         tokio::join!(
             self.follower.run(),
             self.exposure.run(),
-            cross::run(self.context, self.from, self.doors, self.wanted, self.crossed),
+            cross::run(self.context, self.wanted, self.crossed),
             name::run(self.name, self.keeper, now),
         );
     }

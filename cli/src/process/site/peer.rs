@@ -13,13 +13,14 @@ use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use diptych_catalog::Catalog;
 use diptych_cloudflare::client::{ApiToken, Client, ClientOptions};
 use diptych_core::ids::{ExtentId, SiteName};
 use diptych_core::lease::LossDecision;
 use diptych_core::records::Position;
-use diptych_gateway::extents::Ciphertext;
-use diptych_gateway::{Forwarder, Front, PeerConfirmation};
+use diptych_gateway::extents::{Ciphertext, own_rows};
+use diptych_gateway::{Forwarder, Front, PeerConfirmation, PeerRows};
 use diptych_site::config::{Acknowledge, PeerConfig, SiteConfig, WitnessKind};
 use diptych_site::context::{SiteContext, now_ms};
 use diptych_site::door::{DoorParts, ExtentSource, router};
@@ -32,7 +33,7 @@ use diptych_site::peer::{PeerClient, cross};
 use diptych_site::witness::OutsideWitness;
 use diptych_wire::http::HttpBody;
 use diptych_wire::identity::{Expected, Identity, Role};
-use diptych_wire::peer::FORWARD;
+use diptych_wire::peer::{FORWARD, RowSpan, RowsWanted};
 use diptych_wire::tls::Credentials;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
@@ -44,11 +45,6 @@ use super::GatewayCell;
 use super::hands::Hands;
 use crate::process::forward::{ByKeeper, ToActive};
 use crate::process::record::{CloudflareName, RecordWitness};
-
-/// `acknowledgeTimeout` of a cluster that does not say.
-const ACKNOWLEDGE_LIMIT: Duration = Duration::from_secs(10);
-/// `maxLossOnPromotion.age` of a cluster that does not say.
-const MAX_LOSS_AGE: Duration = Duration::from_secs(10);
 
 /// The ways to the other site and the witness; open before anything runs.
 pub(in crate::process) struct Links {
@@ -109,7 +105,11 @@ impl Links {
         let followed = follower.followed();
         let exposure = ExposureWatch::new(Arc::clone(&context.catalog), from.clone());
         let progress = exposure.progress();
-        let gate = LossGate { context: Arc::clone(context), followed: followed.clone() };
+        let gate = LossGate {
+            context: Arc::clone(context),
+            followed: followed.clone(),
+            max_age_ms: config.policy.max_loss_age_ms,
+        };
         let _ = hands.loss.set(gate);
         let door = router(DoorParts {
             peer: from.clone(),
@@ -176,8 +176,14 @@ impl TwoSites {
                 catalog: Arc::clone(&self.context.catalog),
                 peer: self.config.site.clone(),
                 progress: self.progress.clone(),
+                limit: Duration::from_millis(config.policy.acknowledge_timeout_ms),
             })),
         }
+    }
+
+    /// The other site's rows, for reads that too few are left for here.
+    pub(super) fn rows(&self) -> Arc<dyn PeerRows> {
+        Arc::new(RowsOfPeer { peer: self.peer.clone() })
     }
 
     /// Where requests under the public name go while this site is not active.
@@ -188,15 +194,13 @@ impl TwoSites {
     }
 
     pub(super) async fn run(self) -> Result<()> {
-        let doors = vec![self.config.door.to_string()];
-        let from = self.config.site.clone();
         let mut expected = Expected::any_of(self.cluster);
-        expected.site = Some(from.clone());
+        expected.site = Some(self.config.site.clone());
         tokio::select! {
             ended = diptych_wire::http::serve(self.listener, &self.credentials, expected, self.door) => Ok(ended?),
             () = self.follower.run() => Ok(()),
             () = self.exposure.run() => Ok(()),
-            () = cross::run(Arc::clone(&self.context), from, doors, self.wanted, self.crossed) => Ok(()),
+            () = cross::run(Arc::clone(&self.context), self.wanted, self.crossed) => Ok(()),
             () = name::run(self.name as Arc<dyn PublicName>, self.keeper, self.name_now) => Ok(()),
         }
     }
@@ -206,6 +210,7 @@ pub(in crate::process) struct BothSites {
     pub(in crate::process) catalog: Arc<dyn Catalog>,
     pub(in crate::process) peer: SiteName,
     pub(in crate::process) progress: watch::Receiver<Progress>,
+    pub(in crate::process) limit: Duration,
 }
 
 #[async_trait]
@@ -213,7 +218,7 @@ impl PeerConfirmation for BothSites {
     async fn confirmed(&self, position: Position, extents: &[ExtentId]) -> bool {
         let mut progress = self.progress.clone();
         let held = peer_holds(self.catalog.as_ref(), &self.peer, &mut progress, position, extents);
-        matches!(tokio::time::timeout(ACKNOWLEDGE_LIMIT, held).await, Ok(Ok(())))
+        matches!(tokio::time::timeout(self.limit, held).await, Ok(Ok(())))
     }
 }
 
@@ -221,6 +226,7 @@ impl PeerConfirmation for BothSites {
 pub(in crate::process) struct LossGate {
     pub(in crate::process) context: Arc<SiteContext>,
     pub(in crate::process) followed: watch::Receiver<Followed>,
+    pub(in crate::process) max_age_ms: u64,
 }
 
 impl LossGate {
@@ -238,7 +244,7 @@ impl LossGate {
             }
         };
         // A term that was not followed counts as unbounded.
-        if known && u128::from(age) <= MAX_LOSS_AGE.as_millis() {
+        if known && age <= self.max_age_ms {
             return LossDecision::Allowed;
         }
         tracing::warn!(
@@ -279,6 +285,30 @@ impl ExtentSource for Rows {
             .header(http::header::CONTENT_RANGE, format!("bytes {start}-{}/{length}", length - 1))
             .body(Body::from_stream(found.stream(start..length)));
         answer.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+    }
+
+    async fn rows(&self, wanted: RowsWanted) -> Result<Vec<Result<Vec<u8>, String>>, String> {
+        let gateway = self.gateway.get().ok_or_else(|| "the gateway is starting".to_owned())?;
+        let read = own_rows(gateway.context(), wanted.extent, &wanted.spans).await;
+        let read = read.map_err(|error| error.to_string())?;
+        Ok(read.into_iter().map(|row| row.map(Vec::from)).collect())
+    }
+}
+
+/// The other site's rows, through its door.
+pub(in crate::process) struct RowsOfPeer {
+    pub(in crate::process) peer: PeerClient,
+}
+
+#[async_trait]
+impl PeerRows for RowsOfPeer {
+    async fn read(
+        &self,
+        extent: ExtentId,
+        spans: Vec<RowSpan>,
+    ) -> Result<Vec<Result<Bytes, String>>, String> {
+        let read = self.peer.rows(extent, spans).await.map_err(|error| error.to_string())?;
+        Ok(read.into_iter().map(|row| row.map(Bytes::from)).collect())
     }
 }
 

@@ -63,6 +63,7 @@ pub(in crate::cluster) fn pod_config(
                 .map(|other| other.nodes.iter().map(|&devices| devices as u8).collect())
                 .unwrap_or_default(),
             node_dead_after_s: u32::try_from(declared.node_dead_after.as_secs()).unwrap_or(u32::MAX),
+            policy: declared.policy,
             peer: declared
                 .peer
                 .as_ref()

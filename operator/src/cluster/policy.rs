@@ -1,0 +1,59 @@
+//! Times and budgets of a spec, as the processes are configured with them.
+
+use diptych_api::common::duration;
+use diptych_api::storage_cluster::StorageClusterSpec;
+use diptych_site::config::Policy;
+
+use super::validate::Invalid;
+
+/// The first field that does not read is named.
+pub(super) fn policy(spec: &StorageClusterSpec) -> Result<Policy, Invalid> {
+    let max_loss = spec.failover.as_ref().map(|failover| failover.max_loss_on_promotion.age.as_str());
+    Ok(Policy {
+        acknowledge_timeout_ms: milliseconds("acknowledgeTimeout", &spec.acknowledge_timeout)?,
+        max_loss_age_ms: match max_loss {
+            Some(age) => milliseconds("failover.maxLossOnPromotion.age", age)?,
+            None => Policy::default().max_loss_age_ms,
+        },
+        repair_lan: bytes("repair.lan", &spec.repair.lan)?,
+        repair_wan: bytes("repair.wan", &spec.repair.wan)?,
+        gc_hold_s: milliseconds("gc.hold", &spec.gc.hold)? / 1000,
+    })
+}
+
+fn milliseconds(field: &'static str, text: &str) -> Result<u64, Invalid> {
+    let read = duration(text).map_err(|error| Invalid::Field { field, reason: error.to_string() })?;
+    Ok(u64::try_from(read.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// `50Mi`: a number, and Ki, Mi or Gi.
+fn bytes(field: &'static str, text: &str) -> Result<u64, Invalid> {
+    let digits = text.trim_end_matches(|letter: char| !letter.is_ascii_digit());
+    let unit = match &text[digits.len()..] {
+        "" => Some(1),
+        "Ki" => Some(1 << 10),
+        "Mi" => Some(1 << 20),
+        "Gi" => Some(1_u64 << 30),
+        _ => None,
+    };
+    let read = unit.and_then(|unit| digits.parse::<u64>().ok()?.checked_mul(unit));
+    read.ok_or_else(|| Invalid::Field {
+        field,
+        reason: format!("{text:?} is no number of bytes, as 50Mi is"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_read_with_their_unit_and_refused_without_a_number() {
+        assert_eq!(bytes("repair.lan", "200Mi").expect("it reads"), 200 << 20);
+        assert_eq!(bytes("repair.lan", "7").expect("it reads"), 7);
+        for text in ["", "Mi", "5M", "5 Mi", "99999999999999Gi"] {
+            let error = bytes("repair.lan", text).expect_err("it is no number").to_string();
+            assert!(error.starts_with("spec.repair.lan: "), "{error}");
+        }
+    }
+}
