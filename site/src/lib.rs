@@ -22,4 +22,6 @@ pub mod rejoin;
 pub mod repair;
 pub mod status;
 pub mod survey;
+#[cfg(test)]
+mod testing;
 pub mod witness;

@@ -202,3 +202,88 @@ pub(crate) fn put_or_delete(key: Key, value: Option<Bytes>) -> Write {
         None => Write::Delete(key),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use diptych_core::ids::{Epoch, ExtentId, Hlc, Row};
+    use diptych_core::lease::SiteRecord;
+    use diptych_core::records::ExtentKind;
+
+    use super::*;
+    use crate::testing::west;
+
+    fn at(revision: u64) -> Position {
+        Position { incarnation: 7, revision }
+    }
+
+    fn label() -> TermLabel {
+        TermLabel { epoch: Epoch(1), begun_at: at(0) }
+    }
+
+    fn entry(revision: u64, changes: Vec<(Key, Option<Bytes>)>) -> FeedEntry {
+        FeedEntry { position: at(revision), changes }
+    }
+
+    fn extent(number: u8, west: &SiteName) -> (Key, Option<Bytes>) {
+        let record = Extent {
+            state: ExtentState::Live,
+            kind: ExtentKind::Data,
+            length: 1000,
+            payload: 1000,
+            hash: [number; 32],
+            needed: 4,
+            rows: vec![(west.clone(), Row(6), 6)],
+            epoch: Epoch(1),
+            hlc: Hlc(1),
+        };
+        (keys::extent(ExtentId([number; 16])), Some(Bytes::from(record.encode())))
+    }
+
+    async fn voted(context: &SiteContext) {
+        let east = context.peer.clone().expect("there are two");
+        let record = SiteRecord::empty(diptych_core::ids::KeeperNumber(1)).admit(Epoch(1), &east);
+        let Admission::TakeRaising(record) = record else { panic!("{record:?}") };
+        let writes = record::writes(&context.site, &record);
+        context.catalog.commit(Batch::one(None, Change::blind(writes))).await.expect("it commits");
+    }
+
+    #[tokio::test]
+    async fn more_than_a_commit_takes_is_taken_in_several() {
+        let (context, _folder) = west();
+        voted(&context).await;
+        let east = context.peer.clone().expect("there are two");
+        let value = Bytes::from(vec![1; 400 << 10]);
+        let name = |number: u64| keys::bucket(&format!("b{number}"));
+        let entries: Vec<FeedEntry> =
+            (1..=9).map(|number| entry(number, vec![(name(number), Some(value.clone()))])).collect();
+        let (mut cursor, mut rest, mut commits) = (Cursor::default(), &entries[..], 0);
+        while !rest.is_empty() {
+            let taken = apply(&context, &east, Some(label()), rest, &cursor).await.expect("it fits");
+            let taken = taken.unwrap_or_else(|_| panic!("nothing stands in its way"));
+            (cursor, rest, commits) = (taken.cursor, &rest[taken.entries..], commits + 1);
+        }
+        assert!((4..=9).contains(&commits), "{commits}");
+        assert_eq!(cursor, Cursor { applied: at(9), confirmed: at(9) }, "nothing is wanted");
+        let view = context.catalog.view().await.expect("a view");
+        assert!((1..=9).all(|number| view.get(&name(number)).expect("it reads").is_some()));
+    }
+
+    #[tokio::test]
+    async fn what_is_applied_is_confirmed_in_the_same_commit_up_to_the_first_extent_that_is_not_here() {
+        let (context, _folder) = west();
+        voted(&context).await;
+        let east = context.peer.clone().expect("there are two");
+        let changes =
+            |revision| vec![(keys::bucket(&format!("b{revision}")), Some(Bytes::from_static(b"b")))];
+        let entries = [entry(1, changes(1)), entry(2, vec![extent(1, &context.site)]), entry(3, changes(3))];
+        let taken = apply(&context, &east, Some(label()), &entries, &Cursor::default()).await;
+        let taken = taken.expect("it commits").unwrap_or_else(|_| panic!("nothing stands in its way"));
+        assert_eq!(taken.cursor, Cursor { applied: at(3), confirmed: at(1) });
+        let view = context.catalog.view().await.expect("a view");
+        let wanted = keys::wanted(&context.site, ExtentId([1; 16]));
+        assert!(view.get(&wanted).expect("it reads").is_some());
+        let here = BTreeMap::from([(wanted, None)]);
+        let then = confirmed(view.as_ref(), &context.site, &here, at(3), at(1)).expect("it reads");
+        assert_eq!(then, at(3));
+    }
+}

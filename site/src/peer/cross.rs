@@ -256,3 +256,41 @@ async fn place_all(context: &SiteContext, together: &[Whole]) -> Result<usize, S
     }
     Ok(placed)
 }
+
+#[cfg(test)]
+mod tests {
+    use diptych_core::ids::{DeviceId, InstanceId};
+
+    use super::*;
+    use crate::testing::west;
+
+    fn wanted(since_ms: u64) -> Bytes {
+        Bytes::from(Wanted { bytes: 1, since_ms, revision: 1 }.encode())
+    }
+
+    #[tokio::test]
+    async fn extents_that_arrive_together_cost_one_commit_and_only_those_still_wanted_are_placed() {
+        let (context, _folder) = west();
+        let extents: Vec<ExtentId> = (0..20).map(|number| ExtentId([number; 16])).collect();
+        let puts = extents.iter().map(|extent| Write::Put(keys::wanted(&context.site, *extent), wanted(1)));
+        let change = Change::blind(puts.collect());
+        context.catalog.commit(Batch::one(None, change)).await.expect("it commits");
+        let before = context.catalog.position().await.expect("a position");
+        let row = PlacedRow { row: Row(6), device: DeviceId(1), instance: InstanceId([1; 8]) };
+        // The last one was wanted anew meanwhile.
+        let whole = |(index, extent): (usize, &ExtentId)| Whole {
+            extent: *extent,
+            wanted: wanted(if index == 19 { 2 } else { 1 }),
+            rows: vec![row],
+        };
+        let together: Vec<Whole> = extents.iter().enumerate().map(whole).collect();
+        assert_eq!(place_all(&context, &together).await.expect("it commits"), 19);
+        let view = context.catalog.view().await.expect("a view");
+        assert_eq!(view.position().revision, before.revision + 1);
+        for extent in &extents {
+            let placed = view.get(&keys::placement(&context.site, *extent)).expect("it reads").is_some();
+            let lacking = view.get(&keys::wanted(&context.site, *extent)).expect("it reads").is_some();
+            assert!(placed != lacking, "{extent}: n/ goes with l/");
+        }
+    }
+}
