@@ -14,6 +14,7 @@ pub mod error;
 pub mod extents;
 mod gateway;
 mod hold;
+mod linger;
 pub mod metrics;
 pub mod objects;
 mod read;

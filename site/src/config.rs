@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use diptych_core::ids::{ClusterId, DeviceId, NodeName, SiteName};
+use diptych_core::planner::Survive;
 use serde::{Deserialize, Serialize};
 
 use thiserror::Error;
@@ -86,6 +87,16 @@ pub struct SurviveConfig {
     pub nodes: u8,
     /// Devices of the site that is left.
     pub devices: u8,
+}
+
+impl From<SurviveConfig> for Survive {
+    fn from(config: SurviveConfig) -> Self {
+        Self {
+            sites: u32::from(config.sites),
+            nodes: u32::from(config.nodes),
+            devices: u32::from(config.devices),
+        }
+    }
 }
 
 /// A site in one process: gateway, site loops, catalog.

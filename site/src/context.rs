@@ -83,6 +83,8 @@ pub struct SiteContext {
     pub map: watch::Receiver<Arc<PlacementMap>>,
     /// Times and limits.
     pub options: LoopOptions,
+    /// Why the public name can't be kept; None: it can.
+    pub name_trouble: watch::Sender<Option<String>>,
 }
 
 impl SiteContext {

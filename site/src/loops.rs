@@ -223,6 +223,7 @@ fn status(context: &SiteContext, seen: &Seen, shared: &Shared, exposure: Option<
         repair,
         inventory: shared.inventory.borrow().status.clone(),
         exposure,
+        name_trouble: context.name_trouble.borrow().clone(),
         seen_ms: now_ms(),
     }
 }

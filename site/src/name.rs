@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use crate::keeper::{KeeperHandle, boot_time};
 
 /// Between two looks at the name.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
-/// After a failure.
+/// Between two looks of a site that does not serve: what would keep it from pointing the name here is found before it must.
+const LOOK_PASSIVE: Duration = Duration::from_mins(1);
+/// After a failure; twice as long after the next, at most [`LOOK_EVERY`].
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Where the public name is kept.
@@ -18,32 +20,54 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub trait PublicName: Send + Sync + 'static {
     /// Points it to this site, if it does not already; true: something was changed.
     async fn point_here(&self) -> Result<bool, String>;
+
+    /// Whether it could be pointed here; changes nothing.
+    async fn look(&self) -> Result<(), String>;
 }
 
-/// Keeps the name right while this site serves. `now` wakes it.
-pub async fn run(name: Arc<dyn PublicName>, keeper: KeeperHandle, now: Arc<Notify>) {
+/// Keeps the name right while this site serves. `now` wakes it; what goes wrong stands in `trouble`.
+pub async fn run(
+    name: Arc<dyn PublicName>,
+    keeper: KeeperHandle,
+    now: Arc<Notify>,
+    trouble: &watch::Sender<Option<String>>,
+) {
     let mut state = keeper.watch();
+    let mut again = AGAIN;
     loop {
         // FENCING: only the holder of a running lease changes the name; a late flip of an older one is repaired by the
         // newer at its next look.
         let serves = state.borrow_and_update().loan(boot_time());
-        let pause = match serves {
-            Some(loan) => match name.point_here().await {
-                Ok(true) => {
+        let (looked, pause) = match serves {
+            Some(loan) => {
+                let pointed = name.point_here().await;
+                if pointed == Ok(true) {
                     tracing::info!(epoch = %loan.epoch, "the public name points here now");
-                    LOOK_EVERY
                 }
-                Ok(false) => LOOK_EVERY,
-                Err(reason) => {
-                    tracing::warn!(reason, "the public name could not be looked at or changed");
-                    AGAIN
-                }
+                (pointed.map(drop), LOOK_EVERY)
+            }
+            None => tokio::select! {
+                looked = name.look() => (looked, LOOK_PASSIVE),
+                () = now.notified() => continue,
             },
-            None => LOOK_EVERY,
+        };
+        let pause = match looked {
+            Ok(()) => {
+                again = AGAIN;
+                trouble.send_replace(None);
+                pause
+            }
+            Err(reason) => {
+                tracing::warn!(reason, "the public name could not be looked at or changed");
+                trouble.send_replace(Some(reason));
+                let pause = again;
+                again = (again * 2).min(LOOK_EVERY);
+                pause
+            }
         };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
-            () = now.notified() => {}
+            () = now.notified() => again = AGAIN,
         }
     }
 }

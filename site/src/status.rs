@@ -32,6 +32,9 @@ pub struct SiteStatus {
     pub inventory: InventoryStatus,
     /// What the other site has not confirmed; None without one.
     pub exposure: Option<Exposure>,
+    /// Why the public name can't be kept; None: it can, or there is none.
+    #[serde(default)]
+    pub name_trouble: Option<String>,
     /// Milliseconds since 1970 when this was seen.
     pub seen_ms: u64,
 }

@@ -90,6 +90,9 @@ fn show(status: &SiteStatus) {
             exposure.age_ms
         ));
     }
+    if let Some(trouble) = &status.name_trouble {
+        say(format_args!("  public name: {trouble}"));
+    }
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header([
         "NODE",

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use base64::Engine;
 use diptych_core::ids::SiteName;
 use diptych_site::config::{
-    AgentConfig, IdentityFiles, NodeConfig, PeerConfig, Policy, SiteConfig, SurviveConfig,
+    AgentConfig, IdentityFiles, NodeConfig, PeerConfig, Policy, SiteConfig, WitnessKind,
 };
 use diptych_wire::authority::{Authority, Request};
 use diptych_wire::identity::{Identity, Role};
@@ -34,15 +34,17 @@ pub fn make(plan: &DevPlan, data_dir: &Path) -> Result<Vec<Job>> {
     let mut jobs = Vec::new();
     if let Some(outside) = &plan.outside {
         jobs.push(make.cloudflare(outside)?);
-        jobs.push(make.witness(outside)?);
-    }
-    for (name, site) in &plan.sites {
-        for node in &site.nodes {
-            jobs.push(make.agent(name, node)?);
+        if plan.witness == WitnessKind::Outside {
+            jobs.push(make.witness(outside)?);
         }
     }
     for (name, site) in &plan.sites {
-        jobs.push(make.site(name, site)?);
+        for node in &site.nodes {
+            jobs.push(Job { namespace: site.namespace.clone(), ..make.agent(name, node)? });
+        }
+    }
+    for (name, site) in &plan.sites {
+        jobs.push(Job { namespace: site.namespace.clone(), ..make.site(name, site)? });
     }
     Ok(jobs)
 }
@@ -56,7 +58,7 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     fn job(&self, name: &str, words: Vec<String>) -> Job {
-        Job { name: name.to_owned(), words, log: log_of(self.data_dir, name) }
+        Job { name: name.to_owned(), words, log: log_of(self.data_dir, name), namespace: None }
     }
 
     fn identity(
@@ -116,8 +118,6 @@ impl Maker<'_> {
         let identity = self.identity(&site_name, Role::Gateway, name, vec![site.address])?;
         let keeper_identity = self.identity(&site_name, Role::Operator, &format!("{name}-keeper"), vec![])?;
         let other = self.plan.sites.iter().find(|(other, _)| *other != name);
-        let two = other.is_some();
-        let nodes_survived = u8::from(site.nodes.len() > 1);
         let config = SiteConfig {
             cluster: self.plan.cluster,
             preferred: self.plan.preferred()?,
@@ -131,7 +131,7 @@ impl Maker<'_> {
             token: self.plan.token.clone(),
             access_key: self.plan.access_key.clone(),
             secret_key: self.plan.secret_key.clone(),
-            survive: SurviveConfig { sites: u8::from(two), nodes: nodes_survived, devices: 1 },
+            survive: self.plan.survive(),
             acknowledge: self.plan.acknowledge,
             nodes: site.nodes.iter().map(node_config).collect(),
             peer_nodes: other.map(|(_, other)| devices_by_node(other)).unwrap_or_default(),
@@ -189,7 +189,7 @@ impl Maker<'_> {
             .map(|site| (site.s3.port(), site.rest.port()))
             .unwrap_or_default();
         std::fs::create_dir_all(self.data_dir.join("cloudflare"))?;
-        let words = [
+        let mut words = vec![
             "cloudflare-emulator".to_owned(),
             format!("--listen={}", outside.api),
             format!("--control={}", outside.control),
@@ -201,7 +201,15 @@ impl Maker<'_> {
             format!("--default-host={}", outside.hostname),
             format!("--state={}", self.data_dir.join("cloudflare").join("state.json").display()),
         ];
-        Ok(self.job("cloudflare", words.into()))
+        if self.plan.tls {
+            // A role without rights: no process takes orders from the edge.
+            let edge =
+                self.identity(&SiteName::outside(), Role::Client, "edge", vec![outside.edge_rest.ip()])?;
+            words.push(format!("--edge-certificate={}", edge.certificate.display()));
+            words.push(format!("--edge-key={}", edge.key.display()));
+            words.push(format!("--origin-authority={}", edge.authority.display()));
+        }
+        Ok(self.job("cloudflare", words))
     }
 }
 

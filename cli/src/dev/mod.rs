@@ -4,6 +4,7 @@
 pub mod control;
 pub mod jobs;
 pub mod options;
+pub mod place;
 pub mod plan;
 pub mod supervise;
 
@@ -71,15 +72,22 @@ async fn wait_until_ready(plan: &DevPlan, supervisor: &mut Supervisor, data_dir:
                 break;
             }
             if supervisor.pid(&name).is_none() || std::time::Instant::now() > deadline {
-                bail!(
-                    "{name} did not become ready at {url}; see {}",
-                    jobs::log_of(data_dir, &name).display()
-                );
+                let log = jobs::log_of(data_dir, &name);
+                bail!("{name} did not become ready at {url}{}; see {}", last_words(&log), log.display());
             }
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     }
     Ok(())
+}
+
+/// Why a process ended, if it said so: its error is the last that is not a line of JSON.
+fn last_words(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let Some((_, error)) = text.rsplit_once("\nError: ") else { return String::new() };
+    let lines = error.lines().map(str::trim).take_while(|line| !line.starts_with("Stack backtrace"));
+    let words: Vec<&str> = lines.filter(|line| !line.is_empty() && *line != "Caused by:").collect();
+    format!(": {}", words.join(": "))
 }
 
 /// Writes `endpoints.json` as things are now.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use diptych_site::config::{Acknowledge, WitnessKind};
 
+use super::place::Place;
+
 /// Options of `diptych dev`. Those of the first start are kept in the data folder; a later start goes on with them.
 #[derive(Debug, Clone, Args)]
 pub struct DevOptions {
@@ -32,4 +34,7 @@ pub struct DevOptions {
     /// Seconds without a sign of life after which a node's rows are rebuilt elsewhere
     #[arg(long, default_value_t = 10)]
     pub node_dead_after: u32,
+    /// Address of a site, or of what stands outside, and the network namespace that it runs in; may be repeated
+    #[arg(long = "place", value_name = "SITE=ADDRESS[@NAMESPACE]")]
+    pub places: Vec<Place>,
 }

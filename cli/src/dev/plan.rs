@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use diptych_core::ids::{ClusterId, DeviceId, NodeName, SiteName};
-use diptych_site::config::{Acknowledge, DeviceConfig, WitnessKind};
+use diptych_core::planner::{self, SiteTopology};
+use diptych_site::config::{Acknowledge, DeviceConfig, SurviveConfig, WitnessKind};
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 
 use super::options::DevOptions;
+use super::place::{self, Place};
 use crate::files;
 
 const FILE_NAME: &str = "dev.json";
@@ -47,6 +49,9 @@ pub struct DevPlan {
 pub struct SitePlan {
     /// The address of all of its listeners.
     pub address: IpAddr,
+    /// The network namespace that its processes run in.
+    #[serde(default)]
+    pub namespace: Option<String>,
     /// S3.
     pub s3: SocketAddr,
     /// REST.
@@ -94,9 +99,9 @@ pub struct OutsidePlan {
 }
 
 /// Loopback addresses stand for the places: outside, east, west.
-const OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const EAST: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 1, 1));
-const WEST: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 2, 1));
+const OUTSIDE: Ipv4Addr = Ipv4Addr::LOCALHOST;
+const EAST: Ipv4Addr = Ipv4Addr::new(127, 0, 1, 1);
+const WEST: Ipv4Addr = Ipv4Addr::new(127, 0, 2, 1);
 
 impl DevPlan {
     /// The plan that the data folder has, or a new one by the options.
@@ -113,6 +118,8 @@ impl DevPlan {
             return Ok(plan);
         }
         let plan = Self::make(options)?;
+        plan.check()?;
+        plan.make_folders()?;
         files::write_private(&path, &serde_json::to_vec_pretty(&plan)?)?;
         Ok(plan)
     }
@@ -120,24 +127,33 @@ impl DevPlan {
     fn make(options: &DevOptions) -> Result<Self> {
         let mut ports = Ports::default();
         let data_dir = std::path::absolute(&options.data_dir)?;
-        let sites: &[(&str, IpAddr)] =
-            if options.sites == 1 { &[("east", OUTSIDE)] } else { &[("east", EAST), ("west", WEST)] };
-        let addresses: Vec<IpAddr> = sites.iter().map(|(_, address)| *address).collect();
+        let place = |name, loopback| Place::of(name, &options.places, loopback);
+        let sites = if options.sites == 1 {
+            vec![place("east", OUTSIDE)]
+        } else {
+            vec![place("east", EAST), place("west", WEST)]
+        };
+        let mut probes: Vec<IpAddr> = sites.iter().map(Place::probe).collect();
+        probes.dedup();
         // The edge reaches either site at the same port, as Cloudflare does.
-        let s3 = ports.free_on_all(&addresses)?;
-        let rest = ports.free_on_all(&addresses)?;
+        let s3 = ports.free_on_all(&probes)?;
+        let rest = ports.free_on_all(&probes)?;
         let mut plans = BTreeMap::new();
-        for (name, address) in sites {
+        for site in &sites {
             let plan = SitePlan {
-                address: *address,
-                s3: SocketAddr::new(*address, s3),
-                rest: SocketAddr::new(*address, rest),
-                door: ports.free_on(*address)?,
-                nodes: nodes_of(name, *address, options, &data_dir, &mut ports)?,
+                address: site.address,
+                namespace: site.namespace.clone(),
+                s3: SocketAddr::new(site.address, s3),
+                rest: SocketAddr::new(site.address, rest),
+                door: ports.free_on(site)?,
+                nodes: nodes_of(site, options, &data_dir, &mut ports)?,
             };
-            plans.insert((*name).to_owned(), plan);
+            plans.insert(site.site.clone(), plan);
         }
-        let outside = if options.sites == 1 { None } else { Some(OutsidePlan::make(&mut ports)?) };
+        let outside = match options.sites {
+            1 => None,
+            _ => Some(OutsidePlan::make(&place(place::OUTSIDE, OUTSIDE), &mut ports)?),
+        };
         let mut cluster = [0; 16];
         rand::rng().fill_bytes(&mut cluster);
         Ok(Self {
@@ -155,6 +171,33 @@ impl DevPlan {
         })
     }
 
+    /// What every installation of `diptych dev` is declared to survive: a site if there are two, a node if there are several,
+    /// a device.
+    pub fn survive(&self) -> SurviveConfig {
+        let several = self.sites.values().all(|site| site.nodes.len() > 1);
+        SurviveConfig { sites: u8::from(self.sites.len() > 1), nodes: u8::from(several), devices: 1 }
+    }
+
+    /// Refused with the sum, before anything is made, where the sites can't survive that.
+    fn check(&self) -> Result<()> {
+        let sites = self.sites.iter().map(|(name, site)| {
+            let nodes = site.nodes.iter().map(|node| node.devices.len() as u32).collect();
+            Ok(SiteTopology { site: name.parse()?, nodes })
+        });
+        planner::plan(self.survive().into(), &sites.collect::<Result<Vec<_>>>()?)?;
+        Ok(())
+    }
+
+    /// An agent makes an empty folder a device at its first start; it never makes the folder.
+    fn make_folders(&self) -> Result<()> {
+        let nodes = self.sites.values().flat_map(|site| &site.nodes);
+        for device in nodes.flat_map(|node| &node.devices) {
+            std::fs::create_dir_all(&device.path)
+                .with_context(|| format!("the device {} can't be made", device.path.display()))?;
+        }
+        Ok(())
+    }
+
     /// URL of a public listener.
     pub fn url(&self, address: SocketAddr) -> String {
         let scheme = if self.tls { "https" } else { "http" };
@@ -164,7 +207,7 @@ impl DevPlan {
     /// URLs of the public name: REST, S3. They go through the edge where there is one.
     pub fn public_urls(&self) -> Result<(String, String)> {
         if let Some(outside) = &self.outside {
-            return Ok((format!("http://{}", outside.edge_rest), format!("http://{}", outside.edge_s3)));
+            return Ok((self.url(outside.edge_rest), self.url(outside.edge_s3)));
         }
         let site = self.sites.values().next().context("a plan without a site")?;
         Ok((self.url(site.rest), self.url(site.s3)))
@@ -178,39 +221,33 @@ impl DevPlan {
 }
 
 impl OutsidePlan {
-    fn make(ports: &mut Ports) -> Result<Self> {
+    fn make(place: &Place, ports: &mut Ports) -> Result<Self> {
         Ok(Self {
-            api: ports.free_on(OUTSIDE)?,
-            control: ports.free_on(OUTSIDE)?,
-            dns: ports.free_on(OUTSIDE)?,
-            edge_s3: ports.free_on(OUTSIDE)?,
-            edge_rest: ports.free_on(OUTSIDE)?,
+            api: ports.free_on(place)?,
+            control: ports.free_on(place)?,
+            dns: ports.free_on(place)?,
+            edge_s3: ports.free_on(place)?,
+            edge_rest: ports.free_on(place)?,
             api_token: secret(20),
             zone: "diptych.test".to_owned(),
             hostname: "files.diptych.test".to_owned(),
-            witness: ports.free_on(OUTSIDE)?,
+            witness: ports.free_on(place)?,
         })
     }
 }
 
-fn nodes_of(
-    site: &str,
-    address: IpAddr,
-    options: &DevOptions,
-    data_dir: &Path,
-    ports: &mut Ports,
-) -> Result<Vec<NodePlan>> {
+fn nodes_of(site: &Place, options: &DevOptions, data_dir: &Path, ports: &mut Ports) -> Result<Vec<NodePlan>> {
     let mut nodes = Vec::new();
     for number in 1..=u32::from(options.nodes) {
-        let name = format!("{site}-n{number}");
-        let folder = data_dir.join(site).join(format!("n{number}"));
+        let name = format!("{}-n{number}", site.site);
+        let folder = data_dir.join(&site.site).join(format!("n{number}"));
         let device = |index: u32| DeviceConfig {
             id: DeviceId(number * 100 + index),
             path: folder.join(format!("d{index}")),
         };
         nodes.push(NodePlan {
             name: name.parse::<NodeName>()?,
-            address: ports.free_on(address)?,
+            address: ports.free_on(site)?,
             socket: folder.join("agent.sock"),
             devices: (0..u32::from(options.devices)).map(device).collect(),
         });
@@ -225,9 +262,9 @@ struct Ports {
 }
 
 impl Ports {
-    fn free_on(&mut self, address: IpAddr) -> Result<SocketAddr> {
-        let port = self.free_on_all(&[address])?;
-        Ok(SocketAddr::new(address, port))
+    fn free_on(&mut self, place: &Place) -> Result<SocketAddr> {
+        let port = self.free_on_all(&[place.probe()])?;
+        Ok(SocketAddr::new(place.address, port))
     }
 
     fn free_on_all(&mut self, addresses: &[IpAddr]) -> Result<u16> {

@@ -20,6 +20,8 @@ pub struct Job {
     pub words: Vec<String>,
     /// Where its output goes.
     pub log: PathBuf,
+    /// The network namespace that it runs in; None: the own.
+    pub namespace: Option<String>,
 }
 
 /// All processes of one data folder.
@@ -66,7 +68,16 @@ impl Supervisor {
     fn spawn(&mut self, name: &str) -> Result<u32> {
         let job = self.jobs.get(name).with_context(|| format!("there is no process {name:?}"))?;
         let log = open_log(&job.log)?;
-        let child = Command::new(&self.program)
+        let mut command = match &job.namespace {
+            // `ip` becomes the program: the process id stays.
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace]).arg(&self.program);
+                command
+            }
+            None => Command::new(&self.program),
+        };
+        let child = command
             .args(&job.words)
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)

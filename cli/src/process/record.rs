@@ -53,6 +53,11 @@ impl PublicName for CloudflareName {
         let pointed = point_name(&self.client, &zone, &self.target).await.map_err(|error| chain(&error))?;
         Ok(matches!(pointed, Pointed::Changed))
     }
+
+    async fn look(&self) -> Result<(), String> {
+        self.client.verify_token().await.map_err(|error| chain(&error))?;
+        self.zone().await.map(drop)
+    }
 }
 
 /// The lease's record beside the public name; the name is flipped in the batch that swaps it.

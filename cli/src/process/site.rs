@@ -13,7 +13,6 @@ use diptych_catalog::{Catalog, RedbCatalog, RedbOptions};
 use diptych_core::keyring::{ClusterKey, Keyring};
 use diptych_core::keys;
 use diptych_core::lease::{Config as LeaseConfig, Mode, Timers};
-use diptych_core::planner::Survive;
 use diptych_gateway::agents::AgentDial;
 use diptych_gateway::authority::Authority;
 use diptych_gateway::rest::RestToken;
@@ -108,6 +107,7 @@ async fn serve(config: SiteConfig) -> Result<()> {
         standing,
         map: nodes.map(),
         options: config.policy.loop_options(config.node_dead_after_s),
+        name_trouble: watch::Sender::default(),
     });
     let two_sites = match links {
         Some(links) => Some(links.begin(&config, &own, &context, &handle, &gateway, &hands).await?),
@@ -197,7 +197,7 @@ async fn open_front(
         keyring,
         cipher: Arc::new(diptych_gateway::cipher::AwsLcAesGcm),
         dial: AgentDial { credentials: own.clone(), options: ClientOptions::default() },
-        survive: survive(config),
+        survive: config.survive.into(),
         peer: parts.confirmation,
         peer_rows: parts.peer_rows,
     };
@@ -215,14 +215,6 @@ async fn open_front(
     let gateway = Gateway::start(options, given).await?;
     let _ = cell.set(gateway);
     std::future::pending().await
-}
-
-pub(super) fn survive(config: &SiteConfig) -> Survive {
-    Survive {
-        sites: u32::from(config.survive.sites),
-        nodes: u32::from(config.survive.nodes),
-        devices: u32::from(config.survive.devices),
-    }
 }
 
 /// Waits until the catalog has a keyring. One that the cluster key does not open ends the process.

@@ -41,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 pub use faults::{CallFault, Faults, NextCalls, Only};
-pub use options::{EdgeListener, EmulatorOptions, InvalidOption, Plan};
+pub use options::{EdgeListener, EdgeTlsFiles, EmulatorOptions, InvalidOption, Plan};
 pub use tokens::{Right, TokenSpec};
 
 use faults::FaultBoard;

@@ -70,6 +70,10 @@ pub struct EmulatorOptions {
     #[arg(long, value_name = "BYTES", default_value_t = 100 * 1000 * 1000)]
     pub body_limit: u64,
 
+    /// Edge and origins by https
+    #[command(flatten)]
+    pub edge_tls: Option<EdgeTlsFiles>,
+
     /// Seconds until a connection to an origin is given up with 522; Cloudflare waits 19
     #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
     pub origin_connect_limit: Duration,
@@ -110,6 +114,7 @@ impl EmulatorOptions {
             default_host: None,
             edge_addresses: Vec::new(),
             body_limit: 100 * 1000 * 1000,
+            edge_tls: None,
             origin_connect_limit: Duration::from_secs(3),
             origin_answer_limit: Duration::from_mins(2),
             health_scale: 1.0,
@@ -142,6 +147,20 @@ pub struct InvalidOption {
     pub option: &'static str,
     /// What is wrong.
     pub reason: String,
+}
+
+/// What the edge needs to serve by https, and to ask its origins so; all of it or none.
+#[derive(Debug, Clone, Args)]
+pub struct EdgeTlsFiles {
+    /// Certificate of the edge with its chain, PEM
+    #[arg(long, value_name = "FILE", required = false, requires_all = ["edge_key", "origin_authority"])]
+    pub edge_certificate: PathBuf,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", required = false, requires_all = ["edge_certificate", "origin_authority"])]
+    pub edge_key: PathBuf,
+    /// Authority of which the origins' certificates must be, PEM
+    #[arg(long, value_name = "FILE", required = false, requires_all = ["edge_certificate", "edge_key"])]
+    pub origin_authority: PathBuf,
 }
 
 /// One listener of the edge: a request to it goes to the origin's address at this port.

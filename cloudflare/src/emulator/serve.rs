@@ -12,8 +12,13 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+
+/// Until a client has said who it is.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
 
 /// The connection is to be cut without an answer.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +38,11 @@ pub(super) trait Handler: Send + Sync + 'static {
     /// Are new connections to be cut at once?
     fn is_down(&self) -> bool {
         false
+    }
+
+    /// Connections are taken by TLS only, if it says so.
+    fn tls(&self) -> Option<TlsAcceptor> {
+        None
     }
 
     fn handle(
@@ -90,6 +100,21 @@ async fn connection<H: Handler>(stream: TcpStream, client: SocketAddr, handler: 
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, %client, "no TCP_NODELAY");
     }
+    match handler.tls() {
+        None => requests(stream, client, handler).await,
+        Some(tls) => match tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await {
+            Ok(Ok(stream)) => requests(stream, client, handler).await,
+            Ok(Err(error)) => tracing::debug!(%error, %client, "no TLS"),
+            Err(_) => tracing::debug!(%client, "no TLS in time"),
+        },
+    }
+}
+
+async fn requests<H: Handler>(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    client: SocketAddr,
+    handler: Arc<H>,
+) {
     let service = service_fn(move |request| Arc::clone(&handler).handle(client, request));
     let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
     if let Err(error) = served {

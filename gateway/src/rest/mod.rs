@@ -22,6 +22,7 @@ use tower::ServiceExt;
 pub use auth::RestToken;
 pub use health::{Health, HealthCheck};
 
+use crate::linger::Lingering;
 use crate::objects::Objects;
 use crate::server::{Answer, Front};
 
@@ -62,7 +63,7 @@ pub(crate) fn answer(objects: Objects, tokens: Vec<RestToken>, more: Option<Rout
     Arc::new(move |request| {
         let router = router.clone();
         Box::pin(async move {
-            let answered = router.oneshot(request.map(Body::new)).await;
+            let answered = router.oneshot(Lingering::of(request).map(Body::new)).await;
             answered
                 .unwrap_or_else(|never| match never {})
                 .map(|body| body.map_err(BoxError::from).boxed_unsync())

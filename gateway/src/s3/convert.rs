@@ -139,7 +139,7 @@ pub(super) fn kept_headers(headers: &HeaderMap) -> S3Result<Vec<(String, String)
             metadata += name.len() - "x-amz-meta-".len() + value.len();
         }
         let value = if name == "content-encoding" { without_chunked(&value) } else { value };
-        if !value.is_empty() {
+        if is_metadata || !value.is_empty() {
             kept.push((name.to_owned(), value));
         }
     }

@@ -6,6 +6,7 @@ mod convert;
 mod errors;
 mod objects;
 mod operations;
+mod region;
 mod uploads;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 
 use crate::context::Context;
 use crate::error::GatewayError;
+use crate::linger::Lingering;
 use crate::objects::Objects;
 use crate::server::{Answer, Front};
 use auth::{KeyAccess, KeySecrets};
@@ -39,12 +41,16 @@ pub(crate) fn answer(context: Arc<Context>, objects: Objects) -> Answer {
 async fn call(context: &Context, service: &S3Service, request: Request<Incoming>) -> Response<HttpBody> {
     let begun = Instant::now();
     let method = request.method().as_str().to_owned();
-    let response = match service.call(request.map(s3s::Body::from)).await {
-        Ok(response) => response.map(BodyExt::boxed_unsync),
-        Err(error) => {
-            tracing::error!(?error, "a request could not be answered");
-            failed(&GatewayError::Internal("the request could not be answered".to_owned()))
-        }
+    let request = Lingering::of(request);
+    let response = match region::refused(request.headers()) {
+        Some(response) => response,
+        None => match service.call(request.map(s3s::Body::http_body)).await {
+            Ok(response) => response.map(BodyExt::boxed_unsync),
+            Err(error) => {
+                tracing::error!(?error, "a request could not be answered");
+                failed(&GatewayError::Internal("the request could not be answered".to_owned()))
+            }
+        },
     };
     let metrics = context.metrics();
     let front = Front::S3.as_str();

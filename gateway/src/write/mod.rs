@@ -3,6 +3,7 @@
 mod batch;
 mod coder;
 mod durability;
+mod refusals;
 mod rows;
 mod sealing;
 mod sequence;

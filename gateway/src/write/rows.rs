@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::coder::{CodedExtent, Shards};
 use super::durability::{self, Down, DurableRow};
+use super::refusals::Refusals;
 use crate::agents::Agents;
 use crate::authority::stamp_of;
 use crate::context::Context;
@@ -43,6 +44,7 @@ pub(crate) struct RowWriter {
     held: Vec<Vec<Bytes>>,
     held_bytes: usize,
     lanes: Vec<Lane>,
+    refusals: Refusals,
 }
 
 /// The rows of an extent that became durable.
@@ -90,6 +92,7 @@ impl RowWriter {
             held,
             held_bytes: 0,
             lanes: Vec::new(),
+            refusals: Refusals::default(),
         }
     }
 
@@ -138,7 +141,7 @@ impl RowWriter {
         Err(GatewayError::NotDurable {
             durable: alive,
             wanted: self.rows.len(),
-            reason: "nodes failed meanwhile".to_owned(),
+            reason: self.refusals.explain("nodes failed meanwhile".to_owned()),
         })
     }
 
@@ -183,7 +186,7 @@ impl RowWriter {
         let refused = |error: placement::PlaceError| GatewayError::NotDurable {
             durable: 0,
             wanted: self.rows.len(),
-            reason: error.to_string(),
+            reason: self.refusals.explain(error.to_string()),
         };
         Ok(placed.map_err(refused)?.rows)
     }
@@ -225,6 +228,7 @@ impl RowWriter {
                 for ((_, row, device), begun) in rows.iter().zip(&begun) {
                     if let Err(error) = begun {
                         tracing::warn!(%node, %row, %error, "a row could not be begun");
+                        self.refusals.note(error);
                         failed.push(Failure::Device(*device));
                     }
                 }
@@ -243,6 +247,7 @@ impl RowWriter {
 
     fn failed(&self, node: &NodeName, error: &CallError) {
         tracing::warn!(%node, extent = %self.extent, %error, "rows could not be written");
+        self.refusals.note(error);
         if let Some(AgentError::StaleMap { .. } | AgentError::StaleStamp { .. }) = error.agent() {
             self.context.want_refresh();
         }
@@ -288,6 +293,7 @@ impl RowWriter {
         let down = self.down();
         durability::check(&rows, self.needed, self.context.survive(), down).map_err(|reason| {
             tracing::warn!(extent = %self.extent, reason, "too few rows are durable, the write is refused");
+            let reason = self.refusals.explain(reason);
             GatewayError::NotDurable { durable: rows.len(), wanted: self.rows.len(), reason }
         })
     }
@@ -325,6 +331,7 @@ impl RowWriter {
 
     fn note(&self, node: &NodeName, row: Row, error: &CallError) {
         self.context.note(node, error);
+        self.refusals.note(error);
         tracing::warn!(%node, %row, extent = %self.extent, %error, "a row did not become durable");
     }
 

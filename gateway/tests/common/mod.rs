@@ -232,10 +232,10 @@ impl TestNode {
     ) -> Self {
         let name = node_name(number);
         let own = credentials(authority, cluster, site, Role::Agent, name.as_str());
-        let device = |device: u32| DeviceOption {
-            path: folder.join(format!("{name}-d{device}")),
-            device: Some(DeviceId(number * DEVICES + device)),
-            capacity: Some(4 << 30),
+        let device = |device: u32| {
+            let path = folder.join(format!("{name}-d{device}"));
+            std::fs::create_dir_all(&path).expect("a folder for the device");
+            DeviceOption { path, device: Some(DeviceId(number * DEVICES + device)), capacity: Some(4 << 30) }
         };
         let socket = folder.join(format!("{name}.sock"));
         let mut options = AgentOptions::new(own, (0..DEVICES).map(device).collect());

@@ -80,11 +80,14 @@ impl Slot {
             error => Closed::Failed(with_source(&error)),
         };
         let make = self.make.swap(false, Ordering::Relaxed);
+        // A folder that is not there is never made: what was on it would seem to be lost.
+        if !self.path.is_dir() {
+            return Err(Closed::Missing);
+        }
         if is_empty(&self.path) {
             match self.id().filter(|_| make) {
                 Some(id) => self.make_device(id).map_err(failed)?,
-                None if self.path.is_dir() => return Err(Closed::Unformatted),
-                None => return Err(Closed::Missing),
+                None => return Err(Closed::Unformatted),
             }
         }
         let expect = self.id().map(|device| ExpectedIdentity {
@@ -117,12 +120,8 @@ impl Slot {
     }
 }
 
-/// Not there, or nothing in it.
 fn is_empty(path: &Path) -> bool {
-    match std::fs::read_dir(path) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
-    }
+    std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 fn folder_of(path: &Path) -> Option<(u64, u64)> {

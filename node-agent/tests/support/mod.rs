@@ -72,10 +72,10 @@ impl Site {
 
     pub(crate) fn options(&self, number: usize) -> AgentOptions {
         let name = format!("n{number}");
-        let device = |device: u32| DeviceOption {
-            path: self.device_path(device),
-            device: Some(DeviceId(device)),
-            capacity: Some(4 << 30),
+        let device = |device: u32| {
+            let path = self.device_path(device);
+            std::fs::create_dir_all(&path).expect("a folder for the device");
+            DeviceOption { path, device: Some(DeviceId(device)), capacity: Some(4 << 30) }
         };
         let devices = vec![device(2 * number as u32), device(2 * number as u32 + 1)];
         let mut options =

@@ -33,7 +33,7 @@ use crate::dev::supervise::told_to_end;
 use crate::files::read_json;
 use crate::process::forward::ToActive;
 use crate::process::site::peer::{BothSites, DoorService, Rows, RowsOfPeer, listen};
-use crate::process::site::{GatewayCell, keyring, survive};
+use crate::process::site::{GatewayCell, keyring};
 use crate::process::{ConfigFile, credentials, log_as_json, public_tls};
 
 /// A scrub of all devices takes its time.
@@ -137,7 +137,7 @@ async fn front(
         keyring: keyring(catalog.as_ref(), cluster_key(config)?.as_ref()).await?,
         cipher: Arc::new(diptych_gateway::cipher::AwsLcAesGcm),
         dial: AgentDial { credentials: own.clone(), options: ClientOptions::default() },
-        survive: survive(site),
+        survive: site.survive.into(),
         peer: beside.both,
         peer_rows: beside.rows,
     };

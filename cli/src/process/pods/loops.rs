@@ -123,6 +123,7 @@ async fn context(
         standing,
         map: nodes.map(),
         options,
+        name_trouble: watch::Sender::default(),
     };
     Ok((Arc::new(context), nodes))
 }
@@ -198,8 +199,8 @@ impl TwoSites {
         tokio::join!(
             self.follower.run(),
             self.exposure.run(),
-            cross::run(self.context, self.wanted, self.crossed),
-            name::run(self.name, self.keeper, now),
+            cross::run(Arc::clone(&self.context), self.wanted, self.crossed),
+            name::run(self.name, self.keeper, now, &self.context.name_trouble),
         );
     }
 }

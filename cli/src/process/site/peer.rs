@@ -194,6 +194,8 @@ impl TwoSites {
     }
 
     pub(super) async fn run(self) -> Result<()> {
+        let trouble = &self.context.name_trouble;
+        let name = name::run(self.name as Arc<dyn PublicName>, self.keeper, self.name_now, trouble);
         let mut expected = Expected::any_of(self.cluster);
         expected.site = Some(self.config.site.clone());
         tokio::select! {
@@ -201,7 +203,7 @@ impl TwoSites {
             () = self.follower.run() => Ok(()),
             () = self.exposure.run() => Ok(()),
             () = cross::run(Arc::clone(&self.context), self.wanted, self.crossed) => Ok(()),
-            () = name::run(self.name as Arc<dyn PublicName>, self.keeper, self.name_now) => Ok(()),
+            () = name => Ok(()),
         }
     }
 }

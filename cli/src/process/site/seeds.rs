@@ -92,7 +92,7 @@ fn plan(config: &SiteConfig) -> Result<CodingPlan> {
     let mut sites: Vec<SiteTopology> = std::iter::once(own).chain(peer).collect();
     // The preferred site comes first, whoever plans.
     sites.sort_by_key(|topology: &SiteTopology| topology.site != config.preferred);
-    let plan = planner::plan(super::survive(config), &sites)?;
+    let plan = planner::plan(config.survive.into(), &sites)?;
     Ok(CodingPlan::from(&plan))
 }
 

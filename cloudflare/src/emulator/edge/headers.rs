@@ -48,6 +48,7 @@ fn drop_hop_by_hop(headers: &mut HeaderMap) {
 pub(super) fn to_origin(
     mut request: Request<Incoming>,
     client: IpAddr,
+    scheme: &'static str,
     ray: &Ray,
 ) -> Result<Request<Incoming>, EdgeFailure> {
     let authority =
@@ -68,8 +69,9 @@ pub(super) fn to_origin(
     let chain = before.map_or_else(|| client.to_string(), |before| format!("{before}, {client}"));
     headers.insert(FORWARDED_FOR, HeaderValue::from_str(&chain).map_err(|_| EdgeFailure::BadRequest)?);
     headers.insert(CONNECTING_IP, address);
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
-    headers.insert(VISITOR, HeaderValue::from_static("{\"scheme\":\"http\"}"));
+    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    let visitor = HeaderValue::from_str(&format!("{{\"scheme\":\"{scheme}\"}}"));
+    headers.insert(VISITOR, visitor.map_err(|_| EdgeFailure::BadRequest)?);
     headers.insert(RAY, ray.header());
     Ok(request)
 }

@@ -6,6 +6,7 @@ mod body;
 mod headers;
 mod origins;
 mod page;
+mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -18,11 +19,13 @@ use http_body::Body as _;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep_until};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use self::body::{Upload, UploadState};
 use self::origins::{Origins, SendFailure};
 use self::page::{EdgeFailure, Ray};
+use self::tls::EdgeTls;
 use super::options::EmulatorOptions;
 use super::serve::{Cut, Handler, bind, serve};
 use super::{EmulatorError, Shared, local_address};
@@ -36,7 +39,11 @@ pub(super) async fn start(
     shared: &Arc<Shared>,
     stop: &CancellationToken,
 ) -> Result<Vec<SocketAddr>, EmulatorError> {
-    let origins = Arc::new(Origins::new(options.origin_connect_limit));
+    let (clients, to_origins) = match options.edge_tls.as_ref().map(EdgeTls::load).transpose()? {
+        Some(tls) => (Some(tls.clients), Some(tls.origins)),
+        None => (None, None),
+    };
+    let origins = Arc::new(Origins::new(options.origin_connect_limit, to_origins));
     let mut bound = Vec::new();
     for edge in &options.edges {
         let listener = bind("the edge", edge.listen).await?;
@@ -44,6 +51,7 @@ pub(super) async fn start(
         let handler = Edge {
             shared: Arc::clone(shared),
             origins: Arc::clone(&origins),
+            tls: clients.clone(),
             origin_port: edge.origin_port,
             default_host: options.default_host.as_deref().map(str::to_ascii_lowercase),
             body_limit: options.body_limit,
@@ -57,6 +65,7 @@ pub(super) async fn start(
 struct Edge {
     shared: Arc<Shared>,
     origins: Arc<Origins>,
+    tls: Option<TlsAcceptor>,
     origin_port: u16,
     default_host: Option<String>,
     body_limit: u64,
@@ -68,6 +77,10 @@ impl Handler for Edge {
 
     fn is_down(&self) -> bool {
         self.shared.faults.with(|faults| faults.edge_down)
+    }
+
+    fn tls(&self) -> Option<TlsAcceptor> {
+        self.tls.clone()
     }
 
     async fn handle(
@@ -93,16 +106,16 @@ impl Edge {
         request: Request<Incoming>,
         ray: &Ray,
     ) -> Result<Response<Incoming>, EdgeFailure> {
-        let addresses = self.route(&request)?;
+        let (name, addresses) = self.route(&request)?;
         let length =
             request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         if length.is_some_and(|length| length > self.body_limit) {
             return Err(EdgeFailure::BodyTooLarge);
         }
         let upload = Arc::new(UploadState::new(request.body().is_end_stream()));
-        let request = headers::to_origin(request, client.ip(), ray)?;
+        let request = headers::to_origin(request, client.ip(), self.scheme(), ray)?;
         let request = request.map(|body| Upload::new(body, self.body_limit, Arc::clone(&upload)));
-        let sent = self.send(addresses, request);
+        let sent = self.send(&name, addresses, request);
         let response = tokio::select! {
             sent = sent => sent,
             () = upload.stalled(self.answer_limit) => Err(EdgeFailure::AnswerTimedOut),
@@ -111,8 +124,12 @@ impl Edge {
         if upload.is_too_large() { Err(EdgeFailure::BodyTooLarge) } else { response }
     }
 
-    /// Where the request goes: all addresses of its name, as far as the edge has heard.
-    fn route(&self, request: &Request<Incoming>) -> Result<Vec<SocketAddr>, EdgeFailure> {
+    fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
+    /// Where the request goes: its name, and all addresses of it, as far as the edge has heard.
+    fn route(&self, request: &Request<Incoming>) -> Result<(String, Vec<SocketAddr>), EdgeFailure> {
         let host = request.uri().host().or_else(|| request.headers().get(HOST)?.to_str().ok());
         let host =
             without_port(host.ok_or(EdgeFailure::BadRequest)?).trim_end_matches('.').to_ascii_lowercase();
@@ -130,19 +147,20 @@ impl Edge {
         if addresses.is_empty() {
             return Err(EdgeFailure::UnknownName);
         }
-        Ok(addresses.into_iter().map(|ip| SocketAddr::new(ip, self.origin_port)).collect())
+        Ok((name, addresses.into_iter().map(|ip| SocketAddr::new(ip, self.origin_port)).collect()))
     }
 
     /// Tries the addresses in turn, for as long as nothing of the request was sent.
     async fn send(
         &self,
+        name: &str,
         addresses: Vec<SocketAddr>,
         mut request: Request<Upload>,
     ) -> Result<Response<Incoming>, EdgeFailure> {
         let first = if addresses.len() > 1 { rand::random_range(0..addresses.len()) } else { 0 };
         let mut failure = EdgeFailure::UnknownName;
         for address in addresses.iter().cycle().skip(first).take(addresses.len()) {
-            match self.origins.send(*address, request).await {
+            match self.origins.send(name, *address, request).await {
                 Ok(response) => return Ok(response),
                 Err(SendFailure::Unsent(returned, reason)) => {
                     tracing::debug!(%address, ?reason, "an origin can't be reached");

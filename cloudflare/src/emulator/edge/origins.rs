@@ -11,8 +11,11 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use rustix::net::sockopt;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsConnector;
 
 use super::body::Upload;
 use super::page::EdgeFailure;
@@ -23,10 +26,10 @@ const IDLE_MOST: usize = 256;
 const IDLE_LIMIT: Duration = Duration::from_mins(1);
 
 /// The connections, by address: what DNS says decides the address, so a kept one never outlives a flip.
-#[derive(Debug)]
 pub(super) struct Origins {
     idle: Arc<Mutex<HashMap<SocketAddr, Vec<Idle>>>>,
     connect_limit: Duration,
+    tls: Option<TlsConnector>,
 }
 
 #[derive(Debug)]
@@ -45,13 +48,14 @@ pub(super) enum SendFailure {
 }
 
 impl Origins {
-    pub(super) fn new(connect_limit: Duration) -> Self {
-        Self { idle: Arc::default(), connect_limit }
+    pub(super) fn new(connect_limit: Duration, tls: Option<TlsConnector>) -> Self {
+        Self { idle: Arc::default(), connect_limit, tls }
     }
 
-    /// Sends on a kept connection, or on a new one.
+    /// Sends on a kept connection, or on a new one; `name` is what the origin's certificate must be for.
     pub(super) async fn send(
         &self,
+        name: &str,
         address: SocketAddr,
         mut request: Request<Upload>,
     ) -> Result<Response<Incoming>, SendFailure> {
@@ -62,7 +66,7 @@ impl Origins {
                 done => return done,
             }
         }
-        match connect(address, self.connect_limit).await {
+        match self.connect(name, address).await {
             Ok(sender) => self.send_on(address, sender, request).await,
             Err(error) => Err(SendFailure::Unsent(Box::new(request), classify(&error))),
         }
@@ -84,6 +88,16 @@ impl Origins {
                 None => Err(SendFailure::Broken(error.into_error())),
             },
         }
+    }
+
+    async fn connect(&self, name: &str, address: SocketAddr) -> io::Result<SendRequest<Upload>> {
+        let limit = self.connect_limit;
+        let stream = timeout(limit, TcpStream::connect(address)).await??;
+        stream.set_nodelay(true)?;
+        give_up_fast(&stream, limit)?;
+        let Some(tls) = &self.tls else { return http(stream, address).await };
+        let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+        http(timeout(limit, tls.connect(name, stream)).await??, address).await
     }
 
     fn take(&self, address: SocketAddr) -> Option<SendRequest<Upload>> {
@@ -112,10 +126,10 @@ impl Origins {
     }
 }
 
-async fn connect(address: SocketAddr, limit: Duration) -> io::Result<SendRequest<Upload>> {
-    let stream = timeout(limit, TcpStream::connect(address)).await??;
-    stream.set_nodelay(true)?;
-    give_up_fast(&stream, limit)?;
+async fn http(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    address: SocketAddr,
+) -> io::Result<SendRequest<Upload>> {
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
@@ -137,6 +151,11 @@ fn give_up_fast(stream: &TcpStream, limit: Duration) -> io::Result<()> {
 }
 
 fn classify(error: &io::Error) -> EdgeFailure {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(_)) => return EdgeFailure::BadCertificate,
+        Some(_) => return EdgeFailure::NoTls,
+        None => {}
+    }
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => EdgeFailure::Refused,
         io::ErrorKind::TimedOut => EdgeFailure::ConnectTimedOut,

@@ -22,6 +22,10 @@ pub(super) enum EdgeFailure {
     NoRoute,
     /// 524: connected, but no answer.
     AnswerTimedOut,
+    /// 525: it speaks no TLS.
+    NoTls,
+    /// 526: its certificate is not of the authority, or not for the name.
+    BadCertificate,
     /// 530, 1016: the name has no origin here.
     UnknownName,
 }
@@ -36,6 +40,8 @@ impl EdgeFailure {
             Self::ConnectTimedOut => (522, "Connection timed out"),
             Self::NoRoute => (523, "Origin is unreachable"),
             Self::AnswerTimedOut => (524, "A timeout occurred"),
+            Self::NoTls => (525, "SSL handshake failed"),
+            Self::BadCertificate => (526, "Invalid SSL certificate"),
             Self::UnknownName => (530, "Origin DNS error (Error 1016)"),
         }
     }
