@@ -3,3 +3,5 @@
 pub mod demo;
 pub mod kind;
 pub mod model;
+pub mod network;
+pub mod outside;

@@ -12,9 +12,10 @@ pub const KUBERNETES: &str = "1.34.4";
 
 /// Makes a program available that a Debian package has.
 pub fn debian(program: &str, package: &str) -> Result<()> {
-    if on_path(program) {
-        return Ok(());
-    }
+    if on_path(program) { Ok(()) } else { install(program, package) }
+}
+
+fn install(program: &str, package: &str) -> Result<()> {
     if !on_path("apt-get") {
         bail!("{program} is missing: install it (Debian's package is {package})");
     }
@@ -31,12 +32,39 @@ pub fn for_building() -> Result<()> {
     debian("protoc", "protobuf-compiler")
 }
 
-/// What the tests call: namespaces and system calls are looked at from outside.
+/// What the tests call: namespaces and system calls are looked at from outside, clients are not ours.
 pub fn for_tests() -> Result<()> {
     debian("strace", "strace")?;
     debian("ip", "iproute2")?;
+    debian("nft", "nftables")?;
+    debian("curl", "curl")?;
+    debian("openssl", "openssl")?;
     debian("python3", "python3")?;
+    // Clients that nobody here wrote.
+    debian("rclone", "rclone")?;
+    debian("restic", "restic")?;
+    debian("s3cmd", "s3cmd")?;
+    python("boto3", &["boto3==1.44.5"])?;
+    python("cloudflare", &["cloudflare==5.9.0", "octodns==1.22.0", "octodns-cloudflare==1.2.0"])?;
     etcd()
+}
+
+/// An environment of Python with packages from PyPI, `venv-NAME` in the cache folder; a change of the packages makes it anew.
+fn python(name: &str, packages: &[&str]) -> Result<()> {
+    let folder = cache()?.join(format!("venv-{name}"));
+    let (stamp, wanted) = (folder.join("installed"), packages.join("\n"));
+    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
+        return Ok(());
+    }
+    eprintln!("installing {} for Python", packages.join(", "));
+    let make = || must(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder));
+    if make().is_err() {
+        // Debian has the part that venv needs in a package of its own.
+        install("python3 -m venv", "python3-venv")?;
+        make()?;
+    }
+    must(Command::new(folder.join("bin").join("pip")).args(["install", "--quiet"]).args(packages))?;
+    Ok(std::fs::write(stamp, wanted)?)
 }
 
 /// The catalog's engine for clusters, from its Go module.

@@ -69,6 +69,13 @@ impl Scene<'_> {
             rows_of_one_site_vanish(table, reach, small).await?;
             one_site::rows_vanish(table, reach, small).await?;
         }
+        self.site_dies_and_returns(table, writer).await
+    }
+
+    /// The active site, east, dies and is taken over; it returns and is handed the lease. `writer` wrote all the while.
+    pub async fn site_dies_and_returns(&self, table: &mut Table, writer: Writer) -> Result<()> {
+        let Self { reach, faults, acknowledge, files } = *self;
+        let s3 = reach.s3(PATIENCE)?;
         protected(table, reach, "the exposure is 0").await?;
         let died = active_site_dies(table, reach, faults, acknowledge, &files.tree[0].key).await?;
         verified(table, "the public name serves every file", &s3, &files.all()).await?;
@@ -239,7 +246,8 @@ async fn dead_site_returns(
         .await
 }
 
-async fn switch_back(table: &mut Table, installation: &Reach) -> Result<Instant> {
+/// The lease is handed from west to east; when that began.
+pub async fn switch_back(table: &mut Table, installation: &Reach) -> Result<Instant> {
     table
         .step("a planned switch back", async {
             let begun = Instant::now();
