@@ -35,6 +35,7 @@ pub(crate) fn west() -> (SiteContext, TempDir) {
         agents: Arc::new(Agents::new(site, credentials)),
         standing: watch::Sender::new(standing).subscribe(),
         map: watch::Sender::new(Arc::new(PlacementMap::default())).subscribe(),
+        name_trouble: watch::Sender::default(),
         options: LoopOptions::default(),
     };
     (context, folder)

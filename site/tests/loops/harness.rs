@@ -76,6 +76,7 @@ impl East {
             agents: Arc::new(agents),
             standing,
             map,
+            name_trouble: watch::Sender::default(),
             options,
         };
         let east = Self { site, context, _folder: folder, _standing: standing_sender, _map: map_sender };
