@@ -44,24 +44,15 @@ pub fn all() -> Result<Vec<Generated>> {
         let file = format!("{}_{plural}", definition.spec.group);
         let yaml =
             serde_yaml::to_string(&definition).with_context(|| format!("{kind} can't be written as YAML"))?;
-        files.push(Generated { path: format!("crds/{file}.yaml"), text: format!("# {MARKER}\n{yaml}") });
-        files.push(Generated {
-            path: format!("charts/diptych/templates/crds/{file}.yaml"),
-            text: templated(definition.clone())?,
-        });
+        // The chart carries its own: helm takes no file from outside it.
+        for folder in ["crds", "charts/diptych/charts/crds/crds"] {
+            let path = format!("{folder}/{file}.yaml");
+            files.push(Generated { path, text: format!("# {MARKER}\n{yaml}") });
+        }
         let reference = format!("docs/reference/{}.md", kind.to_lowercase());
         files.push(Generated { path: reference, text: reference_of(&definition) });
     }
     Ok(files)
-}
-
-/// As the chart carries it: switched by a value, and kept when the chart goes, or every file would go with it.
-fn templated(mut definition: CustomResourceDefinition) -> Result<String> {
-    let annotations = definition.metadata.annotations.get_or_insert_default();
-    annotations.insert("helm.sh/resource-policy".into(), "keep".into());
-    let yaml = serde_yaml::to_string(&definition)?;
-    anyhow::ensure!(!yaml.contains("{{"), "a description contains what helm would take for a template");
-    Ok(format!("# {MARKER}\n{{{{- if .Values.crds.enabled }}}}\n{yaml}{{{{- end }}}}\n"))
 }
 
 fn reference_of(definition: &CustomResourceDefinition) -> String {

@@ -30,6 +30,11 @@ pub struct StorageClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<i64>,
 
+    /// When the right to write runs out if the active site does not renew it, as of `seenAt`; it is renewed all the time.
+    /// In the active of two sites only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_expires_at: Option<Time>,
+
     /// The coding in force.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coding: Option<CodingStatus>,
@@ -50,6 +55,10 @@ pub struct StorageClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
 
+    /// The files of the catalog by state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<FilesStatus>,
+
     /// FileObjects that were projected from the catalog.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub projected_files: Option<i64>,
@@ -58,7 +67,8 @@ pub struct StorageClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen_at: Option<Time>,
 
-    /// Ready, Progressing, Degraded, TopologySurvives, PeerConnected, WitnessReachable, EdgeHealthy, FailoverReady.
+    /// Ready, Progressing, Degraded, TopologySurvives, FilesProjected; with two sites PeerConnected, WitnessReachable,
+    /// FailoverReady.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
@@ -112,6 +122,22 @@ pub struct HealthStatus {
     pub margin: BTreeMap<String, i64>,
     /// Extents that wait for repair.
     pub repair_queue: i64,
+}
+
+/// Files, in all and by state: `stored`, `protected`, `exposed`, `degraded`, `unrecoverable`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FilesStatus {
+    /// All files.
+    pub total: i64,
+    /// Their bytes.
+    pub bytes: i64,
+    /// Files by state.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_state: BTreeMap<String, i64>,
+    /// Bytes by state.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bytes_by_state: BTreeMap<String, i64>,
 }
 
 /// What the other site has of what this one has, or the other way round.

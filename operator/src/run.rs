@@ -29,7 +29,7 @@ use crate::secrets::text;
 use crate::{access_key, file};
 
 /// Between two looks for the configuration of this process's loops.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// Its file, in the operator's folder.
 const KEPT: &str = "site.json";
 

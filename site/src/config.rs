@@ -149,6 +149,10 @@ pub struct SiteConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Policy {
+    /// Milliseconds of `failover.lease.duration`.
+    pub lease_ms: u64,
+    /// Whether the passive site takes over by itself.
+    pub automatic: bool,
     /// Milliseconds that a write waits for the other site with `BothSites`.
     pub acknowledge_timeout_ms: u64,
     /// Milliseconds: a promotion that would lose what has been exposed for longer waits for a person.
@@ -164,6 +168,8 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
+            lease_ms: 3_000,
+            automatic: true,
             acknowledge_timeout_ms: 10_000,
             max_loss_age_ms: 10_000,
             repair_lan: 200 << 20,
@@ -207,6 +213,8 @@ pub struct PeerConfig {
     pub zone: String,
     /// The public name in it.
     pub hostname: String,
+    /// Whether Cloudflare fronts the traffic.
+    pub proxied: bool,
     /// Addresses of this site that the name points to while it is active.
     pub public_addresses: Vec<std::net::IpAddr>,
     /// What stands in the Host header of requests that come under the public name.

@@ -10,6 +10,7 @@ use diptych_wire::agent::Door;
 use tokio::sync::watch;
 
 use crate::agents::Agents;
+use crate::keeper::KeeperState;
 
 /// What this keeper knows of its right to command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +80,8 @@ pub struct SiteContext {
     pub agents: Arc<Agents>,
     /// Changes with each term.
     pub standing: watch::Receiver<Standing>,
+    /// Changes with each renewal.
+    pub lease: watch::Receiver<KeeperState>,
     /// Changes with each node that comes, goes or dies.
     pub map: watch::Receiver<Arc<PlacementMap>>,
     /// Times and limits.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use diptych_catalog::{Batch, Change, Write};
 use diptych_core::keys;
+use diptych_core::lease::BootTime;
 use diptych_core::placement::{MapNode, NodeState};
 use diptych_wire::agent::{DeviceFacts, DeviceState};
 use tokio::sync::watch;
@@ -14,17 +15,21 @@ use tokio::sync::watch;
 use crate::collector::Collector;
 use crate::context::{SiteContext, now_ms};
 use crate::error::SiteError;
+use crate::fleet::Stands;
 use crate::inventory::{Found, Inventory};
+use crate::keeper::{KeeperState, boot_time};
 use crate::nodes::{NodeSeen, NodeWatch, Rotten, Seen};
 use crate::peer::exposure::{Progress, exposure};
 use crate::repair::{Repairs, look_again};
-use crate::status::{DeviceStatus, Exposure, NodeStatus, RepairStatus, SiteStatus};
+use crate::status::{DeviceStatus, Exposure, LeaseStatus, NodeStatus, RepairStatus, SiteStatus};
 use crate::survey::{Health, Scope, Survey, survey};
 
 /// A survey is made at least so often, and at once when the map changes or something rots.
 const SURVEY_EVERY: Duration = Duration::from_secs(5);
 const COLLECT_EVERY: Duration = Duration::from_secs(5);
 const STATUS_EVERY: Duration = Duration::from_millis(500);
+/// Written at least so often, though there is no news.
+const STATUS_AT_LEAST: Duration = Duration::from_secs(10);
 
 /// What the loops tell each other.
 #[derive(Default)]
@@ -142,7 +147,7 @@ async fn inventory_loop(context: &SiteContext, shared: &Shared) {
                 shared.inventory.send_replace(Arc::new(found));
             }
             Err(error) => {
-                tracing::warn!(site = %context.site, %error, "devices can't be compared with the catalog now")
+                tracing::warn!(site = %context.site, %error, "devices can't be compared with the catalog now");
             }
         }
         tokio::select! {
@@ -172,20 +177,32 @@ async fn status_loop(
     shared: &Shared,
     progress: Option<watch::Receiver<Progress>>,
 ) {
-    let mut written = None;
+    let mut written: Option<(SiteStatus, Instant)> = None;
     loop {
         let exposure = exposed(context, progress.as_ref()).await;
         let status = status(context, &seen.borrow(), shared, exposure);
-        // The time alone is no news.
-        let news = SiteStatus { seen_ms: 0, ..status.clone() };
-        if written.as_ref() != Some(&news) {
+        let news = news(&status);
+        let known = |(known, at): &(SiteStatus, Instant)| *known == news && at.elapsed() < STATUS_AT_LEAST;
+        if !written.as_ref().is_some_and(known) {
             match write(context, &status).await {
-                Ok(()) => written = Some(news),
+                Ok(()) => written = Some((news, Instant::now())),
                 Err(error) => tracing::warn!(site = %context.site, %error, "the status could not be written"),
             }
         }
         tokio::time::sleep(STATUS_EVERY).await;
     }
+}
+
+/// What is worth writing at once: times move all the time, and so does the room of a disk that others use too.
+fn news(status: &SiteStatus) -> SiteStatus {
+    let mut news = status.clone();
+    news.seen_ms = 0;
+    news.lease.until_ms = 0;
+    for device in news.nodes.iter_mut().flat_map(|node| &mut node.devices) {
+        device.capacity = 0;
+        device.used = 0;
+    }
+    news
 }
 
 async fn write(context: &SiteContext, status: &SiteStatus) -> Result<(), SiteError> {
@@ -208,12 +225,18 @@ async fn exposed(context: &SiteContext, progress: Option<&watch::Receiver<Progre
 
 fn status(context: &SiteContext, seen: &Seen, shared: &Shared, exposure: Option<Exposure>) -> SiteStatus {
     let standing = *context.standing.borrow();
+    let lease = *context.lease.borrow();
+    let role = match (standing.active, Stands::from(lease.role)) {
+        (true, _) => "active",
+        (false, Stands::Passive) => "passive",
+        (false, Stands::Active | Stands::Fenced) => "fenced",
+    };
     let repair = shared.repair.borrow().clone();
     let map = context.map();
     let nodes = map.nodes.iter().map(|node| node_status(node, seen.nodes.get(&node.name)));
     SiteStatus {
         site: context.site.clone(),
-        role: if standing.active { "active" } else { "passive" }.to_owned(),
+        role: role.to_owned(),
         epoch: standing.epoch,
         map_generation: map.generation,
         nodes: nodes.collect(),
@@ -222,9 +245,20 @@ fn status(context: &SiteContext, seen: &Seen, shared: &Shared, exposure: Option<
         rows_repaired: repair.rows,
         repair,
         inventory: shared.inventory.borrow().status.clone(),
+        lease: lease_status(&lease),
         exposure,
         name_trouble: context.name_trouble.borrow().clone(),
         seen_ms: now_ms(),
+    }
+}
+
+fn lease_status(lease: &KeeperState) -> LeaseStatus {
+    let runs = lease.serves.filter(|(_, until)| *until != BootTime::NEVER);
+    LeaseStatus {
+        until_ms: runs.map_or(0, |(_, until)| now_ms() + boot_time().until(until).0),
+        waiting: lease.waiting.map(|waiting| waiting.reason().to_owned()),
+        peer_connected: lease.peer_connected,
+        witness_reachable: lease.witness_reachable,
     }
 }
 

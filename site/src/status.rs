@@ -30,6 +30,9 @@ pub struct SiteStatus {
     /// What the last comparison of devices and catalog found.
     #[serde(default)]
     pub inventory: InventoryStatus,
+    /// The right to write, as the keeper has it.
+    #[serde(default)]
+    pub lease: LeaseStatus,
     /// What the other site has not confirmed; None without one.
     pub exposure: Option<Exposure>,
     /// Why the public name can't be kept; None: it can, or there is none.
@@ -63,6 +66,19 @@ pub struct InventoryStatus {
     pub orphan_bytes: u64,
     /// Rows that the catalog names and their device lacks.
     pub lost: u64,
+}
+
+/// The right to write, as a keeper has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseStatus {
+    /// Milliseconds since 1970 until when it runs if nobody renews it; 0: none runs, or it never ends.
+    pub until_ms: u64,
+    /// Why this site does not serve, or a handover does not go on: one word.
+    pub waiting: Option<String>,
+    /// The other site's keeper answers.
+    pub peer_connected: bool,
+    /// The witness answered the last call.
+    pub witness_reachable: bool,
 }
 
 /// What would be lost if this site vanished now.

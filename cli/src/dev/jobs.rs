@@ -155,6 +155,7 @@ impl Maker<'_> {
             cloudflare_token: outside.api_token.clone(),
             zone: outside.zone.clone(),
             hostname: outside.hostname.clone(),
+            proxied: true,
             public_addresses: vec![own.address],
             public_hosts: vec![
                 outside.hostname.clone(),

@@ -28,7 +28,7 @@ impl CloudflareName {
         let target = NameTarget {
             hostname: peer.hostname.clone(),
             addresses: peer.public_addresses.clone(),
-            proxied: true,
+            proxied: peer.proxied,
             ttl: TTL_AUTO,
             owner: Owner::new(config.cluster),
         };

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use diptych_catalog::{Catalog, RedbCatalog, RedbOptions};
 use diptych_core::keyring::{ClusterKey, Keyring};
 use diptych_core::keys;
-use diptych_core::lease::{Config as LeaseConfig, Mode, Timers};
+use diptych_core::lease::{Config as LeaseConfig, Millis, Mode, Timers};
 use diptych_gateway::agents::AgentDial;
 use diptych_gateway::authority::Authority;
 use diptych_gateway::rest::RestToken;
@@ -70,17 +70,9 @@ async fn serve(config: SiteConfig) -> Result<()> {
     let gateway = GatewayCell::default();
     let links = peer::Links::new(&config, &own)?;
     let hands = Arc::new(Hands::default());
-    let lease = LeaseConfig {
-        own: config.site.clone(),
-        peer: config.peer.as_ref().map(|peer| peer.site.clone()),
-        preferred: config.preferred.clone(),
-        mode: Mode::Automatic,
-        timers: Timers::default(),
-        seed: rand::random(),
-    };
     let parts = KeeperParts {
         catalog: Arc::clone(&catalog),
-        config: Arc::new(lease),
+        config: Arc::new(lease(&config)),
         number,
         peer: links.as_ref().map(peer::Links::to_keeper),
         witness: links.as_ref().map(peer::Links::witness),
@@ -105,6 +97,7 @@ async fn serve(config: SiteConfig) -> Result<()> {
         catalog: Arc::clone(&catalog),
         agents,
         standing,
+        lease: handle.watch(),
         map: nodes.map(),
         options: config.policy.loop_options(config.node_dead_after_s),
         name_trouble: watch::Sender::default(),
@@ -142,6 +135,18 @@ async fn serve(config: SiteConfig) -> Result<()> {
         ended = seeding => ended,
         ended = front => ended,
         () = first_start => Ok(()),
+    }
+}
+
+/// What the lease's state machine goes by.
+pub(super) fn lease(config: &SiteConfig) -> LeaseConfig {
+    LeaseConfig {
+        own: config.site.clone(),
+        peer: config.peer.as_ref().map(|peer| peer.site.clone()),
+        preferred: config.preferred.clone(),
+        mode: if config.policy.automatic { Mode::Automatic } else { Mode::Manual },
+        timers: Timers::for_lease(Millis(config.policy.lease_ms)),
+        seed: rand::random(),
     }
 }
 

@@ -5,6 +5,7 @@ mod observe;
 mod plan;
 mod policy;
 mod report;
+mod switch;
 mod validate;
 
 use std::sync::Arc;
@@ -65,6 +66,9 @@ pub async fn reconcile(cluster: Arc<StorageCluster>, context: Arc<Context>) -> R
         failure.get_or_insert(error);
     }
     report::report(&context, &names, &seen, &planned, failure.as_ref()).await?;
+    if let Err(error) = switch::carry_out(&context, &names, &seen).await {
+        failure.get_or_insert(error);
+    }
     match failure {
         Some(error) => Err(error),
         None => Ok(Action::requeue(LOOK_EVERY)),

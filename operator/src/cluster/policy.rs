@@ -1,7 +1,7 @@
 //! Times and budgets of a spec, as the processes are configured with them.
 
 use diptych_api::common::duration;
-use diptych_api::storage_cluster::StorageClusterSpec;
+use diptych_api::storage_cluster::{FailoverMode, StorageClusterSpec};
 use diptych_site::config::Policy;
 
 use super::validate::Invalid;
@@ -10,6 +10,11 @@ use super::validate::Invalid;
 pub(super) fn policy(spec: &StorageClusterSpec) -> Result<Policy, Invalid> {
     let max_loss = spec.failover.as_ref().map(|failover| failover.max_loss_on_promotion.age.as_str());
     Ok(Policy {
+        lease_ms: match &spec.failover {
+            Some(failover) => milliseconds("failover.lease.duration", &failover.lease.duration)?,
+            None => Policy::default().lease_ms,
+        },
+        automatic: spec.failover.as_ref().is_none_or(|failover| failover.mode == FailoverMode::Automatic),
         acknowledge_timeout_ms: milliseconds("acknowledgeTimeout", &spec.acknowledge_timeout)?,
         max_loss_age_ms: match max_loss {
             Some(age) => milliseconds("failover.maxLossOnPromotion.age", age)?,

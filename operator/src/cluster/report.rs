@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use diptych_api::storage_cluster_status::{
-    CodingStatus, Endpoints, HealthStatus, NodesStatus, ReplicationStatus, StorageClusterStatus,
+    CodingStatus, Endpoints, FilesStatus, HealthStatus, NodesStatus, ReplicationStatus, StorageClusterStatus,
 };
 use diptych_core::records::CodingPlan;
 use diptych_site::status::SiteStatus;
@@ -31,12 +31,13 @@ pub(super) async fn report(
     failure: Option<&OperatorError>,
 ) -> Result<(), OperatorError> {
     let before = seen.cluster.status.clone().unwrap_or_default();
-    let projection = *context.projection.borrow();
+    let projection = context.projection.borrow().clone();
     let mut says = says(seen, plan, failure);
-    says.extend(projection.map(projected));
+    says.extend(projection.as_ref().map(projected));
     let mut status = status(names, seen, plan, &before, &says);
     if let Some(projection) = projection {
         status.projected_files = Some(projection.shown as i64);
+        status.files = Some(files(&projection));
     }
     let mut changed = node::statuses(
         names,
@@ -44,10 +45,7 @@ pub(super) async fn report(
         seen.site.as_ref().and_then(|site| site.status.as_ref()),
         seen.now,
     )?;
-    // The time of the look alone is no news.
-    let without_time =
-        |status: &StorageClusterStatus| StorageClusterStatus { seen_at: None, ..status.clone() };
-    if without_time(&before) != without_time(&status) {
+    if is_news(&before, &status) {
         changed.push(Child::new(json!({
             "apiVersion": "diptych.dev/v1alpha1", "kind": "StorageCluster",
             "metadata": {"name": names.cluster, "namespace": names.namespace}, "status": status,
@@ -93,6 +91,17 @@ pub(super) async fn report(
     Ok(())
 }
 
+/// The time of the look alone is none, unless what stands there is old.
+fn is_news(before: &StorageClusterStatus, status: &StorageClusterStatus) -> bool {
+    let timeless = |status: &StorageClusterStatus| StorageClusterStatus {
+        seen_at: None,
+        lease_expires_at: None,
+        ..status.clone()
+    };
+    let second = |status: &StorageClusterStatus| status.seen_at.as_ref().map_or(0, |seen| seen.0.as_second());
+    timeless(before) != timeless(status) || second(status) - second(before) >= 10
+}
+
 fn says(seen: &Observed, plan: &Plan, failure: Option<&OperatorError>) -> Vec<Says> {
     let site = seen.site.as_ref().and_then(|site| site.status.as_ref());
     let mut all = vec![ready(seen, plan, failure), topology(plan)];
@@ -107,38 +116,66 @@ fn says(seen: &Observed, plan: &Plan, failure: Option<&OperatorError>) -> Vec<Sa
         Some(site) => degraded(site),
     });
     if seen.cluster.spec.peer.is_some() {
-        all.push(match site.and_then(|site| site.exposure.as_ref()) {
-            None => Says::unknown(
-                "PeerConnected",
-                "Unknown",
-                "the site's keeper has not spoken with the peer yet",
-            ),
-            Some(exposure) if exposure.age_ms == 0 => {
-                Says::yes("PeerConnected", "CaughtUp", "the other site has confirmed everything")
-            }
-            Some(exposure) => {
-                let message = format!(
-                    "{} commits and {} in extents are not confirmed by the other site since {} s",
-                    exposure.commits,
-                    size(exposure.bytes as i64),
-                    exposure.age_ms / 1000
-                );
-                let connected = exposure.age_ms < 30_000;
-                Says {
-                    kind: "PeerConnected",
-                    holds: Some(connected),
-                    reason: if connected { "Following" } else { "Behind" }.to_owned(),
-                    message,
-                }
-            }
-        });
+        all.extend(two_sites(site));
     }
     all
 }
 
-fn projected(projection: Projection) -> Says {
-    let Projection { shown, total, limit } = projection;
-    if total > limit {
+/// What only two sites have.
+fn two_sites(site: Option<&SiteStatus>) -> Vec<Says> {
+    let Some(site) = site else {
+        let unknown = |kind| Says::unknown(kind, "Unknown", "the site's keeper has written no status yet");
+        return ["PeerConnected", "WitnessReachable", "FailoverReady"].map(unknown).into();
+    };
+    let lease = &site.lease;
+    let peer = if lease.peer_connected {
+        Says::yes("PeerConnected", "Answers", "the other site's keeper answers")
+    } else {
+        Says::no("PeerConnected", "Silent", "the other site's keeper does not answer")
+    };
+    let witness = if lease.witness_reachable {
+        Says::yes("WitnessReachable", "Answers", "the witness answered the last call")
+    } else {
+        Says::no("WitnessReachable", "Silent", "the witness did not answer the last call")
+    };
+    let ready = if !lease.peer_connected {
+        Says::no("FailoverReady", "PeerSilent", "the other site does not answer")
+    } else if lacking(site).is_some() {
+        Says::no("FailoverReady", "Exposed", "something lies in one site only: see status.replication")
+    } else if lease.witness_reachable {
+        Says::yes("FailoverReady", "CaughtUp", "both sites have everything, and the witness answers")
+    } else {
+        Says::no("FailoverReady", "WitnessSilent", "without the witness only a planned switch works")
+    };
+    vec![peer, witness, ready]
+}
+
+/// Bytes that one site has and the other lacks, and for how many seconds; None: nothing.
+///
+/// The active site knows what the other lacks, the passive one what it lacks itself.
+fn lacking(site: &SiteStatus) -> Option<(u64, u64)> {
+    let health = &site.health;
+    if site.role != "active" {
+        return (health.wanted > 0).then_some((health.wanted_bytes, 0));
+    }
+    let exposure = site.exposure.as_ref()?;
+    let lacks = exposure.extents > 0 || exposure.commits > 0;
+    lacks.then_some((exposure.bytes, exposure.age_ms / 1000))
+}
+
+fn files(projection: &Projection) -> FilesStatus {
+    let of = |number: fn(&(u64, u64)) -> u64| -> BTreeMap<String, i64> {
+        projection.by_state.iter().map(|(state, seen)| (state.clone(), number(seen) as i64)).collect()
+    };
+    let (by_state, bytes_by_state) = (of(|seen| seen.0), of(|seen| seen.1));
+    let (total, bytes) = (by_state.values().sum(), bytes_by_state.values().sum());
+    FilesStatus { total, bytes, by_state, bytes_by_state }
+}
+
+fn projected(projection: &Projection) -> Says {
+    let Projection { shown, by_state, limit } = projection;
+    let total: u64 = by_state.values().map(|(files, _)| files).sum();
+    if total > *limit {
         let message = format!(
             "{total} files are kept; catalog.projectionLimit shows {limit} of them, and {shown} in all with those declared or unhealthy"
         );
@@ -166,7 +203,11 @@ fn ready(seen: &Observed, plan: &Plan, failure: Option<&OperatorError>) -> Says 
         Some(role @ ("active" | "passive")) => {
             Says::yes("Ready", "Serving", format!("the site is {role} and serves"))
         }
-        Some(role) => Says::no("Ready", "NotServing", format!("the site is {role}")),
+        Some(role) => {
+            let lease = seen.site.as_ref().and_then(|site| site.status.as_ref()).map(|status| &status.lease);
+            let waiting = lease.and_then(|lease| lease.waiting.as_deref()).unwrap_or("NotServing");
+            Says::no("Ready", waiting, format!("the site is {role} and serves nothing before that changes"))
+        }
         None => Says::no("Ready", "WaitingForKeeper", "the site's keeper has written no status yet"),
     }
 }
@@ -230,6 +271,11 @@ fn status(
     StorageClusterStatus {
         observed_generation: generation,
         cluster_id: cluster_id.or_else(|| before.cluster_id.clone()),
+        lease_expires_at: known
+            .filter(|known| known.lease.until_ms > 0)
+            .and_then(|known| Timestamp::from_millisecond(known.lease.until_ms as i64).ok())
+            .map(Time::from),
+        files: before.files.clone(),
         role: known.map(|known| known.role.clone()).or_else(|| before.role.clone()),
         active: active(seen, site).or_else(|| before.active.clone()),
         epoch: known.map(|known| known.epoch.0 as i64).or(before.epoch),
@@ -304,21 +350,21 @@ fn replication(seen: &Observed, known: &SiteStatus) -> ReplicationStatus {
             ..ReplicationStatus::default()
         };
     };
-    // The active site knows what the other lacks, the passive one what it lacks itself.
-    let lacking = exposure.extents.max(health.wanted);
+    let active = known.role == "active";
+    let lacks = if active { exposure.extents } else { health.wanted };
     let all = health.extents.max(health.whole) + health.wanted;
-    let exposed = if exposure.extents == 0 && exposure.commits == 0 {
-        "0".to_owned()
-    } else {
-        format!("{} in {}s", size(exposure.bytes as i64), exposure.age_ms / 1000)
+    let exposed = match lacking(known) {
+        None => "0".to_owned(),
+        Some((bytes, 0)) => size(bytes as i64),
+        Some((bytes, seconds)) => format!("{} in {seconds}s", size(bytes as i64)),
     };
     ReplicationStatus {
-        protected: format!("{}/{all}", all.saturating_sub(lacking)),
+        protected: format!("{}/{all}", all.saturating_sub(lacks)),
         exposed,
         extents_exposed: exposure.extents as i64,
         bytes_exposed: exposure.bytes as i64,
         commits_exposed: exposure.commits as i64,
-        lag_seconds: (exposure.age_ms / 1000) as i64,
+        lag_seconds: if active { (exposure.age_ms / 1000) as i64 } else { 0 },
         wanted: health.wanted as i64,
     }
 }

@@ -104,6 +104,8 @@ pub struct DeclaredName {
     pub api: Option<String>,
     /// Its token.
     pub token: String,
+    /// Whether Cloudflare fronts the traffic.
+    pub proxied: bool,
 }
 
 /// Reads a spec; Secrets that it names are looked up in what was observed.
@@ -188,6 +190,7 @@ fn peer(
         Ok(DeclaredName {
             zone: cloudflare.zone.clone(),
             hostname: cloudflare.hostname.clone(),
+            proxied: cloudflare.proxied,
             api: cloudflare.api_base_url.clone(),
             token: secret(&cloudflare.token_secret_ref.name, "token", how)?.trim().to_owned(),
         })

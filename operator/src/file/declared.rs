@@ -6,7 +6,7 @@ use std::time::Duration;
 use base64::Engine;
 use diptych_api::{FileObject, StorageCluster};
 use futures::Stream;
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
@@ -16,15 +16,13 @@ use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 
-use super::gateway::{Answer, Gateway, PublicTls};
+use super::gateway::{Answer, Gateway};
 use super::{FINALIZER, PROJECTED};
 use crate::access_key::active_epoch;
 use crate::apply::Child;
 use crate::conditions::{Says, conditions, turned};
 use crate::error::{Asked, OperatorError};
-use crate::names::Names;
 use crate::options::OperatorOptions;
-use crate::secrets::{Foundation, text};
 
 /// Writer of the conditions; what is so comes from the catalog and has another.
 const MANAGER: &str = "diptych-operator-files";
@@ -145,23 +143,7 @@ async fn gateway(options: &OperatorOptions, file: &FileObject) -> Result<Option<
     let Some(cluster) = clusters.get_opt(name).await.asked(|| format!("read StorageCluster {name}"))? else {
         return Ok(None);
     };
-    let Some(names) = Names::new(&cluster, &options.release) else { return Ok(None) };
-    let secrets: Api<Secret> = Api::namespaced(options.client.clone(), &options.namespace);
-    let secret = names.child("authority");
-    let Some(secret) = secrets.get_opt(&secret).await.asked(|| format!("read Secret {secret}"))? else {
-        return Ok(None);
-    };
-    let token = Foundation::read(&secret)?.rest_token;
-    let tls = match &cluster.spec.gateway.tls_secret_ref {
-        Some(tls) => {
-            let secret = secrets.get(&tls.name).await.asked(|| format!("read Secret {}", tls.name))?;
-            let dns = cluster.spec.failover.as_ref().and_then(|failover| failover.dns.as_ref());
-            let authority = text(&secret, "ca.crt").or_else(|_| text(&secret, "tls.crt"))?;
-            Some(PublicTls { authority, hostname: dns.map(|dns| dns.cloudflare.hostname.clone()) })
-        }
-        None => None,
-    };
-    Gateway::new(&names, &token, tls).await.map(Some)
+    Gateway::of(options, &cluster).await
 }
 
 /// The file goes with its FileObject, unless what holds it is being taken away: that never deletes bytes.

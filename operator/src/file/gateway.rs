@@ -2,19 +2,24 @@
 
 use std::time::Duration;
 
+use diptych_api::StorageCluster;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::Api;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::StatusCode;
 
-use crate::error::OperatorError;
+use crate::error::{Asked, OperatorError};
 use crate::join::client::causes;
 use crate::names::{Names, REST_PORT};
+use crate::options::OperatorOptions;
+use crate::secrets::{Foundation, text};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// What became of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// Done.
     Done,
     /// The site is not active, or can't write now: later.
@@ -25,26 +30,22 @@ pub(super) enum Answer {
 
 /// A client of the gateways.
 #[derive(Clone)]
-pub(super) struct Gateway {
+pub(crate) struct Gateway {
     client: reqwest::Client,
     base: String,
     token: String,
 }
 
 /// Certificate of the public listeners.
-pub(super) struct PublicTls {
+struct PublicTls {
     /// What it is checked against, PEM.
-    pub(super) authority: String,
+    authority: String,
     /// The name that it is for; the Service's own if there is no public one.
-    pub(super) hostname: Option<String>,
+    hostname: Option<String>,
 }
 
 impl Gateway {
-    pub(super) async fn new(
-        names: &Names,
-        token: &str,
-        tls: Option<PublicTls>,
-    ) -> Result<Self, OperatorError> {
+    async fn new(names: &Names, token: &str, tls: Option<PublicTls>) -> Result<Self, OperatorError> {
         let service = names.host(&names.child("gateway"));
         let (scheme, host) = match &tls {
             None => ("http", service.clone()),
@@ -61,8 +62,38 @@ impl Gateway {
             let found = tokio::net::lookup_host((service.as_str(), REST_PORT)).await.map_err(unknown)?;
             client = client.resolve_to_addrs(&host, &found.collect::<Vec<_>>());
         }
-        let base = format!("{scheme}://{host}:{REST_PORT}/api/v1/files");
+        let base = format!("{scheme}://{host}:{REST_PORT}/api/v1");
         Ok(Self { client: client.build().map_err(internal)?, base, token: token.to_owned() })
+    }
+
+    /// Of the site of a StorageCluster; None: it is not set up yet.
+    pub(crate) async fn of(
+        options: &OperatorOptions,
+        cluster: &StorageCluster,
+    ) -> Result<Option<Self>, OperatorError> {
+        let Some(names) = Names::new(cluster, &options.release) else { return Ok(None) };
+        let secrets: Api<Secret> = Api::namespaced(options.client.clone(), &options.namespace);
+        let name = names.child("authority");
+        let Some(secret) = secrets.get_opt(&name).await.asked(|| format!("read Secret {name}"))? else {
+            return Ok(None);
+        };
+        let token = Foundation::read(&secret)?.rest_token;
+        let tls = match &cluster.spec.gateway.tls_secret_ref {
+            Some(tls) => {
+                let secret = secrets.get(&tls.name).await.asked(|| format!("read Secret {}", tls.name))?;
+                let dns = cluster.spec.failover.as_ref().and_then(|failover| failover.dns.as_ref());
+                let authority = text(&secret, "ca.crt").or_else(|_| text(&secret, "tls.crt"))?;
+                Some(PublicTls { authority, hostname: dns.map(|dns| dns.cloudflare.hostname.clone()) })
+            }
+            None => None,
+        };
+        Self::new(&names, &token, tls).await.map(Some)
+    }
+
+    /// Asks the site's keeper for something: `handover`, `promote?accept_loss=false`.
+    pub(crate) async fn command(&self, command: &str) -> Result<Answer, OperatorError> {
+        let (status, text) = self.send(self.client.post(format!("{}/{command}", self.base))).await?;
+        Ok(answer(status, &text))
     }
 
     /// Stores a file under its key, whether or not there is one.
@@ -78,7 +109,7 @@ impl Gateway {
             (StatusCode::NOT_FOUND, _) => {}
             (status, text) => return Ok(answer(status, &text)),
         }
-        let address = format!("{}?bucket={}&id={}", self.base, encoded(bucket), encoded(key));
+        let address = format!("{}/files?bucket={}&id={}", self.base, encoded(bucket), encoded(key));
         let request = self.client.post(address).header("content-type", kind.to_owned()).body(bytes);
         let (status, text) = self.send(request).await?;
         Ok(answer(status, &text))
@@ -93,7 +124,7 @@ impl Gateway {
     }
 
     fn file(&self, bucket: &str, key: &str) -> String {
-        format!("{}/{}?bucket={}", self.base, encoded(key), encoded(bucket))
+        format!("{}/files/{}?bucket={}", self.base, encoded(key), encoded(bucket))
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, String), OperatorError> {

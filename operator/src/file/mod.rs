@@ -6,6 +6,7 @@ mod projected;
 mod view;
 
 pub use declared::controller;
+pub(crate) use gateway::{Answer, Gateway};
 pub use projected::{Projection, project};
 pub use view::{FileSeen, FilesSeen, see};
 

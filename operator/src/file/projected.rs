@@ -30,12 +30,12 @@ const WHOLE_EVERY: Duration = Duration::from_secs(20);
 const AT_ONCE: usize = 8;
 
 /// What is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Projection {
     /// FileObjects that stand for files of the catalog.
     pub shown: u64,
-    /// Files of the catalog.
-    pub total: u64,
+    /// Files of the catalog by state: how many, and their bytes.
+    pub by_state: BTreeMap<String, (u64, u64)>,
     /// Of these so many are shown.
     pub limit: u64,
 }
@@ -68,7 +68,11 @@ pub async fn project(options: &OperatorOptions, shown: &watch::Sender<Option<Pro
                     match look(options, catalog.as_ref(), &store.state()).await {
                         Ok(Some(projection)) => {
                             position = at;
-                            shown.send_if_modified(|known| known.replace(projection) != Some(projection));
+                            shown.send_if_modified(|known| {
+                                let news = known.as_ref() != Some(&projection);
+                                *known = Some(projection);
+                                news
+                            });
                         }
                         Ok(None) => {}
                         Err(error) => tracing::warn!(
@@ -121,11 +125,11 @@ async fn look(
         declared.contains(&(bucket, key))
     })?;
     drop(view);
-    let total = seen.total;
+    let by_state = seen.by_state;
     let steps = steps(seen.files, there);
     let shown = steps.shown;
     carry_out(options, &names, steps).await?;
-    Ok(Some(Projection { shown, total, limit: limit as u64 }))
+    Ok(Some(Projection { shown, by_state, limit: limit as u64 }))
 }
 
 fn is_projected(file: &FileObject) -> bool {

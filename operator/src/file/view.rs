@@ -41,8 +41,16 @@ impl FileSeen {
 pub struct FilesSeen {
     /// The first ones, and all that are unhealthy.
     pub files: Vec<FileSeen>,
-    /// All of them.
-    pub total: u64,
+    /// All of them, by state: how many, and their bytes.
+    pub by_state: BTreeMap<String, (u64, u64)>,
+}
+
+impl FilesSeen {
+    fn count(&mut self, status: &FileObjectStatus) {
+        let (files, bytes) = self.by_state.entry(status.state.clone().unwrap_or_default()).or_default();
+        *files += 1;
+        *bytes += status.size.unwrap_or(0).unsigned_abs();
+    }
 }
 
 /// How an extent is, in both sites.
@@ -77,8 +85,8 @@ pub fn see(
                 let Ok(object_key) = String::from_utf8(object_key) else { continue };
                 let head = Head::decode(raw)?;
                 let HeadBody::Object(object) = &head.body else { continue };
-                seen.total += 1;
                 let status = sight.status(bucket.id, &head, object)?;
+                seen.count(&status);
                 let file = FileSeen {
                     bucket: name.clone(),
                     namespace: bucket.namespace.clone(),

@@ -217,7 +217,7 @@ async fn record(
             }
             // They are still wanted, and cross again: what was written now are orphans, and the inventory finds them.
             Err(error) => {
-                tracing::warn!(site = %context.site, %error, "what crossed could not be written down")
+                tracing::warn!(site = %context.site, %error, "what crossed could not be written down");
             }
         }
         together.clear();

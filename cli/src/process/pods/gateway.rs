@@ -188,7 +188,7 @@ async fn status(State(keepers): State<Keepers>) -> Response {
 }
 
 async fn handed_on(State(keepers): State<Keepers>, request: Request) -> Response {
-    let path = request.uri().path().to_owned();
+    let path = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
     let sent = keepers.keeper.send(request.method().clone(), &path, empty());
     match tokio::time::timeout(KEEPERS_LIMIT, sent).await {
         Ok(Ok(answer)) => {

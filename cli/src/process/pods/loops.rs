@@ -7,19 +7,18 @@ use anyhow::Result;
 use async_trait::async_trait;
 use diptych_catalog::Catalog;
 use diptych_core::ids::Epoch;
-use diptych_core::lease::{Config as LeaseConfig, LossDecision, Mode, Timers};
+use diptych_core::lease::LossDecision;
 use diptych_core::records::Position;
 use diptych_operator::PodConfig;
 use diptych_site::agents::Agents;
 use diptych_site::context::SiteContext;
 use diptych_site::fleet::Fleet;
 use diptych_site::keeper::{Keeper, KeeperHandle, KeeperParts, SiteHands, election};
-use diptych_site::name::PublicName;
+use diptych_site::loops;
 use diptych_site::nodes::NodeWatch;
 use diptych_site::peer::cross;
 use diptych_site::peer::exposure::{ExposureWatch, Progress};
 use diptych_site::peer::follow::Follower;
-use diptych_site::{loops, name};
 use diptych_wire::identity::{Expected, Role};
 use diptych_wire::tls::Credentials;
 use tokio::net::TcpListener;
@@ -27,8 +26,9 @@ use tokio::sync::{Notify, watch};
 
 use super::cluster_key;
 use crate::process::credentials;
-use crate::process::site::peer::{Links, LossGate};
-use crate::process::site::{door, endpoint, rest, seeds, standing};
+use crate::process::record::CloudflareName;
+use crate::process::site::peer::{Links, LossGate, keep_name};
+use crate::process::site::{door, endpoint, lease, rest, seeds, standing};
 
 /// A keeper that has not beaten for so long is replaced.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -45,17 +45,9 @@ pub(super) async fn run(
     let links = Links::new(&config.site, &own)?;
     let hands = Arc::new(Hands::default());
     let site = &config.site;
-    let lease = LeaseConfig {
-        own: site.site.clone(),
-        peer: site.peer.as_ref().map(|peer| peer.site.clone()),
-        preferred: site.preferred.clone(),
-        mode: Mode::Automatic,
-        timers: Timers::default(),
-        seed: rand::random(),
-    };
     let parts = KeeperParts {
         catalog: Arc::clone(catalog),
-        config: Arc::new(lease),
+        config: Arc::new(lease(site)),
         number,
         peer: links.as_ref().map(Links::to_keeper),
         witness: links.as_ref().map(Links::witness),
@@ -121,6 +113,7 @@ async fn context(
         catalog: Arc::clone(catalog),
         agents,
         standing,
+        lease: handle.watch(),
         map: nodes.map(),
         options,
         name_trouble: watch::Sender::default(),
@@ -158,7 +151,7 @@ fn duplicate(listener: &TcpListener) -> Result<std::os::fd::OwnedFd> {
 struct TwoSites {
     follower: Follower,
     exposure: ExposureWatch,
-    name: Arc<dyn PublicName>,
+    name: Option<Arc<CloudflareName>>,
     context: Arc<SiteContext>,
     keeper: KeeperHandle,
     max_loss_age_ms: u64,
@@ -200,7 +193,7 @@ impl TwoSites {
             self.follower.run(),
             self.exposure.run(),
             cross::run(Arc::clone(&self.context), self.wanted, self.crossed),
-            name::run(self.name, self.keeper, now, &self.context.name_trouble),
+            keep_name(self.name, self.keeper, now, &self.context.name_trouble),
         );
     }
 }

@@ -51,25 +51,24 @@ pub(in crate::process) struct Links {
     pub(in crate::process) config: PeerConfig,
     pub(in crate::process) peer: PeerClient,
     witness: Arc<dyn Witness>,
-    pub(in crate::process) name: Arc<CloudflareName>,
+    /// None where no name was declared.
+    pub(in crate::process) name: Option<Arc<CloudflareName>>,
 }
 
 impl Links {
     /// None with one site.
     pub(in crate::process) fn new(config: &SiteConfig, own: &Credentials) -> Result<Option<Self>> {
         let Some(peer) = config.peer.clone() else { return Ok(None) };
-        let mut options = ClientOptions::new(peer.cloudflare_token.parse::<ApiToken>()?);
-        if let Some(url) = &peer.cloudflare_api {
-            options = options.base_url(url);
-        }
-        let client = Client::new(options)?;
-        let name = Arc::new(CloudflareName::new(client, config, &peer));
+        let name = public_name(config, &peer)?;
         let witness: Arc<dyn Witness> = match peer.witness {
             WitnessKind::Outside => {
                 let address = peer.witness_address.context("an outside witness needs an address")?;
                 Arc::new(OutsideWitness::new(address.to_string(), config.cluster, own)?)
             }
-            WitnessKind::Record => Arc::new(RecordWitness::new(Arc::clone(&name))),
+            WitnessKind::Record => {
+                let name = name.as_ref().context("a witness that is a record needs a zone for it")?;
+                Arc::new(RecordWitness::new(Arc::clone(name)))
+            }
         };
         let client = PeerClient::new(peer.door.to_string(), &peer.site, config.cluster, own)?;
         Ok(Some(Self { config: peer, peer: client, witness, name }))
@@ -139,6 +138,30 @@ impl Links {
     }
 }
 
+fn public_name(config: &SiteConfig, peer: &PeerConfig) -> Result<Option<Arc<CloudflareName>>> {
+    if peer.hostname.is_empty() {
+        return Ok(None);
+    }
+    let mut options = ClientOptions::new(peer.cloudflare_token.parse::<ApiToken>()?);
+    if let Some(url) = &peer.cloudflare_api {
+        options = options.base_url(url);
+    }
+    Ok(Some(Arc::new(CloudflareName::new(Client::new(options)?, config, peer))))
+}
+
+/// Keeps the public name, where there is one.
+pub(in crate::process) async fn keep_name(
+    name: Option<Arc<CloudflareName>>,
+    keeper: KeeperHandle,
+    now: Arc<Notify>,
+    trouble: &watch::Sender<Option<String>>,
+) {
+    match name {
+        Some(name) => name::run(name as Arc<dyn PublicName>, keeper, now, trouble).await,
+        None => std::future::pending().await,
+    }
+}
+
 pub(in crate::process) async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("can't listen on {address} for the peer door"))
 }
@@ -147,7 +170,7 @@ pub(in crate::process) async fn listen(address: SocketAddr) -> Result<TcpListene
 pub(super) struct TwoSites {
     config: PeerConfig,
     peer: PeerClient,
-    name: Arc<CloudflareName>,
+    name: Option<Arc<CloudflareName>>,
     name_now: Arc<Notify>,
     follower: Follower,
     followed: watch::Receiver<Followed>,
@@ -195,7 +218,7 @@ impl TwoSites {
 
     pub(super) async fn run(self) -> Result<()> {
         let trouble = &self.context.name_trouble;
-        let name = name::run(self.name as Arc<dyn PublicName>, self.keeper, self.name_now, trouble);
+        let name = keep_name(self.name, self.keeper, self.name_now, trouble);
         let mut expected = Expected::any_of(self.cluster);
         expected.site = Some(self.config.site.clone());
         tokio::select! {

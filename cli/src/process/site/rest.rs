@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -75,7 +75,20 @@ async fn handover(State(keeper): State<Keeper>) -> Response {
     Json(keeper.handle.view()).into_response()
 }
 
-async fn promote(State(keeper): State<Keeper>) -> Response {
-    keeper.handle.command(Command::PromoteAcceptLoss);
+/// What a person says about loss.
+#[derive(serde::Deserialize)]
+struct Promotion {
+    /// Whether what this site lacks is given up; if not, `maxLossOnPromotion` holds.
+    #[serde(default = "yes")]
+    accept_loss: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+async fn promote(State(keeper): State<Keeper>, Query(promotion): Query<Promotion>) -> Response {
+    let command = if promotion.accept_loss { Command::PromoteAcceptLoss } else { Command::Promote };
+    keeper.handle.command(command);
     Json(keeper.handle.view()).into_response()
 }

@@ -15,7 +15,7 @@ use crate::cluster::validate::{DeclaredPeer, DeclaredWitness};
 use crate::cluster::{Declared, Observed, Waiting};
 use crate::config::{EtcdConfig, PodConfig, identity_in};
 use crate::names::{AGENT_PORT, Names, PEER_PORT, REST_PORT, S3_PORT};
-use crate::secrets::Foundation;
+use crate::secrets::{self, Foundation};
 
 /// Of a site whose nodes are known. The paths in it are put right for each kind of pod (`PodConfig::at`).
 pub(in crate::cluster) fn pod_config(
@@ -67,7 +67,7 @@ pub(in crate::cluster) fn pod_config(
             peer: declared
                 .peer
                 .as_ref()
-                .map(|peer| peer_config(declared, peer, everywhere(PEER_PORT)))
+                .map(|peer| peer_config(names, seen, declared, peer, everywhere(PEER_PORT)))
                 .transpose()?,
         },
         etcd: EtcdConfig {
@@ -92,10 +92,26 @@ fn node_config(names: &Names, seen: &Observed, node: &StorageNode) -> Option<Nod
     })
 }
 
-fn peer_config(declared: &Declared, peer: &DeclaredPeer, listen: SocketAddr) -> Result<PeerConfig, Waiting> {
+/// What the site runs with already: a name that does not resolve now, as with all of the other site gone, changes nothing.
+fn known_peer(names: &Names, seen: &Observed) -> Option<PeerConfig> {
+    let text = secrets::text(seen.secrets.get(&names.child("site"))?, "site.json").ok()?;
+    serde_json::from_str::<PodConfig>(&text).ok()?.site.peer
+}
+
+fn peer_config(
+    names: &Names,
+    seen: &Observed,
+    declared: &Declared,
+    peer: &DeclaredPeer,
+    listen: SocketAddr,
+) -> Result<PeerConfig, Waiting> {
+    let known = known_peer(names, seen);
+    let known = known.as_ref();
     let (witness, witness_address) = match peer.witness {
         DeclaredWitness::Outside(address) => {
-            let address = address.ok_or(Waiting::Name("failover.witness.outsideNode.endpoint"))?;
+            let address = address
+                .or_else(|| known?.witness_address)
+                .ok_or(Waiting::Name("failover.witness.outsideNode.endpoint"))?;
             (WitnessKind::Outside, Some(address))
         }
         DeclaredWitness::Record => (WitnessKind::Record, None),
@@ -106,7 +122,7 @@ fn peer_config(declared: &Declared, peer: &DeclaredPeer, listen: SocketAddr) -> 
     };
     Ok(PeerConfig {
         site: peer.site.clone(),
-        door: peer.door.ok_or(Waiting::Name("peer.endpoints"))?,
+        door: peer.door.or_else(|| Some(known?.door)).ok_or(Waiting::Name("peer.endpoints"))?,
         listen,
         witness,
         witness_address,
@@ -114,6 +130,7 @@ fn peer_config(declared: &Declared, peer: &DeclaredPeer, listen: SocketAddr) -> 
         cloudflare_token: text(|name| &name.token),
         zone: text(|name| &name.zone),
         hostname: text(|name| &name.hostname),
+        proxied: name.is_some_and(|name| name.proxied),
         public_addresses: declared.public_addresses.clone(),
         public_hosts: name.map(|name| name.hostname.clone()).into_iter().collect(),
     })
