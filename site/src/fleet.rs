@@ -247,14 +247,14 @@ mod tests {
         Ask { gateway: gateway.to_owned(), holds, stopped: Epoch(stopped) }
     }
 
-    fn loan(left: u64) -> Option<Loan> {
-        Some(Loan { epoch: Epoch(3), keeper: KeeperNumber(1), left: Millis(left) })
+    fn loan(left: u64) -> Loan {
+        Loan { epoch: Epoch(3), keeper: KeeperNumber(1), left: Millis(left) }
     }
 
     #[test]
     fn what_was_lent_is_remembered_though_the_next_answer_lends_nothing() {
         let mut orders = Orders::default();
-        tell(&mut orders, &ask("g1", 0, 0), loan(900), BootTime(1_000));
+        tell(&mut orders, &ask("g1", 0, 0), Some(loan(900)), BootTime(1_000));
         tell(&mut orders, &ask("g1", 0, 0), None, BootTime(1_100));
         assert_eq!(orders.borrowers["g1"].lent_until, BootTime(1_900));
     }
@@ -262,17 +262,17 @@ mod tests {
     #[test]
     fn a_gateway_that_is_gone_counts_until_its_time_has_run_out() {
         let mut orders = Orders::default();
-        tell(&mut orders, &ask("g1", 0, 0), loan(900), BootTime(1_000));
-        tell(&mut orders, &ask("g2", 0, 0), loan(900), BootTime(1_500));
+        tell(&mut orders, &ask("g1", 0, 0), Some(loan(900)), BootTime(1_000));
+        tell(&mut orders, &ask("g2", 0, 0), Some(loan(900)), BootTime(1_500));
         assert_eq!(orders.borrowers.len(), 2);
-        tell(&mut orders, &ask("g2", 0, 0), loan(900), BootTime(1_900));
+        tell(&mut orders, &ask("g2", 0, 0), Some(loan(900)), BootTime(1_900));
         assert_eq!(orders.borrowers.keys().collect::<Vec<_>>(), ["g2"]);
     }
 
     #[test]
     fn an_answer_to_an_earlier_hold_is_none_to_a_later_one() {
         let mut orders = Orders { hold: 2, last_hold: 2, ..Orders::default() };
-        let (hold, _) = tell(&mut orders, &ask("g1", 1, 0), loan(900), BootTime(1_000));
+        let (hold, _) = tell(&mut orders, &ask("g1", 1, 0), Some(loan(900)), BootTime(1_000));
         assert_eq!(hold, 2);
         assert_ne!(orders.borrowers["g1"].holds, orders.hold);
     }

@@ -48,10 +48,6 @@ pub async fn run(file: &ConfigFile) -> Result<()> {
     }
 }
 
-#[expect(
-    clippy::too_many_lines,
-    reason = "it puts the parts of a process together, once, from top to bottom"
-)]
 async fn serve(config: SiteConfig) -> Result<()> {
     let config = Arc::new(config);
     let own = credentials(&config.identity)?;

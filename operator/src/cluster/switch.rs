@@ -78,10 +78,10 @@ pub(super) async fn carry_out(
             Step::Wait => {}
             Step::Ask(command) => ask(context, seen, annotation, command).await?,
             Step::Done(note) => {
-                end(context, names, seen, annotation, (EventType::Normal, "Switched", note)).await?
+                end(context, names, seen, annotation, (EventType::Normal, "Switched", note)).await?;
             }
             Step::Refuse(note) => {
-                end(context, names, seen, annotation, (EventType::Warning, "SwitchRefused", note)).await?
+                end(context, names, seen, annotation, (EventType::Warning, "SwitchRefused", note)).await?;
             }
         }
     }
