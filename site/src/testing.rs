@@ -34,6 +34,7 @@ pub(crate) fn west() -> (SiteContext, TempDir) {
         catalog: Arc::new(catalog),
         agents: Arc::new(Agents::new(site, credentials)),
         standing: watch::Sender::new(standing).subscribe(),
+        lease: watch::Sender::new(crate::keeper::KeeperState::at_start()).subscribe(),
         map: watch::Sender::new(Arc::new(PlacementMap::default())).subscribe(),
         name_trouble: watch::Sender::default(),
         options: LoopOptions::default(),

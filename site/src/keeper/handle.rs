@@ -27,6 +27,19 @@ pub struct KeeperState {
 }
 
 impl KeeperState {
+    /// Of a keeper that has read nothing and heard of nobody.
+    pub const fn at_start() -> Self {
+        Self {
+            role: Role::NoRecord,
+            epoch: Epoch(0),
+            keeper: KeeperNumber(0),
+            serves: None,
+            peer_connected: false,
+            witness_reachable: false,
+            waiting: None,
+        }
+    }
+
     /// What a gateway that asks now is lent.
     pub fn loan(&self, now: BootTime) -> Option<Loan> {
         let (epoch, until) = self.serves?;

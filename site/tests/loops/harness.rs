@@ -75,6 +75,7 @@ impl East {
             catalog: Arc::new(catalog),
             agents: Arc::new(agents),
             standing,
+            lease: watch::Sender::new(diptych_site::keeper::KeeperState::at_start()).subscribe(),
             map,
             name_trouble: watch::Sender::default(),
             options,
