@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use common::{TestSite, map, noise};
-use diptych_core::ids::Generation;
+use diptych_core::erasure::Decoder;
+use diptych_core::ids::{Generation, Row};
 use diptych_core::keys;
 use diptych_core::placement::NodeState;
 use diptych_core::records::Record;
@@ -52,6 +53,37 @@ async fn with_any_two_rows_gone_a_file_still_reads_and_with_three_it_says_what_i
             .lines()
             .any(|line| line.starts_with("diptych_gateway_degraded_reads_total") && !line.ends_with(" 0"))
     );
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_too_few_rows_here_those_of_the_other_site_are_read_and_with_too_few_anywhere_it_says_so() {
+    let site = TestSite::start().await;
+    site.plan_for_two_sites().await;
+    let plain = noise(3 * MIB + 99, 6);
+    assert_eq!(site.post("file", plain.clone()).await.status(), StatusCode::CREATED);
+    let (extent, placement) = site.placements().await.remove(0);
+    let data = site.rows(extent, &placement, &[0, 1, 2, 3]).await;
+    let have: Vec<Row> = (0..4).map(Row).collect();
+    let data: Vec<&[u8]> = data.iter().map(|row| &row[..]).collect();
+    let made = Decoder::new(4, &have, &[Row(8)]).expect("a decoder").decode(&data).expect("it decodes");
+    let eighth = Bytes::from(made.into_iter().next().expect("one row"));
+    site.lose_rows(extent, &placement, &[0, 2, 4]).await;
+
+    let refused = site.get("file").await;
+    assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let error: Value = refused.json().await.expect("JSON");
+    assert_eq!(error["error"]["code"], "InsufficientFragments");
+    assert_eq!(error["error"]["present"], serde_json::json!([1, 3, 5]));
+    let missing = error["error"]["missing"].as_str().expect("text");
+    for row in ["row 0 on ", "row 6 in west: ", "row 11 in west: "] {
+        assert!(missing.contains(row), "{missing}");
+    }
+
+    site.other.rows.lock().expect("no panic").insert((extent, Row(8)), eighth);
+    let read = site.get("file").await;
+    assert_eq!(read.status(), StatusCode::OK);
+    assert!(read.bytes().await.expect("a body") == plain, "it differs");
     site.stop().await;
 }
 

@@ -38,18 +38,17 @@ pub async fn run(
         // FENCING: only the holder of a running lease changes the name; a late flip of an older one is repaired by the
         // newer at its next look.
         let serves = state.borrow_and_update().loan(boot_time());
-        let (looked, pause) = match serves {
-            Some(loan) => {
-                let pointed = name.point_here().await;
-                if pointed == Ok(true) {
-                    tracing::info!(epoch = %loan.epoch, "the public name points here now");
-                }
-                (pointed.map(drop), LOOK_EVERY)
+        let (looked, pause) = if let Some(loan) = serves {
+            let pointed = name.point_here().await;
+            if pointed == Ok(true) {
+                tracing::info!(epoch = %loan.epoch, "the public name points here now");
             }
-            None => tokio::select! {
+            (pointed.map(drop), LOOK_EVERY)
+        } else {
+            tokio::select! {
                 looked = name.look() => (looked, LOOK_PASSIVE),
                 () = now.notified() => continue,
-            },
+            }
         };
         let pause = match looked {
             Ok(()) => {

@@ -49,7 +49,7 @@ pub fn for_tests() -> Result<()> {
     etcd()
 }
 
-/// An environment of Python with packages from PyPI, `venv-NAME` in the cache folder; a change of the packages makes it anew.
+/// An environment of Python with packages from its index, `venv-NAME` in the cache folder; a change of the packages makes it anew.
 fn python(name: &str, packages: &[&str]) -> Result<()> {
     let folder = cache()?.join(format!("venv-{name}"));
     let (stamp, wanted) = (folder.join("installed"), packages.join("\n"));

@@ -117,17 +117,11 @@ async fn serve(config: SiteConfig) -> Result<()> {
         forwarder: two_sites.as_ref().map(|two_sites| two_sites.forwarder(&handle)),
     };
     let front = open_front(&config, &own, &context, &handle, given, &gateway);
-    let two_sites = async {
-        match two_sites {
-            Some(two_sites) => two_sites.run().await,
-            None => std::future::pending().await,
-        }
-    };
     tokio::select! {
         () = keeper.run() => anyhow::bail!("another keeper speaks for this site"),
         () = loops::run(Arc::clone(&context), nodes, progress) => Ok(()),
         () = election::beat(catalog.as_ref(), number, &holder) => anyhow::bail!("another keeper was elected"),
-        ended = two_sites => ended,
+        ended = peer::run(two_sites) => ended,
         ended = seeding => ended,
         ended = front => ended,
         () = first_start => Ok(()),

@@ -102,24 +102,14 @@ async fn declared(table: &mut Table, cluster: &Cluster, reach: &Reach) -> Result
         .step("a topology that can't survive what it declares is refused", async {
             let patch = json!({"spec": {"survive": {"nodes": 4}}}).to_string();
             let words = ["patch", "storagecluster", STORAGE_CLUSTER, "--type=merge", "-p", patch.as_str()];
-            match cluster.kubectl(&words).await {
-                Err(refusal) => Ok(((), refused(&format!("{refusal:#}")))),
-                Ok(_) => {
-                    let said = arithmetic(cluster).await?;
-                    let back = json!({"spec": {"survive": {"nodes": 1}}}).to_string();
-                    cluster
-                        .kubectl(&[
-                            "patch",
-                            "storagecluster",
-                            STORAGE_CLUSTER,
-                            "--type=merge",
-                            "-p",
-                            back.as_str(),
-                        ])
-                        .await?;
-                    Ok(((), said))
-                }
+            if let Err(refusal) = cluster.kubectl(&words).await {
+                return Ok(((), refused(&format!("{refusal:#}"))));
             }
+            let said = arithmetic(cluster).await?;
+            let back = json!({"spec": {"survive": {"nodes": 1}}}).to_string();
+            let words = ["patch", "storagecluster", STORAGE_CLUSTER, "--type=merge", "-p", back.as_str()];
+            cluster.kubectl(&words).await?;
+            Ok(((), said))
         })
         .await
 }

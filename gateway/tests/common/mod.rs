@@ -1,15 +1,17 @@
 //! A whole site in one process: a catalog on disk, three node-agents with two devices each, a gateway.
 #![allow(dead_code, missing_docs, unreachable_pub, reason = "each test file uses some of it")]
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use diptych_catalog::{Batch, Catalog, Change, RedbCatalog, RedbOptions, Write};
 use diptych_core::cipher::SecretKey;
-use diptych_core::ids::{ClusterId, DeviceId, ExtentId, Generation, KeeperNumber, NodeName, SiteName};
+use diptych_core::ids::{ClusterId, DeviceId, ExtentId, Generation, KeeperNumber, NodeName, Row, SiteName};
 use diptych_core::keyring::{Keyring, NewRingKey};
 use diptych_core::keys::{self, Key};
 use diptych_core::placement::{MapDevice, MapDeviceState, MapNode, NodeState, PlacementMap};
@@ -20,12 +22,13 @@ use diptych_gateway::agents::AgentDial;
 use diptych_gateway::authority::{Authority as _, SingleSite};
 use diptych_gateway::cipher::AwsLcAesGcm;
 use diptych_gateway::rest::RestToken;
-use diptych_gateway::{Dependencies, Gateway, GatewayOptions, Limits};
+use diptych_gateway::{Dependencies, Gateway, GatewayOptions, Limits, PeerRows};
 use diptych_node_agent::{AgentOptions, DeviceOption, RunningAgent};
-use diptych_wire::agent::RowAt;
+use diptych_wire::agent::{ReadItem, RowAt};
 use diptych_wire::authority::{Authority, Request};
 use diptych_wire::client::{AgentClient, ClientOptions, Endpoint};
 use diptych_wire::identity::{Identity, Role};
+use diptych_wire::peer::RowSpan;
 use diptych_wire::tls::Credentials;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -43,7 +46,31 @@ pub struct TestNode {
     running: Option<(RunningAgent, CancellationToken)>,
 }
 
+/// The rows of another site.
+#[derive(Default)]
+pub struct OtherSite {
+    pub rows: Mutex<BTreeMap<(ExtentId, Row), Bytes>>,
+}
+
+#[async_trait]
+impl PeerRows for OtherSite {
+    async fn read(
+        &self,
+        extent: ExtentId,
+        spans: Vec<RowSpan>,
+    ) -> Result<Vec<Result<Bytes, String>>, String> {
+        let rows = self.rows.lock().expect("no panic");
+        let one = |span: RowSpan| {
+            let row = rows.get(&(extent, span.row)).ok_or_else(|| "it is not there".to_owned())?;
+            Ok(row.slice(span.offset as usize..(span.offset + span.len) as usize))
+        };
+        Ok(spans.into_iter().map(one).collect())
+    }
+}
+
 pub struct TestSite {
+    /// Rows that are not here.
+    pub other: Arc<OtherSite>,
     pub site: SiteName,
     pub catalog: Arc<RedbCatalog>,
     pub gateway: Option<Gateway>,
@@ -110,6 +137,7 @@ impl TestSite {
         let catalog = RedbCatalog::open(&path, site.clone(), &RedbOptions::default()).expect("a catalog");
         let catalog = Arc::new(catalog);
         seed(&catalog, &site, &map(&nodes), &keyring).await;
+        let other = Arc::new(OtherSite::default());
         let given = Dependencies {
             site: site.clone(),
             catalog: wrap(catalog.clone()),
@@ -119,7 +147,7 @@ impl TestSite {
             dial,
             survive: Survive { sites: 0, nodes: 1, devices: 1 },
             peer: None,
-            peer_rows: None,
+            peer_rows: Some(Arc::clone(&other) as Arc<dyn PeerRows>),
         };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let token = RestToken { token: TOKEN.to_owned().into(), namespace: "default".to_owned() };
@@ -134,7 +162,7 @@ impl TestSite {
         };
         let gateway = Gateway::start(options, given).await.expect("a gateway");
         let http = reqwest::Client::new();
-        Self { site, catalog, gateway: Some(gateway), nodes, http, stamp, folder }
+        Self { other, site, catalog, gateway: Some(gateway), nodes, http, stamp, folder }
     }
 
     pub fn gateway(&self) -> &Gateway {
@@ -209,6 +237,27 @@ impl TestSite {
         let committed =
             self.catalog.commit(Batch::one(None, Change::blind(writes))).await.expect("it commits");
         assert!(committed.all_applied());
+    }
+
+    /// From here on extents have six rows in a second site as well.
+    pub async fn plan_for_two_sites(&self) {
+        let west = "west".parse().expect("a name");
+        let plan = CodingPlan { needed: 4, rows: vec![(self.site.clone(), 6), (west, 6)] };
+        self.put_keys(vec![(keys::plan(2), plan.encode().into())]).await;
+        self.gateway().context().refresh_now().await.expect("it reads");
+    }
+
+    /// All bytes of rows.
+    pub async fn rows(&self, extent: ExtentId, placement: &Placement, rows: &[u8]) -> Vec<Bytes> {
+        let mut read = Vec::new();
+        for placed in placement.rows.iter().filter(|placed| rows.contains(&placed.row.0)) {
+            let at =
+                RowAt { device: placed.device, extent, row: placed.row, instance: Some(placed.instance) };
+            let client = &self.node_of(placed.device).client;
+            let len = client.describe(at).await.expect("it is there").head.len;
+            read.push(client.read(ReadItem { at, offset: 0, len }).await.expect("it reads"));
+        }
+        read
     }
 
     pub async fn stop(mut self) {

@@ -83,7 +83,9 @@ fn joined(stripes: &[Vec<Bytes>], target: usize) -> Bytes {
         return only[target].clone();
     }
     let mut row = BytesMut::new();
-    stripes.iter().for_each(|shards| row.extend_from_slice(&shards[target]));
+    for shards in stripes {
+        row.extend_from_slice(&shards[target]);
+    }
     row.freeze()
 }
 

@@ -1,7 +1,9 @@
 //! What is left after the machine dies.
 
+use std::path::PathBuf;
+
 use super::support::*;
-use crate::{Purpose, StoreError};
+use crate::{NewRow, Purpose, StoreError};
 
 #[test]
 fn a_row_that_was_answered_survives_any_crash() {
@@ -24,18 +26,31 @@ fn a_row_that_was_answered_survives_any_crash() {
     }
 }
 
-#[test]
-fn a_segment_cut_at_any_byte_of_its_last_record_keeps_all_before_it() {
+/// What a segment has on its disk, and where the last of its two records begins.
+struct TwoRecords {
+    path: PathBuf,
+    whole: Vec<u8>,
+    start: usize,
+    first: NewRow,
+    last: NewRow,
+}
+
+/// A record of 3,000 bytes, then one of `last_bytes`.
+fn two_records(last_bytes: usize) -> TwoRecords {
     let disk = formatted();
     let device = open(&disk);
     let (first, last) = (new_row(1, 0, 1), new_row(2, 0, 2));
     put(&device, &first, &bytes(1, 3_000)).expect("there is room");
     let path = segments(&disk).pop().expect("there is a segment");
     let start = disk.bytes(&path).len();
-    put(&device, &last, &bytes(2, 700)).expect("there is room");
+    put(&device, &last, &bytes(2, last_bytes)).expect("there is room");
     let whole = disk.bytes(&path);
-    disk.crash(0);
-    drop(device);
+    TwoRecords { path, whole, start, first, last }
+}
+
+#[test]
+fn a_segment_cut_at_any_byte_of_its_last_record_keeps_all_before_it() {
+    let TwoRecords { path, whole, start, first, last } = two_records(700);
     for cut in start..whole.len() {
         let disk = formatted();
         disk.plant(&path, whole[..cut].to_vec());
@@ -51,16 +66,7 @@ fn a_segment_cut_at_any_byte_of_its_last_record_keeps_all_before_it() {
 
 #[test]
 fn a_flipped_byte_of_the_last_record_is_never_served() {
-    let disk = formatted();
-    let device = open(&disk);
-    let (first, last) = (new_row(1, 0, 1), new_row(2, 0, 2));
-    put(&device, &first, &bytes(1, 3_000)).expect("there is room");
-    let path = segments(&disk).pop().expect("there is a segment");
-    let start = disk.bytes(&path).len();
-    put(&device, &last, &bytes(2, 300)).expect("there is room");
-    let whole = disk.bytes(&path);
-    disk.crash(0);
-    drop(device);
+    let TwoRecords { path, whole, start, first, last } = two_records(300);
     for at in start..whole.len() {
         let mut flipped = whole.clone();
         flipped[at] ^= 0x40;

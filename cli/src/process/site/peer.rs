@@ -162,6 +162,14 @@ pub(in crate::process) async fn keep_name(
     }
 }
 
+/// Runs what two sites need; with one site there is nothing to run.
+pub(super) async fn run(two_sites: Option<TwoSites>) -> Result<()> {
+    match two_sites {
+        Some(two_sites) => two_sites.run().await,
+        None => std::future::pending().await,
+    }
+}
+
 pub(in crate::process) async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("can't listen on {address} for the peer door"))
 }
