@@ -242,7 +242,7 @@ async fn a_wrong_token_for_cloudflare_is_named_before_it_is_needed() -> Result<(
         let installation = with_a_file(folder, &["--sites", "2"]).await?;
         let set = |token: String| {
             configure(&installation, "west", |config| {
-                config["peer"]["cloudflare_token"] = Value::String(token)
+                config["peer"]["cloudflare_token"] = Value::String(token);
             })
         };
         set("wrong".repeat(8))?;
@@ -411,7 +411,7 @@ async fn full_devices_refuse_by_name_and_keep_what_they_acknowledged() -> Result
                 *state ^= *state << 17;
                 Some(*state)
             });
-            Bytes::from_iter(words.flat_map(u64::to_le_bytes))
+            words.flat_map(u64::to_le_bytes).collect()
         };
         let mut acknowledged = 0;
         let refusal = loop {

@@ -1,5 +1,7 @@
 //! Proof, from outside: `diptych dev` as it was built, and programs that look at it or use it and know nothing of it.
 
+#![expect(clippy::print_stdout, reason = "what was seen is told, for the evidence")]
+
 mod bad_input;
 mod clients;
 mod durability;
