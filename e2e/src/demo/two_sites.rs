@@ -223,7 +223,7 @@ async fn dead_site_returns(
         .step("the dead site returns: passive, catches up, its unseen term is merged", async {
             faults.site_returns(EAST).await?;
             s3.put("after-the-return", bytes::Bytes::from_static(b"x")).await?;
-            let seen = until("it has caught up", Duration::from_mins(2), || async {
+            let seen = until("it has caught up", Duration::from_mins(5), || async {
                 let (east, west) = (installation.status(EAST).await?, installation.status(WEST).await?);
                 ensure!(east.role != "active", "the returning site is active");
                 let exposure = west.exposure.clone().context("no exposure in the status")?;

@@ -141,10 +141,15 @@ pub async fn kill(nodes: &[&Node]) -> Result<()> {
     output(Command::new("docker").arg("kill").args(names)).await.map(drop)
 }
 
-/// Starts machines again that were killed.
-pub async fn start(nodes: &[&Node]) -> Result<()> {
-    let names = nodes.iter().map(|node| node.name.as_str());
-    output(Command::new("docker").arg("start").args(names)).await.map(drop)
+/// Starts a machine again that was killed, under the address that it had: Docker gives addresses in the order of starts, and
+/// the machine's kubelet knows only its old one.
+pub async fn start(node: &Node) -> Result<()> {
+    let name = node.name.as_str();
+    if let Some(address) = &node.address {
+        output(Command::new("docker").args(["network", "disconnect", "kind", name])).await?;
+        output(Command::new("docker").args(["network", "connect", "--ip", address, "kind", name])).await?;
+    }
+    output(Command::new("docker").args(["start", name])).await.map(drop)
 }
 
 /// Removes a machine, its disks with it.

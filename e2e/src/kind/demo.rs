@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use super::cluster::{self, Cluster, Node};
 use super::install::{STORAGE_CLUSTER, clusters, root_of, up};
@@ -33,7 +34,7 @@ pub async fn demo(table: &mut Table, state: &State, options: &Demo) -> Result<()
     shown(table, &clusters, files.all().len()).await?;
     declared(table, &clusters[0], &reach).await?;
     gateway_dies(table, &clusters[0], &reach).await?;
-    let faults = Machines { clusters: &clusters };
+    let faults = Machines { clusters: &clusters, killed: Mutex::default() };
     let scene = Scene { reach: &reach, faults: &faults, acknowledge: "OneSite", files: &files };
     scene.play(table).await?;
     both_sites(table, &clusters).await?;
@@ -198,6 +199,8 @@ async fn printed(table: &mut Table, clusters: &[Cluster; 2]) -> Result<()> {
 /// Faults of machines: containers that are killed, removed and started by Docker.
 struct Machines<'a> {
     clusters: &'a [Cluster; 2],
+    /// As they were when they were killed.
+    killed: Mutex<Vec<Node>>,
 }
 
 impl Machines<'_> {
@@ -218,11 +221,15 @@ impl Faults for Machines<'_> {
 
     async fn site_dies(&self, site: &str) -> Result<()> {
         let nodes = self.nodes(site).await?;
-        cluster::kill(&nodes.iter().collect::<Vec<_>>()).await
+        cluster::kill(&nodes.iter().collect::<Vec<_>>()).await?;
+        *self.killed.lock().await = nodes;
+        Ok(())
     }
 
-    async fn site_returns(&self, site: &str) -> Result<()> {
-        let nodes = self.nodes(site).await?;
-        cluster::start(&nodes.iter().collect::<Vec<_>>()).await
+    async fn site_returns(&self, _: &str) -> Result<()> {
+        for node in self.killed.lock().await.drain(..) {
+            cluster::start(&node).await?;
+        }
+        Ok(())
     }
 }
