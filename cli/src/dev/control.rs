@@ -7,19 +7,27 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::plan::DevPlan;
-use super::supervise::{Supervisor, signalled};
+use super::supervise::Supervisor;
 
 fn socket(data_dir: &Path) -> PathBuf {
     data_dir.join("dev.sock")
 }
 
-/// Answers requests until SIGTERM or SIGINT.
-pub async fn serve(plan: &DevPlan, supervisor: &mut Supervisor, data_dir: &Path) -> Result<()> {
+/// Where requests come in.
+pub fn listen(data_dir: &Path) -> Result<UnixListener> {
     let path = socket(data_dir);
     let _ = std::fs::remove_file(&path);
-    let listener =
-        UnixListener::bind(&path).with_context(|| format!("{} can't be listened on", path.display()))?;
-    let end = signalled();
+    UnixListener::bind(&path).with_context(|| format!("{} can't be listened on", path.display()))
+}
+
+/// Answers requests until `end`.
+pub async fn serve(
+    listener: UnixListener,
+    plan: &DevPlan,
+    supervisor: &mut Supervisor,
+    data_dir: &Path,
+    end: impl Future<Output = ()>,
+) -> Result<()> {
     tokio::pin!(end);
     loop {
         tokio::select! {

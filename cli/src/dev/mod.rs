@@ -13,7 +13,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use options::DevOptions;
 use plan::DevPlan;
-use supervise::Supervisor;
+use supervise::{Supervisor, signalled};
 
 use crate::client::endpoints::{
     AgentEndpoint, CloudflareEndpoint, Endpoints, S3Endpoint, SiteEndpoint, WitnessEndpoint,
@@ -32,8 +32,10 @@ pub async fn run(options: &DevOptions) -> Result<()> {
     }
     write_endpoints(&plan, &mut supervisor, &data_dir)?;
     wait_until_ready(&plan, &mut supervisor, &data_dir).await?;
+    // Both before anybody is told that there is something to ask or to end.
+    let (requests, end) = (control::listen(&data_dir)?, signalled());
     announce();
-    control::serve(&plan, &mut supervisor, &data_dir).await?;
+    control::serve(requests, &plan, &mut supervisor, &data_dir, end).await?;
     supervisor.stop().await;
     Ok(())
 }
