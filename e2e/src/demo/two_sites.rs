@@ -19,6 +19,8 @@ use super::writer::{self, Writer};
 
 const EAST: &str = "east";
 const WEST: &str = "west";
+/// Records of a writer that goes on before the active site dies.
+const GOES_ON: u64 = 50;
 /// A planned switch refuses no write for longer.
 const SWITCH_LIMIT: Duration = Duration::from_secs(2);
 /// What comes later is not the switch.
@@ -76,6 +78,7 @@ impl Scene<'_> {
     pub async fn site_dies_and_returns(&self, table: &mut Table, writer: Writer) -> Result<()> {
         let Self { reach, faults, acknowledge, files } = *self;
         let s3 = reach.s3(PATIENCE)?;
+        writer.has_written(GOES_ON).await?;
         protected(table, reach, "the exposure is 0").await?;
         let died = active_site_dies(table, reach, faults, acknowledge, &files.tree[0].key).await?;
         verified(table, "the public name serves every file", &s3, &files.all()).await?;

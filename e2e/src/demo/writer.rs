@@ -1,13 +1,15 @@
 //! A writer that goes on all the while: numbered records through the public name, and a book of what was acknowledged.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use diptych::client::s3::S3Client;
 use tokio::task::JoinHandle;
+
+use super::installation::until;
 
 const PREFIX: &str = "record/";
 /// Between two attempts at the same record.
@@ -27,6 +29,7 @@ pub struct Acknowledged {
 /// A running writer.
 pub struct Writer {
     stop: Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
     task: JoinHandle<Vec<Acknowledged>>,
 }
 
@@ -34,7 +37,8 @@ impl Writer {
     /// Each record is tried again until it is acknowledged; the client itself must not try again.
     pub fn start(s3: Arc<S3Client>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let ends = Arc::clone(&stop);
+        let written = Arc::new(AtomicU64::new(0));
+        let (ends, counts) = (Arc::clone(&stop), Arc::clone(&written));
         let task = tokio::spawn(async move {
             let mut acknowledged = Vec::new();
             let mut number = 0;
@@ -44,6 +48,7 @@ impl Writer {
                 if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(2), put).await {
                     acknowledged.push(Acknowledged { number, at: Instant::now() });
                     number += 1;
+                    counts.store(number, Ordering::Relaxed);
                     tokio::time::sleep(PACE).await;
                 } else {
                     tokio::time::sleep(PAUSE).await;
@@ -51,7 +56,16 @@ impl Writer {
             }
             acknowledged
         });
-        Self { stop, task }
+        Self { stop, written, task }
+    }
+
+    /// Waits until so many records were acknowledged.
+    pub async fn has_written(&self, records: u64) -> Result<()> {
+        until("the writer goes on", Duration::from_secs(30), || async {
+            let written = self.written.load(Ordering::Relaxed);
+            Ok(if written >= records { Ok(()) } else { Err(format!("{written} records")) })
+        })
+        .await
     }
 
     /// Ends it; what was acknowledged, in order.
