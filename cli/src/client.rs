@@ -8,8 +8,7 @@ use anyhow::{Context, Result};
 
 /// An HTTP client that trusts the authority of `--tls` where there is one.
 pub fn http_client(data_dir: &std::path::Path) -> Result<reqwest::Client> {
-    // Once a process; a second installation changes nothing.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    diptych_wire::tls::install_provider();
     let mut builder = reqwest::Client::builder().connect_timeout(std::time::Duration::from_secs(2));
     let authority = data_dir.join("authority").join("ca.pem");
     if let Ok(pem) = std::fs::read(&authority) {

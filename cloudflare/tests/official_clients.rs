@@ -36,7 +36,7 @@ fn python() -> PathBuf {
 async fn clients_that_nobody_here_wrote_are_content() {
     let python = python();
     let emulator = start(options()).await;
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/official_clients.py");
+    let script = "tests/official_clients.py";
     let url = emulator.api_url();
     run("official_clients.py", Command::new(python).args([script, &url, TOKEN, "example.com"])).await;
 }

@@ -3,6 +3,7 @@
 //! Pure: no task runtime, file, socket, clock or random source of its own; time and randomness come in as arguments.
 //! The same functions run in production, under property tests and in the model checker.
 
+pub mod access;
 pub mod chunk;
 pub mod cipher;
 pub mod clock;

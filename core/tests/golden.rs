@@ -58,7 +58,7 @@ fn array<const N: usize>(label: &str) -> [u8; N] {
 }
 
 fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests")
+    PathBuf::from("tests")
 }
 
 fn vectors() -> Value {

@@ -4,4 +4,4 @@ pub mod demo;
 pub mod kind;
 pub mod model;
 pub mod network;
-pub mod outside;
+pub mod program;

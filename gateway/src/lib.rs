@@ -1,7 +1,6 @@
 //! S3 and REST in front of one object layer: bodies are sealed in chunks, coded into rows, placed on the site's agents,
 //! committed in its catalog, and read back from whichever rows answer.
 
-pub mod access;
 pub mod agents;
 pub mod authority;
 pub mod body;

@@ -40,9 +40,7 @@ impl Siblings {
         clients.insert(key, client.clone());
         Ok(client)
     }
-}
 
-impl Siblings {
     /// A listener of the other site, where nobody else may answer. A handshake costs more than a small extent does.
     pub(crate) fn door(&self, door: &Door) -> Result<HttpClient, AgentError> {
         let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);

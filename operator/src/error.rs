@@ -64,13 +64,7 @@ impl OperatorError {
 
     /// With its causes, for a condition.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        text
+        diptych_wire::http::chain(self)
     }
 }
 

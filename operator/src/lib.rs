@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod conditions;
 pub mod config;
 pub mod error;
+pub mod events;
 pub mod file;
 pub mod flag;
 pub mod health;

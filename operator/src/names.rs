@@ -64,13 +64,7 @@ impl Names {
 
     /// Service of one node's agent.
     pub fn agent_service(&self, node: &str) -> String {
-        // A Service's name has 63 characters at most; a long node's is cut and told apart by its hash.
-        let whole = format!("{}-agent-{node}", self.cluster);
-        if whole.len() <= 63 {
-            return whole;
-        }
-        let hash = short_hash(node.as_bytes());
-        format!("{}-agent-{}", self.cluster, hash)
+        fitting(&format!("{}-agent", self.cluster), node)
     }
 
     /// Labels that select the pods of a component.
@@ -108,8 +102,31 @@ impl Names {
     }
 }
 
+/// `prefix-node`. A name has 63 characters at most; a long node's is told apart by its hash.
+pub fn fitting(prefix: &str, node: &str) -> String {
+    let whole = format!("{prefix}-{node}");
+    if whole.len() <= 63 { whole } else { format!("{prefix}-{}", short_hash(node.as_bytes())) }
+}
+
 /// Ten hex digits.
 pub fn short_hash(bytes: &[u8]) -> String {
     use sha2::{Digest, Sha256};
     hex::encode(&Sha256::digest(bytes)[..5])
+}
+
+#[cfg(test)]
+impl Names {
+    /// Of StorageCluster `main` in namespace `diptych`.
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            cluster: "main".to_owned(),
+            namespace: "diptych".to_owned(),
+            release: "diptych".to_owned(),
+            owner: OwnerReference {
+                kind: "StorageCluster".to_owned(),
+                name: "main".to_owned(),
+                ..OwnerReference::default()
+            },
+        }
+    }
 }

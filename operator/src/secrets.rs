@@ -144,6 +144,14 @@ pub struct Certificate {
     pub dns_names: Vec<String>,
 }
 
+/// Whom [`certificates`] are for: each lies in Secret `<StorageCluster>-<part>-identity`.
+pub const IDENTITIES: [&str; 5] = ["catalog", "catalog-client", "gateway", "operator", "witness"];
+
+/// Name of the Secret that holds a part's certificate, behind the StorageCluster's.
+pub fn identity_of(part: &str) -> String {
+    format!("{part}-identity")
+}
+
 /// Every certificate that a site's Secrets hold.
 pub fn certificates(
     names: &Names,
@@ -152,7 +160,7 @@ pub fn certificates(
     hostname: Option<&str>,
 ) -> Vec<Certificate> {
     let one = |part: &str, signed_by, role: Role, dns_names: Vec<String>| Certificate {
-        secret: names.child(&format!("{part}-identity")),
+        secret: names.child(&identity_of(part)),
         signed_by,
         identity: Identity { cluster, site: site.clone(), role, name: part.to_owned() },
         dns_names,
@@ -231,18 +239,7 @@ pub fn owned(
 
 #[cfg(test)]
 mod tests {
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-
     use super::*;
-
-    fn names() -> Names {
-        Names {
-            cluster: "main".to_owned(),
-            namespace: "diptych".to_owned(),
-            release: "diptych".to_owned(),
-            owner: OwnerReference::default(),
-        }
-    }
 
     fn as_secret(child: &Child) -> Secret {
         serde_json::from_value(child.body.clone()).expect("a Secret")
@@ -255,7 +252,7 @@ mod tests {
     #[test]
     fn a_foundation_reads_back_from_the_secret_that_the_other_site_copies() {
         let made = Foundation::create().expect("it is made");
-        let secret = as_secret(&made.secret(&names(), "main-join").expect("a Secret"));
+        let secret = as_secret(&made.secret(&Names::for_tests(), "main-join").expect("a Secret"));
         let read = Foundation::read(&secret).expect("it reads");
         assert_eq!((read.cluster, read.rest_token.as_str()), (made.cluster, made.rest_token.as_str()));
         assert_eq!(read.authority.fingerprint(), made.authority.fingerprint());
@@ -264,7 +261,7 @@ mod tests {
     #[test]
     fn a_secret_without_the_authoritys_key_says_which_entry_is_missing() {
         let made = Foundation::create().expect("it is made");
-        let mut secret = as_secret(&made.secret(&names(), "main-join").expect("a Secret"));
+        let mut secret = as_secret(&made.secret(&Names::for_tests(), "main-join").expect("a Secret"));
         secret.data.get_or_insert_default().remove("ca.key");
         let error = Foundation::read(&secret).err().expect("it can't be read");
         assert_eq!(error.to_string(), "Secret main-join: it has no entry \"ca.key\"");
@@ -274,8 +271,9 @@ mod tests {
     fn a_certificate_is_made_anew_when_it_runs_out_or_is_another_authoritys() {
         let made = Foundation::create().expect("it is made");
         let site = "east".parse().expect("a name");
-        for certificate in certificates(&names(), made.cluster, &site, Some("files.example.com")) {
-            let secret = as_secret(&certificate.issue(&made.authority, &names()).expect("it is issued"));
+        for certificate in certificates(&Names::for_tests(), made.cluster, &site, Some("files.example.com")) {
+            let secret =
+                as_secret(&certificate.issue(&made.authority, &Names::for_tests()).expect("it is issued"));
             assert!(certificate.is_good(&secret, &made.authority, now()));
             assert!(!certificate.is_good(&secret, &made.authority, now() + 61 * 24 * 3600));
             let other = Foundation::create().expect("it is made");
@@ -287,10 +285,18 @@ mod tests {
     }
 
     #[test]
+    fn every_certificate_lies_in_a_secret_that_is_looked_at() {
+        let site = "east".parse().expect("a name");
+        let all = certificates(&Names::for_tests(), ClusterId([1; 16]), &site, None);
+        let secrets: Vec<String> = all.into_iter().map(|certificate| certificate.secret).collect();
+        assert_eq!(secrets, IDENTITIES.map(|part| Names::for_tests().child(&identity_of(part))));
+    }
+
+    #[test]
     fn clients_of_the_catalog_carry_no_name_of_a_host() {
         // etcd resolves each DNS name in a client's certificate and refuses it where none is the client's address.
         let site = "east".parse().expect("a name");
-        let all = certificates(&names(), ClusterId([1; 16]), &site, Some("files.example.com"));
+        let all = certificates(&Names::for_tests(), ClusterId([1; 16]), &site, Some("files.example.com"));
         let client = all.iter().find(|certificate| certificate.secret == "main-catalog-client-identity");
         assert!(client.expect("it is there").dns_names.is_empty());
     }

@@ -257,6 +257,7 @@ fn lease_status(lease: &KeeperState) -> LeaseStatus {
     LeaseStatus {
         until_ms: runs.map_or(0, |(_, until)| now_ms() + boot_time().until(until).0),
         waiting: lease.waiting.map(|waiting| waiting.reason().to_owned()),
+        waiting_for: lease.waiting.map(|waiting| waiting.sentence().to_owned()),
         peer_connected: lease.peer_connected,
         witness_reachable: lease.witness_reachable,
     }

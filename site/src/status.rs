@@ -75,6 +75,9 @@ pub struct LeaseStatus {
     pub until_ms: u64,
     /// Why this site does not serve, or a handover does not go on: one word.
     pub waiting: Option<String>,
+    /// The same as a sentence, with what a person can do.
+    #[serde(default)]
+    pub waiting_for: Option<String>,
     /// The other site's keeper answers.
     pub peer_connected: bool,
     /// The witness answered the last call.

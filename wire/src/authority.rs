@@ -75,7 +75,7 @@ pub struct Issued {
 impl Issued {
     /// Certificate and the authority's, as PEM.
     pub fn chain_pem(&self) -> String {
-        self.chain.iter().map(|certificate| to_pem("CERTIFICATE", certificate.as_ref())).collect()
+        chain_pem(&self.chain)
     }
 
     /// The private key, as PEM. Secret.
@@ -102,6 +102,11 @@ impl Clone for Issued {
     fn clone(&self) -> Self {
         Self { chain: self.chain.clone(), key: self.key.clone_key() }
     }
+}
+
+/// Certificates, as PEM.
+pub fn chain_pem(chain: &[CertificateDer<'_>]) -> String {
+    chain.iter().map(|certificate| to_pem("CERTIFICATE", certificate.as_ref())).collect()
 }
 
 fn to_pem(label: &str, der: &[u8]) -> String {

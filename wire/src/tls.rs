@@ -65,6 +65,11 @@ pub fn provider() -> Arc<CryptoProvider> {
     Arc::new(aws_lc_rs::default_provider())
 }
 
+/// Makes it the default of the process, for libraries that take that one. A second installation changes nothing.
+pub fn install_provider() {
+    let _ = aws_lc_rs::default_provider().install_default();
+}
+
 /// The identity in a certificate: its one URI that begins with `diptych://`.
 pub fn identity_of(certificate: &CertificateDer<'_>) -> Result<Identity, TlsError> {
     let none = |reason: &str| TlsError::NoIdentity(reason.to_owned());

@@ -5,9 +5,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-/// The workspace's root.
+/// The workspace's root: where cargo runs this from, not where it was compiled; several checkouts share a build.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from).unwrap_or_default();
+    package.parent().map_or_else(PathBuf::new, Path::to_path_buf)
 }
 
 /// Where everything that is built or fetched is kept between runs.

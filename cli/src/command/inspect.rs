@@ -115,9 +115,7 @@ impl Inspect {
         }
         Ok(())
     }
-}
 
-impl Inspect {
     /// Where a path of a node is found on this machine.
     fn here(&self, node: &str, path: String) -> String {
         let Some((_, folder)) = self.mounted.iter().find(|(name, _)| name == node) else { return path };

@@ -53,6 +53,9 @@ impl Status {
 fn show(status: &SiteStatus) {
     let health = &status.health;
     say(format_args!("{}: {}, epoch {}", status.site, status.role, status.epoch));
+    if let Some(waiting) = &status.lease.waiting_for {
+        say(format_args!("  lease: {waiting}"));
+    }
     say(format_args!(
         "  extents {} ({}): whole {}, degraded {}, unreadable here {}; wanted {} ({})",
         health.extents,

@@ -3,6 +3,8 @@
 mod authority;
 pub mod emulator;
 mod forward;
+mod front;
+mod hands;
 pub mod node_agent;
 pub mod pods;
 mod record;

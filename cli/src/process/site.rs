@@ -1,22 +1,19 @@
 //! `diptych site`: gateway, keeper, loops and catalog of a site in one process.
 
-mod hands;
+pub(super) mod following;
 pub(super) mod peer;
 pub(super) mod rest;
 pub(super) mod seeds;
+mod writers;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use diptych_catalog::{Catalog, RedbCatalog, RedbOptions};
-use diptych_core::keyring::{ClusterKey, Keyring};
-use diptych_core::keys;
+use diptych_core::keyring::ClusterKey;
 use diptych_core::lease::{Config as LeaseConfig, Millis, Mode, Timers};
-use diptych_gateway::agents::AgentDial;
-use diptych_gateway::authority::Authority;
-use diptych_gateway::rest::RestToken;
-use diptych_gateway::{Dependencies, Forwarder, Gateway, GatewayOptions, Limits, PeerConfirmation, PeerRows};
+use diptych_gateway::Gateway;
 use diptych_site::agents::{Agents, NodeEndpoint};
 use diptych_site::config::{PeerConfig, SiteConfig};
 use diptych_site::context::{SiteContext, Standing};
@@ -24,16 +21,16 @@ use diptych_site::keeper::{Keeper, KeeperHandle, KeeperParts, election};
 use diptych_site::loops;
 use diptych_site::nodes::NodeWatch;
 use diptych_wire::agent::Door;
-use diptych_wire::client::ClientOptions;
-use diptych_wire::tls::Credentials;
 use tokio::sync::watch;
-use zeroize::Zeroizing;
 
+use self::following::Following;
+use self::writers::OwnGateway;
 use super::authority::KeeperAuthority;
+use super::front::{self, Given, OfPeer};
+use super::hands::{Hands, Parts};
 use super::{ConfigFile, credentials, log_as_json};
 use crate::dev::supervise::told_to_end;
 use crate::files::read_json;
-use hands::Hands;
 
 /// The gateway, once it runs: the peer door is open before.
 pub(super) type GatewayCell = Arc<OnceLock<Gateway>>;
@@ -54,12 +51,7 @@ async fn serve(config: SiteConfig) -> Result<()> {
     let text = std::fs::read_to_string(&config.cluster_key)
         .with_context(|| format!("the cluster key {} can't be read", config.cluster_key.display()))?;
     let cluster_key = Arc::new(ClusterKey::parse(&text)?);
-    if let Some(folder) = config.catalog.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    let catalog = RedbCatalog::open(&config.catalog, config.site.clone(), &RedbOptions::default())?;
-    let catalog: Arc<dyn Catalog> = Arc::new(catalog);
-
+    let catalog = open_catalog(&config)?;
     // The catalog's file lock shows that no other process speaks for the site.
     let holder = format!("pid {}", std::process::id());
     let number = election::elect(catalog.as_ref(), &holder, Duration::ZERO).await?;
@@ -99,33 +91,45 @@ async fn serve(config: SiteConfig) -> Result<()> {
         name_trouble: watch::Sender::default(),
     });
     let two_sites = match links {
-        Some(links) => Some(links.begin(&config, &own, &context, &handle, &gateway, &hands).await?),
+        Some(links) => Some(links.begin(&config, &own, &context, &handle, &gateway).await?),
         None => None,
     };
-    let progress = two_sites.as_ref().map(peer::TwoSites::progress);
-    hands.begin(Arc::clone(&authority), Arc::clone(&gateway), progress.clone());
+    let following = two_sites.as_ref().map(|two_sites| &two_sites.following);
+    let progress = following.map(Following::progress);
+    hands.begin(Parts {
+        writers: Arc::new(OwnGateway::new(Arc::clone(&authority), Arc::clone(&gateway))),
+        progress: progress.clone(),
+        loss: following.map(Following::loss_gate),
+    });
 
     let seen = nodes.seen();
     let first_start = seeds::tell_devices(handle.clone(), seen, config.nodes.len());
     let seeding =
         seeds::sow(Arc::clone(&config), Arc::clone(&catalog), handle.clone(), Arc::clone(&cluster_key));
-    let given = GivenToGateway {
+    let given = Given {
         authority,
         cluster_key,
-        confirmation: two_sites.as_ref().and_then(|two_sites| two_sites.confirmation(&config)),
-        peer_rows: two_sites.as_ref().map(peer::TwoSites::rows),
-        forwarder: two_sites.as_ref().map(|two_sites| two_sites.forwarder(&handle)),
+        namespace: seeds::NAMESPACE.to_owned(),
+        peer: two_sites.as_ref().map_or_else(OfPeer::default, |two_sites| two_sites.given(&config, &handle)),
+        more: rest::router(Arc::clone(&context), handle.clone()),
     };
-    let front = open_front(&config, &own, &context, &handle, given, &gateway);
+    let front = front::open(&config, &own, &context.catalog, given, &gateway);
     tokio::select! {
         () = keeper.run() => anyhow::bail!("another keeper speaks for this site"),
         () = loops::run(Arc::clone(&context), nodes, progress) => Ok(()),
         () = election::beat(catalog.as_ref(), number, &holder) => anyhow::bail!("another keeper was elected"),
-        ended = peer::run(two_sites) => ended,
+        ended = peer::run(two_sites, Arc::clone(&hands.name)) => ended,
         ended = seeding => ended,
         ended = front => ended,
         () = first_start => Ok(()),
     }
+}
+
+fn open_catalog(config: &SiteConfig) -> Result<Arc<dyn Catalog>> {
+    if let Some(folder) = config.catalog.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    Ok(Arc::new(RedbCatalog::open(&config.catalog, config.site.clone(), &RedbOptions::default())?))
 }
 
 /// What the lease's state machine goes by.
@@ -164,60 +168,4 @@ pub(super) fn standing(keeper: &KeeperHandle) -> watch::Receiver<Standing> {
         }
     });
     receiver
-}
-
-/// What the gateway has from the rest of the process.
-struct GivenToGateway {
-    authority: Arc<KeeperAuthority>,
-    cluster_key: Arc<ClusterKey>,
-    confirmation: Option<Arc<dyn PeerConfirmation>>,
-    peer_rows: Option<Arc<dyn PeerRows>>,
-    forwarder: Option<Arc<dyn Forwarder>>,
-}
-
-/// Opens S3 and REST as soon as the keyring is here, and goes on.
-async fn open_front(
-    config: &SiteConfig,
-    own: &Credentials,
-    context: &Arc<SiteContext>,
-    keeper: &KeeperHandle,
-    parts: GivenToGateway,
-    cell: &GatewayCell,
-) -> Result<()> {
-    let keyring = keyring(context.catalog.as_ref(), &parts.cluster_key).await?;
-    let given = Dependencies {
-        site: config.site.clone(),
-        catalog: Arc::clone(&context.catalog),
-        authority: parts.authority as Arc<dyn Authority>,
-        keyring,
-        cipher: Arc::new(diptych_gateway::cipher::AwsLcAesGcm),
-        dial: AgentDial { credentials: own.clone(), options: ClientOptions::default() },
-        survive: config.survive.into(),
-        peer: parts.confirmation,
-        peer_rows: parts.peer_rows,
-    };
-    let token =
-        RestToken { token: Zeroizing::new(config.token.clone()), namespace: seeds::NAMESPACE.to_owned() };
-    let options = GatewayOptions {
-        s3: config.s3,
-        rest: config.rest,
-        tls: config.public_tls.as_ref().map(super::public_tls).transpose()?,
-        tokens: vec![token],
-        limits: Limits::default(),
-        forwarder: parts.forwarder,
-        more: Some(rest::router(Arc::clone(context), keeper.clone())),
-    };
-    let gateway = Gateway::start(options, given).await?;
-    let _ = cell.set(gateway);
-    std::future::pending().await
-}
-
-/// Waits until the catalog has a keyring. One that the cluster key does not open ends the process.
-pub(super) async fn keyring(catalog: &dyn Catalog, cluster_key: &ClusterKey) -> Result<Keyring> {
-    loop {
-        if let Some(sealed) = catalog.view().await?.get(&keys::keyring())? {
-            return Keyring::open(&sealed, cluster_key).context("the keyring in the catalog does not open");
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }

@@ -309,4 +309,34 @@ impl Waiting {
             Self::GatewaysStop { .. } => "GatewaysStop",
         }
     }
+
+    /// The same for a person: what is waited for, and what can be done where somebody must do something.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::NoVoteRecord => {
+                "this site has lost the record of its vote: it goes on when the other site answers, or when a person promotes it"
+            }
+            Self::FirstStart => {
+                "the first term of all begins once the other site answers and has never had one: install it, and let it join"
+            }
+            Self::LeaseExpiry { .. } => "a term that this site promised to respect has not run out",
+            Self::PeerHolds => "the other site holds the lease",
+            Self::PeerAck => "the other site was asked for its vote",
+            Self::WitnessAge { .. } => "the witness's record is not old enough to be taken over",
+            Self::NoVoter => {
+                "neither the other site nor the witness answers: with one of them this site can serve"
+            }
+            Self::WitnessAnswer => "the witness was asked to swap its record",
+            Self::Catalog => "the catalog was asked to store the vote",
+            Self::Unhealthy => "this site's catalog does not commit, or none of its gateways lives",
+            Self::LossGate => "what a promotion would lose is being counted",
+            Self::Exposure => {
+                "a promotion would lose more than maxLossOnPromotion: let the other site return, or promote this one and accept the loss"
+            }
+            Self::Approval => "the mode is Manual: a person promotes this site",
+            Self::Drain => "handover: writes under way are being finished",
+            Self::PeerConfirmation => "handover: the other site has not confirmed everything yet",
+            Self::GatewaysStop { .. } => "handover: the gateways of this site have not all stopped",
+        }
+    }
 }

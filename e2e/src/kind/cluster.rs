@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use base64::Engine as _;
 use serde_json::Value;
 use tokio::process::Command;
 
-use super::command::{fed, output};
 use super::state::State;
 use crate::demo::installation::until;
+use crate::program::{fed, output};
 
 /// Where the product runs.
 pub const NAMESPACE: &str = "diptych";
@@ -49,7 +50,7 @@ impl Cluster {
     /// Makes it, with the node image that this machine built, and waits until its names resolve.
     pub async fn create(&self, config: &Path) -> Result<()> {
         let mut kind = Command::new("kind");
-        kind.args(["create", "cluster", "--quiet", "--image", NODE_IMAGE, "--wait", "300s", "--config"]);
+        kind.args(["create", "cluster", "--image", NODE_IMAGE, "--wait", "300s", "--config"]);
         output(kind.arg(config).arg("--kubeconfig").arg(&self.kubeconfig)).await?;
         let wait = ["-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=300s"];
         self.kubectl(&wait).await.map(drop)
@@ -99,6 +100,14 @@ impl Cluster {
         Ok(serde_json::from_str(&self.kubectl(&words).await?)?)
     }
 
+    /// A condition of a StorageCluster; null: it has none of that type.
+    pub async fn condition(&self, storage_cluster: &str, kind: &str) -> Result<Value> {
+        let seen = self.get(&["storagecluster", storage_cluster]).await?;
+        let conditions = seen.pointer("/status/conditions").and_then(Value::as_array);
+        let found = conditions.into_iter().flatten().find(|condition| condition["type"] == kind);
+        Ok(found.cloned().unwrap_or_default())
+    }
+
     /// One entry of a Secret, as text, once it is there.
     pub async fn secret(&self, name: &str, entry: &str) -> Result<String> {
         let path = format!("jsonpath={{.data.{}}}", entry.replace('.', "\\."));
@@ -107,8 +116,8 @@ impl Cluster {
             if encoded.is_empty() {
                 return Ok(Err(format!("no entry {entry}")));
             }
-            let mut decode = Command::new("base64");
-            Ok(Ok(fed(decode.arg("-d"), &encoded).await?))
+            let text = base64::engine::general_purpose::STANDARD.decode(encoded.trim())?;
+            Ok(Ok(String::from_utf8(text)?))
         })
         .await
     }

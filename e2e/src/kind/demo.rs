@@ -122,15 +122,11 @@ fn refused(error: &str) -> String {
 /// What the condition says of a topology that can't survive.
 async fn arithmetic(cluster: &Cluster) -> Result<String> {
     until("the condition TopologySurvives is False", Duration::from_mins(1), || async {
-        let seen = cluster.get(&["storagecluster", STORAGE_CLUSTER]).await?;
-        let conditions =
-            seen.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
-        let found = conditions.iter().find(|condition| condition["type"] == "TopologySurvives");
-        Ok(match found {
-            Some(condition) if condition["status"] == "False" => {
-                Ok(condition["message"].as_str().unwrap_or_default().to_owned())
-            }
-            other => Err(format!("{other:?}")),
+        let condition = cluster.condition(STORAGE_CLUSTER, "TopologySurvives").await?;
+        Ok(if condition["status"] == "False" {
+            Ok(condition["message"].as_str().unwrap_or_default().to_owned())
+        } else {
+            Err(condition.to_string())
         })
     })
     .await

@@ -1,4 +1,5 @@
 //! Two clusters, and the product in both: east by `kubectl apply -f crds/` and `crds.enabled=false`, west by the chart alone.
+//! Paths are those of the checkout that `cargo xtask` runs in.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +18,8 @@ use crate::demo::installation::until;
 use crate::demo::table::Table;
 
 const IMAGE: &str = "diptych/diptych:dev";
+/// Pods of a site start one after the other.
+const PATIENCE: Duration = Duration::from_mins(10);
 /// The StorageCluster that the values of the demo declare.
 pub const STORAGE_CLUSTER: &str = "main";
 
@@ -41,18 +44,18 @@ pub async fn up(table: &mut Table, state: &State, options: &Up) -> Result<()> {
     table
         .step("east: kubectl apply -f crds/, helm install with crds.enabled=false", async {
             prepare(&east, &key, &outside.token).await?;
-            east.kubectl(&["apply", "--server-side", "-f", &folder("crds").display().to_string()]).await?;
+            east.kubectl(&["apply", "--server-side", "-f", "crds"]).await?;
             install(&east, options, &outside, false).await?;
             outside.start_witness(state, &east).await?;
-            Ok(((), ready(&east).await?))
+            Ok(((), waits(&east).await?))
         })
         .await?;
     table
-        .step("west: joins east, helm install alone", async {
+        .step("west: joins east, helm install alone; both are Ready", async {
             prepare(&west, &key, &outside.token).await?;
             copy_join(&east, &west).await?;
             install(&west, options, &outside, true).await?;
-            Ok(((), ready(&west).await?))
+            Ok(((), format!("{}; {}", ready(&east).await?, ready(&west).await?)))
         })
         .await?;
     write_endpoints(state, &outside, &[&east, &west]).await
@@ -69,7 +72,7 @@ pub async fn down(state: &State) -> Result<()> {
 
 async fn make(cluster: &Cluster) -> Result<((), String)> {
     if !cluster.is_made().await? {
-        cluster.create(&folder("kind-config").join(format!("{}.yaml", cluster.site))).await?;
+        cluster.create(&Path::new("kind-config").join(format!("{}.yaml", cluster.site))).await?;
         cluster.load(IMAGE).await?;
     }
     let nodes = cluster.nodes().await?;
@@ -115,23 +118,32 @@ async fn install(cluster: &Cluster, options: &Up, outside: &Outside, definitions
         format!("{failover}.witness.outsideNode.endpoint={}", outside.witness_address()),
         format!("{failover}.dns.cloudflare.apiBaseURL=http://{}/client/v4", outside.api()),
     ];
-    let chart = folder("charts").join("diptych").display().to_string();
-    let values = folder("kind-config").join(format!("values-{}.yaml", cluster.site)).display().to_string();
-    let mut words = vec!["upgrade", "--install", "diptych", chart.as_str(), "--values", values.as_str()];
+    let values = format!("kind-config/values-{}.yaml", cluster.site);
+    let mut words = vec!["upgrade", "--install", "diptych", "charts/diptych", "--values", values.as_str()];
     words.extend(sets.iter().flat_map(|set| ["--set", set.as_str()]));
     cluster.helm(&words).await.map(drop)
 }
 
+/// The first of two sites has no term before the other has spoken, and says so.
+async fn waits(cluster: &Cluster) -> Result<String> {
+    until(&format!("{} waits for the other site", cluster.site), PATIENCE, || async {
+        let ready = cluster.condition(STORAGE_CLUSTER, "Ready").await?;
+        // Installed before, both may serve already.
+        let there = ready["status"] == "True" || ready["reason"] == "FirstStart";
+        Ok(if there {
+            Ok(format!("Ready={} {}", ready["status"], ready["message"]))
+        } else {
+            Err(ready.to_string())
+        })
+    })
+    .await
+}
+
 /// Waits until the site says that it is ready; the line that kubectl prints of it.
 async fn ready(cluster: &Cluster) -> Result<String> {
-    let what = format!("StorageCluster of {} is Ready", cluster.site);
-    until(&what, Duration::from_mins(10), || async {
-        let seen = cluster.get(&["storagecluster", STORAGE_CLUSTER]).await?;
-        let conditions =
-            seen.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
-        let ready =
-            conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
-        Ok(if ready { Ok(()) } else { Err(format!("{conditions:?}")) })
+    until(&format!("StorageCluster of {} is Ready", cluster.site), PATIENCE, || async {
+        let ready = cluster.condition(STORAGE_CLUSTER, "Ready").await?;
+        Ok(if ready["status"] == "True" { Ok(()) } else { Err(ready.to_string()) })
     })
     .await?;
     let printed = cluster.kubectl(&["get", "storagecluster", STORAGE_CLUSTER, "--no-headers"]).await?;
@@ -190,10 +202,6 @@ async fn site(cluster: &Cluster) -> Result<SiteEndpoint> {
 /// Where a machine's file system is found on this one.
 pub fn root_of(node: &Node) -> PathBuf {
     Path::new("/proc").join(node.pid.to_string()).join("root")
-}
-
-fn folder(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf).join(name)
 }
 
 fn random_bytes() -> Result<[u8; 32]> {

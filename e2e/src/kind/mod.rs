@@ -3,7 +3,6 @@
 #![expect(clippy::print_stdout, reason = "the demo tells a person what it does")]
 
 pub mod cluster;
-pub mod command;
 pub mod demo;
 pub mod install;
 pub mod outside;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
+use crate::program::cache;
+
 /// A folder under the user's cache folder.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -14,11 +16,7 @@ pub struct State {
 impl State {
     /// The one of this user.
     pub fn open() -> Result<Self> {
-        let base = match std::env::var_os("XDG_CACHE_HOME") {
-            Some(folder) => PathBuf::from(folder),
-            None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
-        };
-        let folder = base.join("diptych").join("kind").join("state");
+        let folder = cache()?.join("kind").join("state");
         std::fs::create_dir_all(&folder).with_context(|| format!("{} can't be made", folder.display()))?;
         Ok(Self { folder })
     }

@@ -10,7 +10,7 @@ use diptych::client::s3::{Refused, S3Client};
 use diptych_core::ids::ClusterId;
 use diptych_e2e::demo::installation::{Installation, signal, until};
 use diptych_e2e::demo::reach::{program, site_of};
-use diptych_e2e::outside::{in_folder, outcome, run};
+use diptych_e2e::program::{in_folder, outcome, run};
 use diptych_wire::authority::{Authority, Request};
 use diptych_wire::identity::{Identity, Role};
 use serde_json::Value;

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use diptych::client::endpoints::S3Endpoint;
 use diptych_e2e::demo::installation::Installation;
 use diptych_e2e::demo::tree;
-use diptych_e2e::outside::{in_folder, python, run};
+use diptych_e2e::program::{in_folder, python, run};
 use tokio::process::Command;
 
 /// For each run of a client.
@@ -168,7 +168,7 @@ async fn s3cmd_puts_gets_lists_syncs_and_deletes() -> Result<()> {
 async fn boto3_finds_what_amazon_s3_would_answer() -> Result<()> {
     in_folder("boto3", async |folder| {
         let (installation, s3) = site(folder).await?;
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/proof/boto3_client.py");
+        let script = "tests/proof/boto3_client.py";
         run(client(python("boto3")?, &s3).args([script, &s3.endpoint]), LIMIT).await?;
         installation.stop().await
     })

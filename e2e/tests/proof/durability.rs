@@ -8,7 +8,7 @@ use bytes::Bytes;
 use diptych::command::inspect::Inspection;
 use diptych_e2e::demo::installation::{Installation, signal, until};
 use diptych_e2e::demo::reach::program;
-use diptych_e2e::outside::{in_folder, run};
+use diptych_e2e::program::{in_folder, run};
 use tokio::process::{Child, Command};
 
 use crate::trace::{Trace, port_of};

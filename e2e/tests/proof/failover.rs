@@ -15,7 +15,7 @@ use diptych_e2e::demo::tree::{self, Input};
 use diptych_e2e::demo::two_sites::{Scene, switch_back};
 use diptych_e2e::demo::verify::{put_all, verify_all};
 use diptych_e2e::demo::writer::Writer;
-use diptych_e2e::outside::{in_folder, outcome, run};
+use diptych_e2e::program::{in_folder, outcome, run};
 use tokio::process::Command;
 
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -10,7 +10,7 @@ use diptych_e2e::demo::installation::{Installation, until};
 use diptych_e2e::demo::reach::site_of;
 use diptych_e2e::demo::writer::{self, Writer};
 use diptych_e2e::network::Network;
-use diptych_e2e::outside::{in_folder, outcome};
+use diptych_e2e::program::{in_folder, outcome};
 use tokio::task::JoinHandle;
 
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use diptych_catalog::Catalog;
+use diptych_core::access::open_secret;
+use diptych_core::keys;
+use diptych_core::records::{AccessKey, Record};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result};
 
-use crate::access::{find_key, open_secret};
 use crate::context::Context;
-use crate::error::GatewayError;
+use crate::error::{GatewayError, Result};
 
 /// Secrets for signatures.
 pub(super) struct KeySecrets {
@@ -70,4 +73,10 @@ pub(super) fn namespace<T>(request: &S3Request<T>) -> S3Result<String> {
     let caller = request.extensions.get::<Caller>();
     let unsigned = || S3Error::with_message(S3ErrorCode::AccessDenied, "requests must be signed");
     caller.map(|caller| caller.namespace.clone()).ok_or_else(unsigned)
+}
+
+/// The record of an access key, if there is one.
+async fn find_key(catalog: &dyn Catalog, id: &str) -> Result<Option<AccessKey>> {
+    let raw = catalog.view().await?.get(&keys::access_key(id))?;
+    raw.as_deref().map(AccessKey::decode).transpose().map_err(GatewayError::from)
 }

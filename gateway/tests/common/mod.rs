@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use diptych_catalog::{Batch, Catalog, Change, RedbCatalog, RedbOptions, Write};
+use diptych_core::access::seal_secret;
 use diptych_core::cipher::SecretKey;
 use diptych_core::ids::{ClusterId, DeviceId, ExtentId, Generation, KeeperNumber, NodeName, Row, SiteName};
 use diptych_core::keyring::{Keyring, NewRingKey};
@@ -17,7 +18,6 @@ use diptych_core::keys::{self, Key};
 use diptych_core::placement::{MapDevice, MapDeviceState, MapNode, NodeState, PlacementMap};
 use diptych_core::planner::Survive;
 use diptych_core::records::{CodingPlan, Gate, Placement, Record};
-use diptych_gateway::access::seal_secret;
 use diptych_gateway::agents::AgentDial;
 use diptych_gateway::authority::{Authority as _, SingleSite};
 use diptych_gateway::cipher::AwsLcAesGcm;
@@ -112,7 +112,7 @@ impl TestSite {
         wrap: impl FnOnce(Arc<dyn Catalog>) -> Arc<dyn Catalog>,
     ) -> Self {
         // Whichever test comes first sets it for all.
-        let _: Result<(), _> = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        diptych_wire::tls::install_provider();
         let folder = tempfile::tempdir().expect("a folder");
         let cluster = ClusterId([7; 16]);
         let site: SiteName = "east".parse().expect("a name");

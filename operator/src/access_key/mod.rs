@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use diptych_api::{AccessKey, AccessKeyStatus, StorageCluster};
 use diptych_catalog::{Batch, Catalog, Change, Write};
-use diptych_core::cipher::{Nonce, Purpose, seal_metadata};
+use diptych_core::access::seal_secret;
 use diptych_core::ids::Epoch;
 use diptych_core::keyring::{ClusterKey, Keyring};
 use diptych_core::keys;
@@ -17,7 +17,7 @@ use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::Api;
 use kube::runtime::controller::{Action, Config, Controller};
-use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::events::Recorder;
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
@@ -25,6 +25,7 @@ use serde_json::json;
 use crate::apply::Child;
 use crate::conditions::{Says, conditions, turned};
 use crate::error::{Asked, OperatorError};
+use crate::events;
 use crate::options::OperatorOptions;
 use crate::secrets::{random_text, text};
 
@@ -124,7 +125,8 @@ async fn enter(
     drop(view);
     let keyring = open_keyring(options, &key.spec.cluster_ref.name, &sealed).await?;
     let namespace = key.namespace().unwrap_or_default();
-    let record = seal(&keyring, &pair.0, &pair.1, &rand::random(), &namespace, key.spec.read_only)?;
+    let record = seal_secret(&keyring, &pair.0, &pair.1, &rand::random(), &namespace, key.spec.read_only)
+        .map_err(|error| OperatorError::Internal(error.to_string()))?;
     let write = Write::Put(record_key, Bytes::from(record.encode()));
     catalog.commit(Batch::one(Some(epoch), Change::blind(vec![write]))).await?;
     Ok(Entered::Done)
@@ -152,28 +154,6 @@ async fn open_keyring(
     Keyring::open(sealed, &key).map_err(|error| wrong(error.to_string()))
 }
 
-/// As gateways open it: the nonce, then the secret sealed by a subkey for this access key alone.
-fn seal(
-    keyring: &Keyring,
-    id: &str,
-    secret: &str,
-    nonce: &Nonce,
-    namespace: &str,
-    read_only: bool,
-) -> Result<records::AccessKey, OperatorError> {
-    let ring_key = keyring.current();
-    let subkey = ring_key.subkey(Purpose::AccessKeySecret, id.as_bytes());
-    let sealed = seal_metadata(&subkey, nonce, id.as_bytes(), secret.as_bytes());
-    let sealed = sealed.map_err(|error| OperatorError::Internal(error.to_string()))?;
-    let sealed_secret = [nonce.as_slice(), &sealed].concat();
-    Ok(records::AccessKey {
-        namespace: namespace.to_owned(),
-        sealed_secret,
-        ring_key: ring_key.number(),
-        read_only,
-    })
-}
-
 async fn report(
     context: &Context,
     key: &AccessKey,
@@ -197,42 +177,6 @@ async fn report(
         "metadata": {"name": key.name_any(), "namespace": key.namespace()}, "status": status,
     }))?;
     child.apply_status(&context.options.client).await?;
-    for says in turned(&before.conditions, &all) {
-        let type_ = if says.holds == Some(true) { EventType::Normal } else { EventType::Warning };
-        let note = Some(says.message.chars().take(1000).collect());
-        let event = Event {
-            type_,
-            reason: says.reason.clone(),
-            note,
-            action: "Reconcile".to_owned(),
-            secondary: None,
-        };
-        if let Err(error) = context.events.publish(&event, &key.object_ref(&())).await {
-            tracing::debug!(%error, "an Event could not be written");
-        }
-    }
+    events::turns(&context.events, &turned(&before.conditions, &all), &key.object_ref(&())).await;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use diptych_core::cipher::{SecretKey, open_metadata};
-    use diptych_core::ids::ClusterId;
-    use diptych_core::keyring::NewRingKey;
-
-    use super::*;
-
-    #[test]
-    fn a_sealed_secret_opens_as_gateways_open_it() {
-        let keyring = Keyring::create(
-            ClusterId([1; 16]),
-            NewRingKey { key: SecretKey::new([3; 32]), nonce: [4; 12], made_ms: 1 },
-        );
-        let record = seal(&keyring, "KEY", "secret", &[9; 12], "diptych", true).expect("it seals");
-        let (nonce, sealed) = record.sealed_secret.split_first_chunk::<12>().expect("a nonce before it");
-        let key =
-            keyring.ring_key(record.ring_key).expect("its ring key").subkey(Purpose::AccessKeySecret, b"KEY");
-        assert_eq!(open_metadata(&key, nonce, b"KEY", sealed).expect("it opens"), b"secret");
-        assert!(record.read_only);
-    }
 }

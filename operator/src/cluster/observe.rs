@@ -17,6 +17,7 @@ use kube::api::{Api, ListParams};
 use crate::error::{Asked, OperatorError};
 use crate::names::Names;
 use crate::options::OperatorOptions;
+use crate::secrets::{IDENTITIES, identity_of};
 
 /// A node-agent's pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -155,19 +156,9 @@ async fn secrets(
     cluster: &StorageCluster,
 ) -> Result<BTreeMap<String, Secret>, OperatorError> {
     let api: Api<Secret> = Api::namespaced(options.client.clone(), &options.namespace);
-    let own = [
-        "authority",
-        "catalog-authority",
-        "join",
-        "internal",
-        "site",
-        "catalog-identity",
-        "catalog-client-identity",
-        "gateway-identity",
-        "operator-identity",
-        "witness-identity",
-    ];
-    let mut wanted: Vec<String> = own.iter().map(|part| names.child(part)).collect();
+    let own = ["authority", "catalog-authority", "join", "internal", "site"].map(str::to_owned);
+    let own = own.into_iter().chain(IDENTITIES.map(identity_of));
+    let mut wanted: Vec<String> = own.map(|part| names.child(&part)).collect();
     let spec = &cluster.spec;
     wanted.push(spec.encryption.key_secret_ref.name.clone());
     wanted.extend(

@@ -10,7 +10,7 @@ use diptych_site::status::SiteStatus;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
-use kube::runtime::events::{Event, EventType};
+use kube::runtime::events::EventType;
 use serde_json::json;
 
 use super::{Context, Observed, Plan, SiteSeen};
@@ -20,7 +20,7 @@ use crate::error::OperatorError;
 use crate::file::Projection;
 use crate::names::{Names, PEER_PORT, REST_PORT, S3_PORT};
 use crate::node::size;
-use crate::{flag, node};
+use crate::{events, flag, node};
 
 /// Writes what has changed.
 pub(super) async fn report(
@@ -54,39 +54,24 @@ pub(super) async fn report(
     for child in changed {
         child.apply_status(&context.options.client).await?;
     }
-    let role = |status: &StorageClusterStatus| (status.role.clone(), status.epoch, status.active.clone());
     if let Some(site) = &seen.site {
         for child in flag::flag(names, &seen.cluster.spec.site, site)? {
             context.applied.apply(&context.options.client, &child).await?;
         }
     }
-    let mut events: Vec<(EventType, String, String)> = turned(&before.conditions, &says)
-        .into_iter()
-        .map(|says| {
-            let kind = if says.holds == Some(false) && says.kind != "Degraded" && says.kind != "Progressing" {
-                EventType::Warning
-            } else {
-                EventType::Normal
-            };
-            (kind, says.reason.clone(), format!("{}: {}", says.kind, says.message))
-        })
-        .collect();
+    let about = seen.cluster.object_ref(&());
+    for says in turned(&before.conditions, &says) {
+        let warns = says.holds == Some(false) && says.kind != "Degraded" && says.kind != "Progressing";
+        let type_ = if warns { EventType::Warning } else { EventType::Normal };
+        let note = format!("{}: {}", says.kind, says.message);
+        events::tell(&context.events, &about, type_, &says.reason, &note, "Reconcile").await;
+    }
+    let role = |status: &StorageClusterStatus| (status.role.clone(), status.epoch, status.active.clone());
     if role(&before) != role(&status)
         && let (Some(role), Some(epoch)) = (&status.role, status.epoch)
     {
-        events.push((
-            EventType::Normal,
-            "RoleChanged".to_owned(),
-            format!("this site is {role} under epoch {epoch}"),
-        ));
-    }
-    for (type_, reason, note) in events {
-        let note: String = note.chars().take(1000).collect();
-        let event =
-            Event { type_, reason, note: Some(note), action: "Reconcile".to_owned(), secondary: None };
-        if let Err(error) = context.events.publish(&event, &seen.cluster.object_ref(&())).await {
-            tracing::debug!(%error, "an Event could not be written");
-        }
+        let note = format!("this site is {role} under epoch {epoch}");
+        events::tell(&context.events, &about, EventType::Normal, "RoleChanged", &note, "Reconcile").await;
     }
     Ok(())
 }
@@ -192,22 +177,24 @@ fn ready(seen: &Observed, plan: &Plan, failure: Option<&OperatorError>) -> Says 
     if let Some((reason, sentence)) = &plan.refused {
         return Says::no("Ready", reason, sentence.clone());
     }
-    if let Some(waiting) = &plan.waiting {
-        return Says::no("Ready", waiting.reason(), waiting.message());
-    }
     if let Some(error) = failure {
         return Says::no("Ready", error.category(), error.chain());
     }
-    let role = seen.site.as_ref().and_then(|site| site.status.as_ref()).map(|status| status.role.as_str());
-    match role {
+    let site = seen.site.as_ref().and_then(|site| site.status.as_ref());
+    // Gateways are not ready either then; the lease says why.
+    if let Some(site) = site.filter(|site| site.role == "fenced")
+        && let (Some(reason), Some(sentence)) = (&site.lease.waiting, &site.lease.waiting_for)
+    {
+        return Says::no("Ready", reason, format!("the site is fenced and serves nothing: {sentence}"));
+    }
+    if let Some(waiting) = &plan.waiting {
+        return Says::no("Ready", waiting.reason(), waiting.message());
+    }
+    match site.map(|site| site.role.as_str()) {
         Some(role @ ("active" | "passive")) => {
             Says::yes("Ready", "Serving", format!("the site is {role} and serves"))
         }
-        Some(role) => {
-            let lease = seen.site.as_ref().and_then(|site| site.status.as_ref()).map(|status| &status.lease);
-            let waiting = lease.and_then(|lease| lease.waiting.as_deref()).unwrap_or("NotServing");
-            Says::no("Ready", waiting, format!("the site is {role} and serves nothing before that changes"))
-        }
+        Some(role) => Says::no("Ready", "NotServing", format!("the site is {role} and serves nothing yet")),
         None => Says::no("Ready", "WaitingForKeeper", "the site's keeper has written no status yet"),
     }
 }

@@ -10,11 +10,12 @@ use diptych_api::StorageCluster;
 use kube::Resource;
 use kube::ResourceExt;
 use kube::api::{Api, Patch, PatchParams};
-use kube::runtime::events::{Event, EventType};
+use kube::runtime::events::EventType;
 use serde_json::json;
 
 use super::{Context, Observed};
 use crate::error::{Asked, OperatorError};
+use crate::events;
 use crate::file::{Answer, Gateway};
 use crate::names::Names;
 
@@ -115,12 +116,8 @@ async fn end(
     let patch = json!({"metadata": {"annotations": {annotation: null}}});
     let taken_off = api.patch(&names.cluster, &PatchParams::default(), &Patch::Merge(&patch)).await;
     taken_off.map(|_| ()).asked(|| format!("take {annotation} off StorageCluster {}", names.cluster))?;
-    let note = Some(format!("{annotation}: {note}"));
-    let event =
-        Event { type_, reason: reason.to_owned(), note, action: "Switch".to_owned(), secondary: None };
-    if let Err(error) = context.events.publish(&event, &seen.cluster.object_ref(&())).await {
-        tracing::debug!(%error, "an Event could not be written");
-    }
+    let note = format!("{annotation}: {note}");
+    events::tell(&context.events, &seen.cluster.object_ref(&()), type_, reason, &note, "Switch").await;
     Ok(())
 }
 

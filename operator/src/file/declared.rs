@@ -11,7 +11,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::{Action, Config, Controller};
-use kube::runtime::events::{Event, EventType, Recorder};
+use kube::runtime::events::Recorder;
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
@@ -22,6 +22,7 @@ use crate::access_key::active_epoch;
 use crate::apply::Child;
 use crate::conditions::{Says, conditions, turned};
 use crate::error::{Asked, OperatorError};
+use crate::events;
 use crate::options::OperatorOptions;
 
 /// Writer of the conditions; what is so comes from the catalog and has another.
@@ -215,19 +216,6 @@ async fn report(context: &Context, file: &FileObject, says: Says) -> Result<(), 
         "status": {"observedGeneration": file.metadata.generation, "conditions": conditions},
     }))?;
     child.apply_status_as(&context.options.client, MANAGER).await?;
-    for says in turned(&before, &all) {
-        let type_ = if says.holds == Some(true) { EventType::Normal } else { EventType::Warning };
-        let note = Some(says.message.chars().take(1000).collect());
-        let event = Event {
-            type_,
-            reason: says.reason.clone(),
-            note,
-            action: "Reconcile".to_owned(),
-            secondary: None,
-        };
-        if let Err(error) = context.events.publish(&event, &file.object_ref(&())).await {
-            tracing::debug!(%error, "an Event could not be written");
-        }
-    }
+    events::turns(&context.events, &turned(&before, &all), &file.object_ref(&())).await;
     Ok(())
 }

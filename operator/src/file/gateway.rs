@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use diptych_api::StorageCluster;
+use diptych_wire::http::chain;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::Api;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::StatusCode;
 
 use crate::error::{Asked, OperatorError};
-use crate::join::client::causes;
 use crate::names::{Names, REST_PORT};
 use crate::options::OperatorOptions;
 use crate::secrets::{Foundation, text};
@@ -53,7 +53,7 @@ impl Gateway {
         };
         // Nothing but the gateway is ever called: an image without certificates of public authorities will do.
         let pem = tls.as_ref().map_or("", |tls| tls.authority.as_str());
-        let internal = |error: reqwest::Error| OperatorError::Internal(causes(&error));
+        let internal = |error: reqwest::Error| OperatorError::Internal(chain(&error));
         let roots = reqwest::Certificate::from_pem_bundle(pem.as_bytes()).map_err(internal)?;
         let mut client = reqwest::Client::builder().timeout(LIMIT).tls_certs_only(roots);
         if host != service {
@@ -128,7 +128,7 @@ impl Gateway {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, String), OperatorError> {
-        let failed = |error: reqwest::Error| OperatorError::Gateway(causes(&error));
+        let failed = |error: reqwest::Error| OperatorError::Gateway(chain(&error));
         let response = request.bearer_auth(&self.token).send().await.map_err(failed)?;
         let status = response.status();
         Ok((status, response.text().await.map_err(failed)?))

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use diptych_site::config::AgentConfig;
 use diptych_wire::authority::signing_request;
+use diptych_wire::http::chain;
 
 use super::{JoinRequest, Joined, PATH};
 use crate::config::identity_in;
@@ -64,23 +65,12 @@ async fn ask(client: &reqwest::Client, options: &JoinOptions, csr: &str) -> Resu
     let token = read(&options.token).map_err(|error| error.chain())?;
     let request = client.post(format!("{}{PATH}", options.operator)).bearer_auth(token.trim());
     let answer =
-        request.json(&JoinRequest { csr: csr.to_owned() }).send().await.map_err(|error| causes(&error))?;
+        request.json(&JoinRequest { csr: csr.to_owned() }).send().await.map_err(|error| chain(&error))?;
     let status = answer.status();
     if !status.is_success() {
         return Err(format!("{status}: {}", answer.text().await.unwrap_or_default()));
     }
-    answer.json().await.map_err(|error| causes(&error))
-}
-
-/// An error of HTTP with all that caused it.
-pub(crate) fn causes(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+    answer.json().await.map_err(|error| chain(&error))
 }
 
 fn config(folder: &Path, joined: Joined) -> Result<AgentConfig, OperatorError> {

@@ -1,9 +1,7 @@
 //! Who asks, and the signature.
 
 use diptych_api::{StorageCluster, StorageNode};
-use diptych_core::ids::DeviceId;
-use diptych_site::config::DeviceConfig;
-use diptych_wire::authority::{Authority, Request};
+use diptych_wire::authority::{Authority, Request, chain_pem};
 use diptych_wire::identity::{Identity, Role};
 use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::core::v1::Secret;
@@ -13,6 +11,7 @@ use serde_json::json;
 use super::{AUDIENCE, Joined, VALIDITY};
 use crate::error::{Asked, OperatorError};
 use crate::names::Names;
+use crate::node;
 use crate::options::OperatorOptions;
 use crate::secrets::Foundation;
 
@@ -75,28 +74,17 @@ pub(super) async fn sign(
     let foundation = Foundation::read(&secret)?;
     let site = cluster.spec.site.parse().map_err(|error| OperatorError::Internal(format!("{error}")))?;
     let identity = Identity { cluster: foundation.cluster, site, role: Role::Agent, name: pod.node.clone() };
-    let devices = node.spec.devices.iter();
-    let devices = devices
-        .map(|device| DeviceConfig { id: DeviceId(device.id as u32), path: device.path.clone().into() });
     Ok(Some(Joined {
         cluster: foundation.cluster.to_string(),
         site: cluster.spec.site.clone(),
         node: pod.node.clone(),
         chain: chain(&foundation.authority, csr, identity)?,
-        devices: devices.collect(),
+        devices: node::devices(&node),
     }))
 }
 
 fn chain(authority: &Authority, csr: &str, identity: Identity) -> Result<String, OperatorError> {
-    use base64::Engine;
-    let chain = authority.sign(csr, &Request::new(identity, VALIDITY))?;
-    let pem = |der: &[u8]| {
-        let text = base64::engine::general_purpose::STANDARD.encode(der);
-        let lines: Vec<&str> =
-            (0..text.len()).step_by(64).map(|at| &text[at..(at + 64).min(text.len())]).collect();
-        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
-    };
-    Ok(chain.iter().map(|certificate| pem(certificate.as_ref())).collect())
+    Ok(chain_pem(&authority.sign(csr, &Request::new(identity, VALIDITY))?))
 }
 
 #[cfg(test)]

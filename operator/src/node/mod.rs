@@ -6,3 +6,15 @@ mod status;
 pub use register::register;
 pub(crate) use status::size;
 pub use status::statuses;
+
+use diptych_api::StorageNode;
+use diptych_core::ids::DeviceId;
+use diptych_site::config::DeviceConfig;
+
+/// A node's devices, as processes are configured with them.
+pub fn devices(node: &StorageNode) -> Vec<DeviceConfig> {
+    let devices = node.spec.devices.iter();
+    devices
+        .map(|device| DeviceConfig { id: DeviceId(device.id as u32), path: device.path.clone().into() })
+        .collect()
+}

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::apply::Child;
 use crate::cluster::AgentPod;
 use crate::error::OperatorError;
-use crate::names::{Names, short_hash};
+use crate::names::{Names, fitting};
 
 /// All StorageNodes, the new ones too, in order of their names; and what is to be applied for it.
 ///
@@ -61,8 +61,7 @@ fn number(node: &mut StorageNodeSpec, spec: &StorageClusterSpec, next: &mut i64)
 
 /// The node's own name, with the StorageCluster's before it.
 pub(super) fn resource_name(names: &Names, node: &str) -> String {
-    let whole = format!("{}-{node}", names.cluster);
-    if whole.len() <= 63 { whole } else { format!("{}-{}", names.cluster, short_hash(node.as_bytes())) }
+    fitting(&names.cluster, node)
 }
 
 fn child(names: &Names, spec: &StorageNodeSpec) -> Result<Child, OperatorError> {
@@ -76,15 +75,6 @@ fn child(names: &Names, spec: &StorageNodeSpec) -> Result<Child, OperatorError> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn names() -> Names {
-        Names {
-            cluster: "main".to_owned(),
-            namespace: "diptych".to_owned(),
-            release: "diptych".to_owned(),
-            owner: k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference::default(),
-        }
-    }
 
     fn spec(paths: &[&str]) -> StorageClusterSpec {
         let devices: Vec<_> = paths.iter().map(|path| json!({"path": path})).collect();
@@ -105,8 +95,9 @@ mod tests {
 
     #[test]
     fn every_device_of_a_site_has_a_number_of_its_own() {
-        let (nodes, made) = register(&names(), &spec(&["/a", "/b"]), &[pod("n2"), pod("n1"), pod("n2")], &[])
-            .expect("registered");
+        let (nodes, made) =
+            register(&Names::for_tests(), &spec(&["/a", "/b"]), &[pod("n2"), pod("n1"), pod("n2")], &[])
+                .expect("registered");
         assert_eq!(ids(&nodes), [("n1", vec![1, 2]), ("n2", vec![3, 4])]);
         assert_eq!(made.len(), 2);
     }
@@ -114,12 +105,13 @@ mod tests {
     #[test]
     fn numbers_stay_when_nodes_come_and_pods_go() {
         let (first, _) =
-            register(&names(), &spec(&["/a"]), &[pod("n1"), pod("n3")], &[]).expect("registered");
+            register(&Names::for_tests(), &spec(&["/a"]), &[pod("n1"), pod("n3")], &[]).expect("registered");
         let (then, made) =
-            register(&names(), &spec(&["/b", "/a"]), &[pod("n2")], &first).expect("registered");
+            register(&Names::for_tests(), &spec(&["/b", "/a"]), &[pod("n2")], &first).expect("registered");
         assert_eq!(ids(&then), [("n1", vec![1, 3]), ("n2", vec![5, 6]), ("n3", vec![2, 4])]);
         assert_eq!(made.len(), 3);
-        let (same, made) = register(&names(), &spec(&["/a", "/b"]), &[], &then).expect("registered");
+        let (same, made) =
+            register(&Names::for_tests(), &spec(&["/a", "/b"]), &[], &then).expect("registered");
         assert_eq!((ids(&same), made.len()), (ids(&then), 0));
     }
 }

@@ -27,8 +27,7 @@ pub struct JoinCommand {
 /// Asks until it has them.
 pub async fn run(command: JoinCommand) -> Result<()> {
     log_as_json();
-    // Once a process; a second installation changes nothing.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    diptych_wire::tls::install_provider();
     let JoinCommand { operator, authority, token, folder } = command;
     Ok(join(&JoinOptions { operator, authority, token, folder }).await?)
 }

@@ -68,8 +68,7 @@ pub struct OperatorCommand {
 /// Runs it until it is told to end.
 pub async fn run(command: OperatorCommand) -> Result<()> {
     log_as_json();
-    // Once a process; a second installation changes nothing.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    diptych_wire::tls::install_provider();
     let listener = TcpListener::bind(command.keeper)
         .await
         .with_context(|| format!("can't listen on {}", command.keeper))?;

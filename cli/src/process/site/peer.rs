@@ -17,19 +17,16 @@ use bytes::Bytes;
 use diptych_catalog::Catalog;
 use diptych_cloudflare::client::{ApiToken, Client, ClientOptions};
 use diptych_core::ids::{ExtentId, SiteName};
-use diptych_core::lease::LossDecision;
 use diptych_core::records::Position;
 use diptych_gateway::extents::{Ciphertext, own_rows};
-use diptych_gateway::{Forwarder, Front, PeerConfirmation, PeerRows};
+use diptych_gateway::{Front, PeerConfirmation, PeerRows};
 use diptych_site::config::{Acknowledge, PeerConfig, SiteConfig, WitnessKind};
-use diptych_site::context::{SiteContext, now_ms};
-use diptych_site::door::{DoorParts, ExtentSource, router};
+use diptych_site::context::SiteContext;
+use diptych_site::door::{DoorKeeper, DoorParts, ExtentSource, router};
 use diptych_site::keeper::witness::Witness;
 use diptych_site::keeper::{KeeperHandle, PeerLink};
-use diptych_site::name::{self, PublicName};
-use diptych_site::peer::exposure::{ExposureWatch, Progress, peer_holds};
-use diptych_site::peer::follow::{Followed, Follower};
-use diptych_site::peer::{PeerClient, cross};
+use diptych_site::peer::PeerClient;
+use diptych_site::peer::exposure::{Progress, peer_holds};
 use diptych_site::witness::OutsideWitness;
 use diptych_wire::http::HttpBody;
 use diptych_wire::identity::{Expected, Identity, Role};
@@ -42,8 +39,9 @@ use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
 
 use super::GatewayCell;
-use super::hands::Hands;
-use crate::process::forward::{ByKeeper, ToActive};
+use super::following::Following;
+use crate::process::forward::{ByKeeper, ToActive, WhoIsActive};
+use crate::process::front::OfPeer;
 use crate::process::record::{CloudflareName, RecordWitness};
 
 /// The ways to the other site and the witness; open before anything runs.
@@ -89,51 +87,20 @@ impl Links {
         context: &Arc<SiteContext>,
         keeper: &KeeperHandle,
         gateway: &GatewayCell,
-        hands: &Hands,
     ) -> Result<TwoSites> {
-        let (wanted, crossed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let from = self.config.site.clone();
-        let follower = Follower::new(
-            Arc::clone(context),
-            from.clone(),
-            self.peer.clone(),
-            keeper.clone(),
-            Arc::clone(&crossed),
-            Arc::clone(&wanted),
-        );
-        let followed = follower.followed();
-        let exposure = ExposureWatch::new(Arc::clone(&context.catalog), from.clone());
-        let progress = exposure.progress();
-        let gate = LossGate {
-            context: Arc::clone(context),
-            followed: followed.clone(),
-            max_age_ms: config.policy.max_loss_age_ms,
-        };
-        let _ = hands.loss.set(gate);
-        let door = router(DoorParts {
-            peer: from.clone(),
-            catalog: Arc::clone(&context.catalog),
-            keeper: Arc::new(keeper.clone()),
-            extents: Arc::new(Rows { gateway: Arc::clone(gateway) }),
-        });
+        let max_loss = config.policy.max_loss_age_ms;
+        let following = Following::new(&from, self.peer.clone(), self.name, context, keeper, max_loss);
+        let door = DoorService::new(&from, &context.catalog, Arc::new(keeper.clone()), gateway);
         let listener = listen(self.config.listen).await?;
         Ok(TwoSites {
             config: self.config,
             peer: self.peer,
-            name: self.name,
-            name_now: Arc::clone(&hands.name),
-            follower,
-            followed,
-            exposure,
-            progress,
-            door: DoorService { router: door, gateway: Arc::clone(gateway), peer: from },
+            following,
+            door,
             listener,
             credentials: own.clone(),
-            cluster: config.cluster,
-            context: Arc::clone(context),
-            keeper: keeper.clone(),
-            wanted,
-            crossed,
+            catalog: Arc::clone(&context.catalog),
         })
     }
 }
@@ -149,23 +116,10 @@ fn public_name(config: &SiteConfig, peer: &PeerConfig) -> Result<Option<Arc<Clou
     Ok(Some(Arc::new(CloudflareName::new(Client::new(options)?, config, peer))))
 }
 
-/// Keeps the public name, where there is one.
-pub(in crate::process) async fn keep_name(
-    name: Option<Arc<CloudflareName>>,
-    keeper: KeeperHandle,
-    now: Arc<Notify>,
-    trouble: &watch::Sender<Option<String>>,
-) {
-    match name {
-        Some(name) => name::run(name as Arc<dyn PublicName>, keeper, now, trouble).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Runs what two sites need; with one site there is nothing to run.
-pub(super) async fn run(two_sites: Option<TwoSites>) -> Result<()> {
+/// Runs what two sites need; with one site there is nothing to run. `now` wakes the loop that keeps the public name.
+pub(super) async fn run(two_sites: Option<TwoSites>, now: Arc<Notify>) -> Result<()> {
     match two_sites {
-        Some(two_sites) => two_sites.run().await,
+        Some(two_sites) => two_sites.run(now).await,
         None => std::future::pending().await,
     }
 }
@@ -178,72 +132,73 @@ pub(in crate::process) async fn listen(address: SocketAddr) -> Result<TcpListene
 pub(super) struct TwoSites {
     config: PeerConfig,
     peer: PeerClient,
-    name: Option<Arc<CloudflareName>>,
-    name_now: Arc<Notify>,
-    follower: Follower,
-    followed: watch::Receiver<Followed>,
-    exposure: ExposureWatch,
-    progress: watch::Receiver<Progress>,
+    /// Feed, crossing, exposure and name.
+    pub(super) following: Following,
     door: DoorService,
     listener: TcpListener,
     credentials: Credentials,
-    cluster: diptych_core::ids::ClusterId,
-    context: Arc<SiteContext>,
-    keeper: KeeperHandle,
-    wanted: Arc<Notify>,
-    crossed: Arc<Notify>,
+    catalog: Arc<dyn Catalog>,
 }
 
 impl TwoSites {
-    pub(super) fn progress(&self) -> watch::Receiver<Progress> {
-        self.progress.clone()
+    /// What the gateway has of the other site.
+    pub(super) fn given(&self, config: &SiteConfig, keeper: &KeeperHandle) -> OfPeer {
+        let active = ByKeeper { keeper: keeper.clone(), followed: self.following.followed() };
+        of_peer(&self.config, config, &self.catalog, &self.peer, Box::new(active), || {
+            self.following.progress()
+        })
     }
 
-    /// What a write waits for with `BothSites`.
-    pub(super) fn confirmation(&self, config: &SiteConfig) -> Option<Arc<dyn PeerConfirmation>> {
-        match config.acknowledge {
-            Acknowledge::OneSite => None,
-            Acknowledge::BothSites => Some(Arc::new(BothSites {
-                catalog: Arc::clone(&self.context.catalog),
-                peer: self.config.site.clone(),
-                progress: self.progress.clone(),
-                limit: Duration::from_millis(config.policy.acknowledge_timeout_ms),
-            })),
-        }
-    }
-
-    /// The other site's rows, for reads that too few are left for here.
-    pub(super) fn rows(&self) -> Arc<dyn PeerRows> {
-        Arc::new(RowsOfPeer { peer: self.peer.clone() })
-    }
-
-    /// Where requests under the public name go while this site is not active.
-    pub(super) fn forwarder(&self, keeper: &KeeperHandle) -> Arc<dyn Forwarder> {
-        let hosts = self.config.public_hosts.clone();
-        let active = ByKeeper { keeper: keeper.clone(), followed: self.followed.clone() };
-        Arc::new(ToActive::new(self.peer.clone(), Box::new(active), hosts))
-    }
-
-    pub(super) async fn run(self) -> Result<()> {
-        let trouble = &self.context.name_trouble;
-        let name = keep_name(self.name, self.keeper, self.name_now, trouble);
-        let mut expected = Expected::any_of(self.cluster);
-        expected.site = Some(self.config.site.clone());
+    async fn run(self, now: Arc<Notify>) -> Result<()> {
         tokio::select! {
-            ended = diptych_wire::http::serve(self.listener, &self.credentials, expected, self.door) => Ok(ended?),
-            () = self.follower.run() => Ok(()),
-            () = self.exposure.run() => Ok(()),
-            () = cross::run(Arc::clone(&self.context), self.wanted, self.crossed) => Ok(()),
-            () = name => Ok(()),
+            ended = serve_door(self.listener, &self.credentials, &self.config.site, self.door) => ended,
+            () = self.following.run(now) => Ok(()),
         }
     }
 }
 
-pub(in crate::process) struct BothSites {
-    pub(in crate::process) catalog: Arc<dyn Catalog>,
-    pub(in crate::process) peer: SiteName,
-    pub(in crate::process) progress: watch::Receiver<Progress>,
-    pub(in crate::process) limit: Duration,
+/// Serves the peer door to processes of the other site.
+pub(in crate::process) async fn serve_door(
+    listener: TcpListener,
+    own: &Credentials,
+    peer: &SiteName,
+    door: DoorService,
+) -> Result<()> {
+    let mut expected = Expected::any_of(own.identity().cluster);
+    expected.site = Some(peer.clone());
+    Ok(diptych_wire::http::serve(listener, own, expected, door).await?)
+}
+
+/// What a gateway has of the other site, wherever its keeper is. `progress` is asked for where writes wait for it.
+pub(in crate::process) fn of_peer(
+    peer: &PeerConfig,
+    config: &SiteConfig,
+    catalog: &Arc<dyn Catalog>,
+    client: &PeerClient,
+    active: Box<dyn WhoIsActive>,
+    progress: impl FnOnce() -> watch::Receiver<Progress>,
+) -> OfPeer {
+    let confirmation = match config.acknowledge {
+        Acknowledge::OneSite => None,
+        Acknowledge::BothSites => Some(Arc::new(BothSites {
+            catalog: Arc::clone(catalog),
+            peer: peer.site.clone(),
+            progress: progress(),
+            limit: Duration::from_millis(config.policy.acknowledge_timeout_ms),
+        }) as Arc<dyn PeerConfirmation>),
+    };
+    OfPeer {
+        confirmation,
+        rows: Some(Arc::new(RowsOfPeer { peer: client.clone() })),
+        forwarder: Some(Arc::new(ToActive::new(client.clone(), active, peer.public_hosts.clone()))),
+    }
+}
+
+struct BothSites {
+    catalog: Arc<dyn Catalog>,
+    peer: SiteName,
+    progress: watch::Receiver<Progress>,
+    limit: Duration,
 }
 
 #[async_trait]
@@ -255,43 +210,9 @@ impl PeerConfirmation for BothSites {
     }
 }
 
-/// `maxLossOnPromotion`: what this site was told of and lacks, by age, the lease's own silence not counted.
-pub(in crate::process) struct LossGate {
-    pub(in crate::process) context: Arc<SiteContext>,
-    pub(in crate::process) followed: watch::Receiver<Followed>,
-    pub(in crate::process) max_age_ms: u64,
-}
-
-impl LossGate {
-    pub(in crate::process) async fn decide(&self) -> LossDecision {
-        let followed = *self.followed.borrow();
-        let heard_ms = now_ms().saturating_sub(followed.heard.elapsed().as_millis() as u64);
-        let oldest =
-            diptych_site::peer::oldest_wanted_ms(self.context.catalog.as_ref(), &self.context.site).await;
-        let known = followed.position.is_some();
-        let age = match oldest {
-            Ok(oldest) => oldest.map_or(0, |since| heard_ms.saturating_sub(since)),
-            Err(error) => {
-                tracing::warn!(%error, "what would be lost is not known");
-                return LossDecision::Denied;
-            }
-        };
-        // A term that was not followed counts as unbounded.
-        if known && age <= self.max_age_ms {
-            return LossDecision::Allowed;
-        }
-        tracing::warn!(
-            known,
-            age_ms = age,
-            "a promotion would lose more than is allowed: a person must say so"
-        );
-        LossDecision::Denied
-    }
-}
-
 /// This site's rows, once the gateway runs.
-pub(in crate::process) struct Rows {
-    pub(in crate::process) gateway: GatewayCell,
+struct Rows {
+    gateway: GatewayCell,
 }
 
 #[async_trait]
@@ -329,8 +250,8 @@ impl ExtentSource for Rows {
 }
 
 /// The other site's rows, through its door.
-pub(in crate::process) struct RowsOfPeer {
-    pub(in crate::process) peer: PeerClient,
+struct RowsOfPeer {
+    peer: PeerClient,
 }
 
 #[async_trait]
@@ -348,12 +269,28 @@ impl PeerRows for RowsOfPeer {
 /// The door: forwarded requests go to the fronts as they came, all others to the router.
 #[derive(Clone)]
 pub(in crate::process) struct DoorService {
-    pub(in crate::process) router: Router,
-    pub(in crate::process) gateway: GatewayCell,
-    pub(in crate::process) peer: SiteName,
+    router: Router,
+    gateway: GatewayCell,
+    peer: SiteName,
 }
 
 impl DoorService {
+    /// For the processes of `peer`.
+    pub(in crate::process) fn new(
+        peer: &SiteName,
+        catalog: &Arc<dyn Catalog>,
+        keeper: Arc<dyn DoorKeeper>,
+        gateway: &GatewayCell,
+    ) -> Self {
+        let router = router(DoorParts {
+            peer: peer.clone(),
+            catalog: Arc::clone(catalog),
+            keeper,
+            extents: Arc::new(Rows { gateway: Arc::clone(gateway) }),
+        });
+        Self { router, gateway: Arc::clone(gateway), peer: peer.clone() }
+    }
+
     async fn forwarded(self, front: Front, mut request: Request<Incoming>) -> http::Response<HttpBody> {
         let identity = request.extensions().get::<Identity>();
         let fine =

@@ -7,6 +7,7 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use diptych_catalog::Catalog;
 use diptych_core::keys;
 use diptych_core::lease::Command;
 use diptych_site::context::SiteContext;
@@ -25,25 +26,33 @@ struct Keeper {
 
 /// Behind the same tokens as the files.
 pub(in crate::process) fn router(context: Arc<SiteContext>, handle: KeeperHandle) -> Router {
+    let status = status(Arc::clone(&context.catalog));
     Router::new()
-        .route("/api/v1/status", get(status))
         .route("/api/v1/scrub", post(scrub))
         .route("/api/v1/handover", post(handover))
         .route("/api/v1/promote", post(promote))
         .with_state(Keeper { context, handle })
+        .merge(status)
 }
 
-fn failed(reason: impl std::fmt::Display) -> Response {
+/// What the keeper last wrote of its site; every process with the catalog can say it.
+pub(in crate::process) fn status(catalog: Arc<dyn Catalog>) -> Router {
+    Router::new().route("/api/v1/status", get(last_written)).with_state(catalog)
+}
+
+/// Nothing was done, and it can be tried again.
+pub(in crate::process) fn unavailable(reason: impl std::fmt::Display) -> Response {
     let error = json!({"error": {"code": "Unavailable", "message": reason.to_string()}});
     (StatusCode::SERVICE_UNAVAILABLE, Json(error)).into_response()
 }
 
-async fn status(State(keeper): State<Keeper>) -> Response {
-    let read = async { keeper.context.catalog.view().await?.get(&keys::site_status(&keeper.context.site)) };
+async fn last_written(State(catalog): State<Arc<dyn Catalog>>) -> Response {
+    let key = keys::site_status(catalog.site());
+    let read = async { catalog.view().await?.get(&key) };
     match read.await {
         Ok(Some(json)) => ([(http::header::CONTENT_TYPE, "application/json")], json).into_response(),
-        Ok(None) => failed("the keeper has written no status yet"),
-        Err(error) => failed(error),
+        Ok(None) => unavailable("the keeper has written no status yet"),
+        Err(error) => unavailable(error),
     }
 }
 

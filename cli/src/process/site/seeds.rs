@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use diptych_catalog::Catalog;
+use diptych_core::access::seal_secret;
 use diptych_core::cipher::SecretKey;
 use diptych_core::keyring::{ClusterKey, Keyring, NewRingKey};
 use diptych_core::keys;
 use diptych_core::lease::Event;
 use diptych_core::planner::{self, SiteTopology};
 use diptych_core::records::{Cluster, CodingPlan, Record};
-use diptych_gateway::access::seal_secret;
 use diptych_site::bootstrap::{self, Seeds};
 use diptych_site::config::SiteConfig;
 use diptych_site::context::now_ms;

@@ -121,7 +121,7 @@ fn last_lines(sim: &Sim) -> String {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_goes_wrong_one_site_at_a_time_serves_and_a_majority_brings_one_back(

@@ -5,7 +5,7 @@ use diptych_api::StorageNode;
 use diptych_api::storage_cluster::StorageClusterSpec;
 use serde_json::{Value, json};
 
-use super::{container_security, pull_secrets, resources};
+use super::{container_security, probe, pull_secrets, resources};
 use crate::apply::Child;
 use crate::cluster::AgentPod;
 use crate::error::OperatorError;
@@ -108,7 +108,7 @@ fn join(names: &Names, images: &Images) -> Value {
 }
 
 fn agent(images: &Images, mounts: &[Value]) -> Value {
-    let probe = |path: &str, period: i32, failures: i32| json!({"httpGet": {"path": path, "port": "health"}, "periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures});
+    let probe = |path, period, failures| probe("health", "HTTP", path, period, failures);
     json!({
         "name": "node-agent", "image": images.product, "imagePullPolicy": images.pull_policy,
         "args": ["node-agent", "--config=/run/diptych/agent.json"],

@@ -3,7 +3,7 @@
 use diptych_api::storage_cluster::StorageClusterSpec;
 use serde_json::json;
 
-use super::{container_security, pod_security, pull_secrets, quick_eviction, resources};
+use super::{budget, container_security, pod_security, probe, pull_secrets, quick_eviction, resources};
 use crate::apply::Child;
 use crate::error::OperatorError;
 use crate::names::Names;
@@ -49,10 +49,6 @@ pub fn catalog(
             ],
         },
     });
-    let budget = json!({
-        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": names.meta(&name, "catalog"),
-        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": selector}},
-    });
     let mut claim = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": spec.catalog.storage.size}}});
     if let Some(class) = &spec.catalog.storage.class_name {
         claim["storageClassName"] = json!(class);
@@ -85,7 +81,7 @@ pub fn catalog(
             },
         },
     });
-    [service, budget, set].into_iter().map(Child::new).collect()
+    Ok(vec![Child::new(service)?, budget(names, "catalog")?, Child::new(set)?])
 }
 
 fn container(
@@ -125,7 +121,7 @@ fn container(
         "--election-timeout=2000".to_owned(),
         "--log-level=warn".to_owned(),
     ];
-    let probe = |path: &str, period: i32, failures: i32| json!({"httpGet": {"path": path, "port": "health"}, "periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures});
+    let probe = |path, period, failures| probe("health", "HTTP", path, period, failures);
     json!({
         "name": "etcd", "image": images.catalog, "imagePullPolicy": images.pull_policy, "command": command,
         "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],

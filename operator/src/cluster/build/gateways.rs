@@ -3,7 +3,7 @@
 use diptych_api::storage_cluster::StorageClusterSpec;
 use serde_json::{Value, json};
 
-use super::{container_security, pod_security, pull_secrets, quick_eviction, resources};
+use super::{budget, container_security, pod_security, probe, pull_secrets, quick_eviction, resources};
 use crate::apply::Child;
 use crate::config::{Paths, PodConfig};
 use crate::error::OperatorError;
@@ -27,10 +27,7 @@ pub fn gateways(
         Child::new(deployment(names, images, spec, &short_hash(text.as_bytes())))?,
         Child::new(clients(names, spec))?,
         Child::new(door(names, spec))?,
-        Child::new(json!({
-            "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": names.meta(&names.child("gateway"), "gateway"),
-            "spec": {"maxUnavailable": 1, "selector": {"matchLabels": names.selector("gateway")}},
-        }))?,
+        budget(names, "gateway")?,
     ])
 }
 
@@ -78,7 +75,7 @@ fn deployment(names: &Names, images: &Images, spec: &StorageClusterSpec, hash: &
 
 fn container(images: &Images, spec: &StorageClusterSpec) -> Value {
     let scheme = if spec.gateway.tls_secret_ref.is_some() { "HTTPS" } else { "HTTP" };
-    let probe = |path: &str, period: i32, failures: i32| json!({"httpGet": {"path": path, "port": "rest", "scheme": scheme}, "periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures});
+    let probe = |path, period, failures| probe("rest", scheme, path, period, failures);
     let mut mounts = vec![
         json!({"name": "config", "mountPath": "/etc/diptych/config", "readOnly": true}),
         json!({"name": "identity", "mountPath": "/etc/diptych/identity", "readOnly": true}),

@@ -8,7 +8,9 @@ mod site;
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use serde_json::{Value, json};
 
-use crate::names::USER;
+use crate::apply::Child;
+use crate::error::OperatorError;
+use crate::names::{Names, USER};
 use crate::options::Images;
 
 pub use agents::{agents, node_service};
@@ -44,6 +46,23 @@ pub(super) fn pull_secrets(images: &Images) -> Value {
 pub(super) fn quick_eviction() -> Value {
     let one = |key: &str| json!({"key": format!("node.kubernetes.io/{key}"), "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 30});
     json!([one("not-ready"), one("unreachable")])
+}
+
+/// Asks `path` at the named port; `failures` in a row count.
+pub(super) fn probe(port: &str, scheme: &str, path: &str, period: i32, failures: i32) -> Value {
+    json!({
+        "httpGet": {"path": path, "port": port, "scheme": scheme},
+        "periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures,
+    })
+}
+
+/// Pods of a component go one after the other.
+pub(super) fn budget(names: &Names, component: &str) -> Result<Child, OperatorError> {
+    Child::new(json!({
+        "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+        "metadata": names.meta(&names.child(component), component),
+        "spec": {"maxUnavailable": 1, "selector": {"matchLabels": names.selector(component)}},
+    }))
 }
 
 #[cfg(test)]

@@ -4,10 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use diptych_api::StorageNode;
-use diptych_core::ids::DeviceId;
-use diptych_site::config::{
-    DeviceConfig, IdentityFiles, NodeConfig, PeerConfig, SiteConfig, SurviveConfig, WitnessKind,
-};
+use diptych_site::config::{IdentityFiles, NodeConfig, PeerConfig, SiteConfig, SurviveConfig, WitnessKind};
 
 use super::endpoints;
 use crate::cluster::plan::Internal;
@@ -15,6 +12,7 @@ use crate::cluster::validate::{DeclaredPeer, DeclaredWitness};
 use crate::cluster::{Declared, Observed, Waiting};
 use crate::config::{EtcdConfig, PodConfig, identity_in};
 use crate::names::{AGENT_PORT, Names, PEER_PORT, REST_PORT, S3_PORT};
+use crate::node;
 use crate::secrets::{self, Foundation};
 
 /// Of a site whose nodes are known. The paths in it are put right for each kind of pod (`PodConfig::at`).
@@ -80,15 +78,12 @@ pub(in crate::cluster) fn pod_config(
 
 fn node_config(names: &Names, seen: &Observed, node: &StorageNode) -> Option<NodeConfig> {
     let address = seen.node_addresses.get(&names.agent_service(&node.spec.node))?;
-    let devices = node.spec.devices.iter();
     Some(NodeConfig {
         name: node.spec.node.parse().ok()?,
         address: SocketAddr::new(address.parse().ok()?, AGENT_PORT),
         // Gateways see no folder of their node, so no socket either.
         socket: None,
-        devices: devices
-            .map(|device| DeviceConfig { id: DeviceId(device.id as u32), path: device.path.clone().into() })
-            .collect(),
+        devices: node::devices(node),
     })
 }
 

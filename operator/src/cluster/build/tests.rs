@@ -2,24 +2,10 @@
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::PodSpec;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use super::*;
 use crate::names::Names;
 use crate::secrets::Foundation;
-
-fn names() -> Names {
-    Names {
-        cluster: "main".to_owned(),
-        namespace: "diptych".to_owned(),
-        release: "diptych".to_owned(),
-        owner: OwnerReference {
-            kind: "StorageCluster".to_owned(),
-            name: "main".to_owned(),
-            ..OwnerReference::default()
-        },
-    }
-}
 
 fn images() -> Images {
     Images {
@@ -58,7 +44,7 @@ fn restricted(pod: &PodSpec) {
 #[test]
 fn the_catalogs_pods_are_restricted_and_its_disks_outlive_it() {
     let foundation = Foundation::create().expect("a foundation");
-    let children = catalog(&names(), &images(), &spec(), &foundation).expect("built");
+    let children = catalog(&Names::for_tests(), &images(), &spec(), &foundation).expect("built");
     let set: StatefulSet = serde_json::from_value(children[2].body.clone()).expect("a StatefulSet");
     let spec = set.spec.expect("a spec");
     restricted(&spec.template.spec.expect("a pod"));
@@ -68,7 +54,7 @@ fn the_catalogs_pods_are_restricted_and_its_disks_outlive_it() {
 
 #[test]
 fn only_agents_see_folders_of_their_node_and_only_those_of_devices() {
-    let child = agents(&names(), &images(), &spec()).expect("built");
+    let child = agents(&Names::for_tests(), &images(), &spec()).expect("built");
     let set: DaemonSet = serde_json::from_value(child.body).expect("a DaemonSet");
     let pod = set.spec.expect("a spec").template.spec.expect("a pod");
     let folders: Vec<String> = pod
@@ -109,8 +95,8 @@ fn resources_that_are_none_are_left_out() {
 #[test]
 fn nothing_that_is_built_has_a_type_that_kubernetes_does_not_know() {
     let foundation = Foundation::create().expect("a foundation");
-    let mut all = catalog(&names(), &images(), &spec(), &foundation).expect("built");
-    all.push(agents(&names(), &images(), &spec()).expect("built"));
+    let mut all = catalog(&Names::for_tests(), &images(), &spec(), &foundation).expect("built");
+    all.push(agents(&Names::for_tests(), &images(), &spec()).expect("built"));
     for child in all {
         let back = match child.body["kind"].as_str().expect("a kind") {
             "Deployment" => {

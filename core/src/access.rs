@@ -1,14 +1,11 @@
 //! Access keys: their secrets lie in the catalog, sealed by a ring key, so that either site can check signatures.
 
-use diptych_catalog::Catalog;
-use diptych_core::cipher::{CipherError, NONCE_LEN, Nonce, Purpose, open_metadata, seal_metadata};
-use diptych_core::keyring::{Keyring, KeyringError};
-use diptych_core::keys;
-use diptych_core::records::{AccessKey, Record};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::error::{GatewayError, Result};
+use crate::cipher::{CipherError, NONCE_LEN, Nonce, Purpose, open_metadata, seal_metadata};
+use crate::keyring::{Keyring, KeyringError};
+use crate::records::AccessKey;
 
 /// A secret that can't be sealed or opened.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -59,25 +56,19 @@ pub fn open_secret(
     String::from_utf8(secret).map(Zeroizing::new).map_err(|_| wrong(CipherError::NotAuthentic))
 }
 
-/// The record of an access key, if there is one.
-pub async fn find_key(catalog: &dyn Catalog, id: &str) -> Result<Option<AccessKey>> {
-    let raw = catalog.view().await?.get(&keys::access_key(id))?;
-    raw.as_deref().map(AccessKey::decode).transpose().map_err(GatewayError::from)
-}
-
 #[cfg(test)]
 mod tests {
-    use diptych_core::cipher::SecretKey;
-    use diptych_core::ids::ClusterId;
-    use diptych_core::keyring::NewRingKey;
-
     use super::*;
+    use crate::cipher::SecretKey;
+    use crate::ids::ClusterId;
+    use crate::keyring::NewRingKey;
 
     #[test]
     fn a_secret_opens_for_its_own_access_key_only() {
         let new = NewRingKey { key: SecretKey::new([3; 32]), nonce: [4; 12], made_ms: 1 };
         let keyring = Keyring::create(ClusterId([1; 16]), new);
-        let record = seal_secret(&keyring, "KEY", "secret", &[9; 12], "default", false).expect("it seals");
+        let record = seal_secret(&keyring, "KEY", "secret", &[9; 12], "default", true).expect("it seals");
+        assert!(record.read_only);
         assert_eq!(open_secret(&keyring, "KEY", &record).expect("it opens").as_str(), "secret");
         assert!(matches!(open_secret(&keyring, "OTHER", &record), Err(AccessError::Sealed { .. })));
     }

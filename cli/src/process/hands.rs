@@ -1,49 +1,57 @@
-//! What a keeper asks of its site, in one process.
+//! What a keeper asks of its site, wherever the gateways are.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use diptych_core::ids::Epoch;
 use diptych_core::lease::LossDecision;
 use diptych_core::records::Position;
-use diptych_gateway::HeldWrites;
 use diptych_site::keeper::SiteHands;
 use diptych_site::peer::exposure::Progress;
 use tokio::sync::{Notify, watch};
 
-use super::GatewayCell;
-use super::peer::LossGate;
-use crate::process::authority::KeeperAuthority;
+use super::site::following::LossGate;
 
-/// The parts come in one by one: the keeper runs before them.
+/// The gateways that take the site's writes.
+#[async_trait]
+pub(super) trait Writers: Send + Sync + 'static {
+    /// Holds writes back; returns when none is under way.
+    async fn hold(&self);
+
+    /// Lets them go on.
+    fn release(&self);
+
+    /// Returns when nothing is acknowledged any more under `epoch` or a lower one.
+    async fn stop(&self, epoch: Epoch);
+}
+
+/// The parts come in later: the keeper is made before them.
 #[derive(Default)]
 pub(super) struct Hands {
     parts: OnceLock<Parts>,
-    held: Mutex<Option<HeldWrites>>,
     /// Wakes the loop that keeps the public name.
     pub(super) name: Arc<Notify>,
-    /// Decides with two sites.
-    pub(super) loss: OnceLock<LossGate>,
 }
 
-struct Parts {
-    authority: Arc<KeeperAuthority>,
-    gateway: GatewayCell,
-    progress: Option<watch::Receiver<Progress>>,
+/// What the hands work with.
+pub(super) struct Parts {
+    /// The gateways.
+    pub(super) writers: Arc<dyn Writers>,
+    /// How far the other site is.
+    pub(super) progress: Option<watch::Receiver<Progress>>,
+    /// Decides with two sites.
+    pub(super) loss: Option<LossGate>,
 }
 
 impl Hands {
-    pub(super) fn begin(
-        &self,
-        authority: Arc<KeeperAuthority>,
-        gateway: GatewayCell,
-        progress: Option<watch::Receiver<Progress>>,
-    ) {
-        let _ = self.parts.set(Parts { authority, gateway, progress });
+    pub(super) fn begin(&self, parts: Parts) {
+        let _ = self.parts.set(parts);
     }
 
     fn release(&self) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(parts) = self.parts.get() {
+            parts.writers.release();
+        }
     }
 }
 
@@ -56,17 +64,15 @@ impl SiteHands for Hands {
     }
 
     async fn loss_gate(&self) -> LossDecision {
-        match self.loss.get() {
+        match self.parts.get().and_then(|parts| parts.loss.as_ref()) {
             Some(gate) => gate.decide().await,
             None => LossDecision::Allowed,
         }
     }
 
     async fn drain(&self, _epoch: Epoch) {
-        let gateway = self.parts.get().and_then(|parts| parts.gateway.get());
-        if let Some(gateway) = gateway {
-            let held = gateway.context().hold_writes().await;
-            *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
+        if let Some(parts) = self.parts.get() {
+            parts.writers.hold().await;
         }
     }
 
@@ -84,7 +90,7 @@ impl SiteHands for Hands {
 
     async fn stop_gateways(&self, epoch: Epoch) {
         if let Some(parts) = self.parts.get() {
-            parts.authority.stop(epoch);
+            parts.writers.stop(epoch).await;
         }
         // What was held back is now routed to the site that takes over.
         self.release();
