@@ -201,6 +201,11 @@ pub fn head(bucket: BucketId, key: &[u8]) -> Key {
     joined(&[b"h/", bucket.as_bytes(), &escape_object_key(key)])
 }
 
+/// Whether it is an `h/` key.
+pub fn is_head(key: &Key) -> bool {
+    key.0.starts_with(b"h/")
+}
+
 /// Heads of a bucket whose keys begin with `prefix`.
 pub fn heads(bucket: BucketId, prefix: &[u8]) -> KeyRange {
     prefix_range(&joined(&[b"h/", bucket.as_bytes(), &escape_object_prefix(prefix)]).0)

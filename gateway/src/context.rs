@@ -11,7 +11,7 @@ use diptych_catalog::{Catalog, View};
 use diptych_core::cipher::BulkCipher;
 use diptych_core::ids::{ExtentId, NodeName, Row, SiteName};
 use diptych_core::keyring::Keyring;
-use diptych_core::keys;
+use diptych_core::keys::{self, Key};
 use diptych_core::placement::PlacementMap;
 use diptych_core::planner::Survive;
 use diptych_core::records::{CodingPlan, Position, Record};
@@ -74,6 +74,9 @@ pub trait PeerConfirmation: Send + Sync + 'static {
     /// Waits until the other site has applied `position` and holds these extents whole; false: not within the time
     /// that the cluster declares.
     async fn confirmed(&self, position: Position, extents: &[ExtentId]) -> bool;
+
+    /// The same for what was read of a head at `seen`, whoever wrote it.
+    async fn settled(&self, head: &Key, seen: Position, extents: &[ExtentId]) -> bool;
 }
 
 /// Rows that the other site has, through its peer door: read where too few are left in this one.
@@ -188,6 +191,23 @@ impl Context {
         match self.authority.role() {
             Role::Passive => Ok(view),
             Role::Active | Role::Fenced => may_write(self.authority.as_ref()).map(|_| view),
+        }
+    }
+
+    /// Waits until no failover can take back what was read of a head at `seen`: with `BothSites` the other site has it too.
+    ///
+    /// A passive site gives out what it has from the active one.
+    ///
+    /// # Errors
+    /// The other site has not confirmed it in time.
+    pub(crate) async fn settled(&self, head: &Key, seen: Position, extents: &[ExtentId]) -> Result<()> {
+        match &self.peer {
+            Some(peer)
+                if self.authority.role() == Role::Active && !peer.settled(head, seen, extents).await =>
+            {
+                Err(GatewayError::Unsettled)
+            }
+            Some(_) | None => Ok(()),
         }
     }
 

@@ -105,6 +105,11 @@ pub enum GatewayError {
     /// This gateway's site is not active, or its time ran out.
     #[error("this site may not write now ({0}); nothing was done, try again")]
     NotActive(String),
+    /// `BothSites`: the newest version of the object lies in one site only.
+    #[error(
+        "the newest version of this object is not in the other site yet, and a failover could take it back: nothing was sent, try again"
+    )]
+    Unsettled,
     /// It may have been done.
     #[error("the outcome is unknown ({0}): read to know, or send it again")]
     OutcomeUnknown(String),
@@ -187,7 +192,7 @@ impl GatewayError {
             Self::PreconditionFailed(_) => "PreconditionFailed",
             Self::NotModified => "NotModified",
             Self::CompletionUnderWay => "OperationAborted",
-            Self::NotActive(_) | Self::Busy(_) => "SlowDown",
+            Self::NotActive(_) | Self::Busy(_) | Self::Unsettled => "SlowDown",
             Self::OutcomeUnknown(_) => "OutcomeUnknown",
             Self::InsufficientFragments { .. } => "InsufficientFragments",
             Self::NotDurable { .. } => "NotDurable",
@@ -224,6 +229,7 @@ impl GatewayError {
             Self::NotModified => StatusCode::NOT_MODIFIED,
             Self::NotActive(_)
             | Self::Busy(_)
+            | Self::Unsettled
             | Self::OutcomeUnknown(_)
             | Self::InsufficientFragments { .. }
             | Self::NotDurable { .. }
@@ -237,7 +243,11 @@ impl GatewayError {
     /// Seconds after which it is worth trying again.
     pub fn retry_after(&self) -> Option<u32> {
         match self {
-            Self::NotActive(_) | Self::Busy(_) | Self::OutcomeUnknown(_) | Self::NotReady(_) => Some(1),
+            Self::NotActive(_)
+            | Self::Busy(_)
+            | Self::Unsettled
+            | Self::OutcomeUnknown(_)
+            | Self::NotReady(_) => Some(1),
             Self::NotDurable { .. } | Self::Catalog(_) => Some(2),
             Self::InsufficientFragments { .. } => Some(10),
             _ => None,

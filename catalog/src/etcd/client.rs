@@ -1,71 +1,56 @@
 //! The connection to etcd, what its errors mean, and the incarnation that it holds.
 
 use std::fmt::Display;
-use std::time::Duration;
+use std::sync::Arc;
 
 use diptych_core::records::Position;
 use etcd_client::{
-    Certificate, Client, Compare, CompareOp, ConnectOptions, Error, GetResponse, Identity, TlsOptions, Txn,
-    TxnOp, WatchOptions,
+    Certificate, Compare, CompareOp, Error, GetOptions, GetResponse, Identity, KvClient, TlsOptions, Txn,
+    TxnOp, TxnResponse, WatchOptions,
 };
-use tokio::time::timeout;
 
+use super::members::{CallError, Members};
 use super::space::{Incarnation, Space};
 use super::tail::Tail;
 use super::{EtcdOptions, EtcdTls};
 use crate::CatalogError;
 use crate::disk::{corrupt, unavailable};
 
-/// etcd refuses pings that come more often than each 5 s.
-const PING_INTERVAL: Duration = Duration::from_secs(6);
-const PING_TIMEOUT: Duration = Duration::from_secs(3);
-/// A watch that catches up gets up to 1,000 revisions in a message.
+/// A watch that catches up gets up to 1,000 revisions in a message; a page of a snapshot is what it is asked to be.
 const MESSAGE_BYTES: usize = 1 << 30;
 
 /// A connection.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) struct Etcd {
-    pub(super) client: Client,
+    pub(super) members: Arc<Members>,
     pub(super) space: Space,
 }
 
-impl std::fmt::Debug for Etcd {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Etcd").field("space", &self.space).finish_non_exhaustive()
-    }
-}
-
 pub(super) fn read_error(error: &impl Display) -> CatalogError {
-    unavailable(format!("etcd says: {error}"))
-}
-
-pub(super) fn silent(patience: Duration) -> CatalogError {
-    unavailable(format!("etcd did not answer within {patience:?}"))
-}
-
-pub(super) fn unclear(patience: Duration) -> CatalogError {
-    CatalogError::Unclear { reason: format!("etcd did not answer within {patience:?}") }
+    unavailable(error.to_string())
 }
 
 /// Of a transaction: only what etcd says before it takes one means that nothing was done.
-pub(super) fn commit_error(error: &Error) -> CatalogError {
+pub(super) fn commit_error(error: &CallError) -> CatalogError {
     /// gRPC's numbers for invalid argument, permission denied, resource exhausted, failed precondition, unimplemented,
     /// unauthenticated.
     const REFUSALS: [i32; 6] = [3, 7, 8, 9, 12, 16];
     let refused = match error {
-        Error::GRpcStatus(status) => REFUSALS.contains(&i32::from(status.code())),
-        Error::InvalidArgs(_) | Error::InvalidUri(_) | Error::InvalidMetadataValue(_) => true,
+        CallError::Etcd(Error::GRpcStatus(status)) => REFUSALS.contains(&i32::from(status.code())),
+        CallError::Etcd(Error::InvalidArgs(_) | Error::InvalidUri(_) | Error::InvalidMetadataValue(_)) => {
+            true
+        }
         _ => false,
     };
     if refused {
-        unavailable(format!("etcd refused a commit, nothing was done: {error}"))
+        unavailable(format!("a commit was refused, nothing was done: {error}"))
     } else {
-        CatalogError::Unclear { reason: format!("etcd says: {error}") }
+        CatalogError::Unclear { reason: error.to_string() }
     }
 }
 
 impl EtcdTls {
-    fn options(&self) -> TlsOptions {
+    pub(super) fn options(&self) -> TlsOptions {
         let options = TlsOptions::new()
             .ca_certificate(Certificate::from_pem(&self.authority))
             .identity(Identity::from_pem(&self.certificate, &self.key));
@@ -84,34 +69,43 @@ pub(super) fn header(answer: &GetResponse) -> Result<(u64, u64), CatalogError> {
 
 impl Etcd {
     pub(super) async fn connect(options: &EtcdOptions, space: Space) -> Result<Self, CatalogError> {
-        // Without a leader a watch is cancelled rather than left silent.
-        let mut connection = ConnectOptions::new()
-            .with_connect_timeout(options.timeout)
-            .with_keep_alive(PING_INTERVAL, PING_TIMEOUT)
-            .with_keep_alive_while_idle(true)
-            .with_require_leader(true);
-        if let Some(tls) = &options.tls {
-            connection = connection.with_tls(tls.options());
-        }
-        let client = Client::connect(&options.endpoints, Some(connection))
-            .await
-            .map_err(|error| read_error(&error))?;
-        Ok(Self { client, space })
+        let members = Members::connect(options, space.incarnation()).await?;
+        Ok(Self { members, space })
+    }
+
+    /// Tried again where a member does not answer.
+    pub(super) async fn get(
+        &self,
+        key: &[u8],
+        options: Option<GetOptions>,
+    ) -> Result<GetResponse, CatalogError> {
+        let get = |client: KvClient| {
+            let (key, options) = (key.to_vec(), options.clone());
+            async move { client.max_decoding_message_size(MESSAGE_BYTES).get(key, options).await }
+        };
+        self.members.read(get).await
+    }
+
+    /// Done, not done, or `Unclear`.
+    pub(super) async fn commit(&self, transaction: Txn) -> Result<TxnResponse, CatalogError> {
+        let committed = self.members.commit(|mut client| async move { client.txn(transaction).await }).await;
+        committed.map_err(|error| commit_error(&error))
     }
 
     /// Commits from `first` on, of everything: then each revision of etcd has at least one event, and the mirror
     /// reaches each revision that etcd confirms.
     pub(super) async fn tail(&self, first: u64) -> Result<Tail, CatalogError> {
         let options = WatchOptions::new().with_all_keys().with_start_revision(first as i64);
-        let mut client = self.client.watch_client().max_decoding_message_size(MESSAGE_BYTES);
-        let watch = client.watch([], Some(options)).await.map_err(|error| read_error(&error))?;
+        let (client, _) = self.members.chosen();
+        let mut client = client.watch_client().max_decoding_message_size(MESSAGE_BYTES);
+        let watch = client.watch([], Some(options)).await;
+        let watch = watch.map_err(|error| read_error(&CallError::Etcd(error)))?;
         Ok(Tail::new(watch, self.space.clone()))
     }
 
     /// Newest revision and incarnation, confirmed by a majority after the call.
     pub(super) async fn confirm(&self) -> Result<Position, CatalogError> {
-        let answer = self.client.kv_client().get(self.space.incarnation(), None).await;
-        let answer = answer.map_err(|error| read_error(&error))?;
+        let answer = self.get(self.space.incarnation(), None).await?;
         let (revision, _) = header(&answer)?;
         let found = answer.kvs().first().and_then(|pair| Incarnation::decode(pair.value()));
         let found = found.ok_or_else(|| corrupt("etcd holds no incarnation of the catalog any more"))?;
@@ -122,8 +116,7 @@ impl Etcd {
     /// the mirror had from it.
     pub(super) async fn ensure_incarnation(&self, known: Position) -> Result<u64, CatalogError> {
         loop {
-            let answer = self.client.kv_client().get(self.space.incarnation(), None).await;
-            let answer = answer.map_err(|error| read_error(&error))?;
+            let answer = self.get(self.space.incarnation(), None).await?;
             let (revision, cluster) = header(&answer)?;
             let stored = answer.kvs().first().map(|pair| pair.value().to_vec());
             let found = stored.as_deref().and_then(Incarnation::decode);
@@ -149,17 +142,20 @@ impl Etcd {
             None => Compare::version(name, CompareOp::Equal, 0),
         };
         let transaction = Txn::new().when([unchanged]).and_then([TxnOp::put(name, new.encode(), None)]);
-        self.client.kv_client().txn(transaction).await.map_err(|error| read_error(&error))?;
-        Ok(())
+        let put = self.members.commit(|mut client| async move { client.txn(transaction).await }).await;
+        // What is not known to be done is looked at again.
+        put.map(drop).map_err(|error| read_error(&error))
     }
 
     /// Forgets what came before `revision` and was replaced.
-    pub(super) async fn compact(&self, revision: u64, patience: Duration) -> Result<(), CatalogError> {
-        let mut client = self.client.kv_client();
-        let answer =
-            timeout(patience, client.compact(revision as i64, None)).await.map_err(|_| silent(patience))?;
-        match answer {
-            Err(Error::GRpcStatus(status)) if status.message().contains("has been compacted") => Ok(()),
+    pub(super) async fn compact(&self, revision: u64) -> Result<(), CatalogError> {
+        let compact = |mut client: KvClient| async move { client.compact(revision as i64, None).await };
+        match self.members.commit(compact).await {
+            Err(CallError::Etcd(Error::GRpcStatus(status)))
+                if status.message().contains("has been compacted") =>
+            {
+                Ok(())
+            }
             Err(error) => Err(read_error(&error)),
             Ok(_) => Ok(()),
         }

@@ -1,13 +1,11 @@
 //! Confirmation: what etcd says is the newest revision, asked once for all who wait.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use diptych_core::records::Position;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio::time::timeout;
 
-use super::client::{Etcd, silent};
+use super::client::Etcd;
 use crate::CatalogError;
 use crate::disk::{Disk, unavailable};
 
@@ -21,9 +19,9 @@ pub(super) struct Confirmer {
 
 impl Confirmer {
     /// Ends when it is dropped.
-    pub(super) fn start(etcd: Etcd, disk: Arc<Disk>, restart: Arc<Notify>, patience: Duration) -> Self {
+    pub(super) fn start(etcd: Etcd, disk: Arc<Disk>, restart: Arc<Notify>) -> Self {
         let (waiting, waiters) = mpsc::unbounded_channel();
-        tokio::spawn(Asker { etcd, disk, restart, patience }.run(waiters));
+        tokio::spawn(Asker { etcd, disk, restart }.run(waiters));
         Self { waiting }
     }
 
@@ -40,7 +38,6 @@ struct Asker {
     etcd: Etcd,
     disk: Arc<Disk>,
     restart: Arc<Notify>,
-    patience: Duration,
 }
 
 impl Asker {
@@ -60,8 +57,7 @@ impl Asker {
 
     async fn ask(&self) -> Answer {
         let known = self.disk.tip()?;
-        let confirmed =
-            timeout(self.patience, self.etcd.confirm()).await.map_err(|_| silent(self.patience))??;
+        let confirmed = self.etcd.confirm().await?;
         // FENCING: an etcd that was restored under a running process must not have the mirror pass for its contents.
         if confirmed.incarnation == known.incarnation && confirmed.revision < known.revision {
             self.restart.notify_one();

@@ -12,6 +12,7 @@ use tokio::task::spawn_blocking;
 
 use super::EtcdOptions;
 use super::client::{Etcd, header, read_error};
+use super::members::CallError;
 use super::tail::{Commit, Tailed};
 use crate::CatalogError;
 use crate::disk::{Disk, Meta, Persist, unavailable};
@@ -28,7 +29,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 const PAGE_BYTES: usize = 4 << 20;
 const FIRST_PAGE_KEYS: i64 = 1_000;
 const MOST_PAGE_KEYS: i64 = 16_000;
-const MESSAGE_BYTES: usize = 1 << 30;
 
 /// Opens the mirror's file; a damaged one is put aside, since etcd has all that is in it.
 pub(super) fn open_mirror(site: &SiteName, options: &EtcdOptions) -> Result<Disk, CatalogError> {
@@ -61,9 +61,16 @@ impl Follower {
         let mut pause = FIRST_PAUSE;
         loop {
             let begun = Instant::now();
+            let (_, mut chosen) = self.etcd.members.chosen();
+            let left = async {
+                if chosen.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            };
             let followed = tokio::select! {
                 followed = self.follow() => followed,
                 () = self.restart.notified() => Err(unavailable("it was asked to begin anew")),
+                () = left => Err(read_error(&CallError::Left)),
             };
             let Err(error) = followed;
             if self.disk.tip().is_err() {
@@ -165,7 +172,6 @@ impl Follower {
     }
 
     async fn fetch(&self, pages: mpsc::Sender<SnapshotPage>) -> Result<(), CatalogError> {
-        let mut client = self.etcd.client.kv_client().max_decoding_message_size(MESSAGE_BYTES);
         let space = &self.etcd.space;
         let end = diptych_core::keys::prefix_range(space.keys()).end.0;
         let mut start = space.keys().to_vec();
@@ -173,7 +179,7 @@ impl Follower {
         let mut keys = FIRST_PAGE_KEYS;
         loop {
             let options = GetOptions::new().with_range(end.clone()).with_limit(keys).with_revision(revision);
-            let answer = client.get(start, Some(options)).await.map_err(|error| read_error(&error))?;
+            let answer = self.etcd.get(&start, Some(options)).await?;
             if revision == 0 {
                 revision = header(&answer)?.0 as i64;
             }

@@ -4,6 +4,7 @@
 mod client;
 mod confirm;
 mod follow;
+mod members;
 mod space;
 mod tail;
 mod transaction;
@@ -20,9 +21,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use self::client::{Etcd, commit_error, read_error};
+use self::client::{Etcd, read_error};
 use self::confirm::Confirmer;
 use self::follow::Follower;
+use self::members::CallError;
 use self::space::Space;
 use self::tail::{Tail, Tailed};
 use crate::disk::{Disk, is_fed, unavailable};
@@ -104,11 +106,11 @@ impl EtcdCatalog {
         let etcd = Etcd::connect(&options, space).await?;
         let patience = options.timeout;
         let known = disk.tip()?;
-        timeout(patience, etcd.ensure_incarnation(known)).await.map_err(|_| client::silent(patience))??;
+        etcd.ensure_incarnation(known).await?;
         let restart = Arc::new(Notify::new());
         let follower =
             Follower { etcd: etcd.clone(), disk: Arc::clone(&disk), restart: Arc::clone(&restart) };
-        let confirmer = Confirmer::start(etcd.clone(), Arc::clone(&disk), Arc::clone(&restart), patience);
+        let confirmer = Confirmer::start(etcd.clone(), Arc::clone(&disk), Arc::clone(&restart));
         let follower = tokio::spawn(follower.run());
         Ok(Self { site, timeout: patience, etcd, disk, confirmer, restart, follower })
     }
@@ -140,7 +142,9 @@ impl EtcdCatalog {
     async fn feed_from_etcd(&self, after: Position) -> Result<FeedStart, CatalogError> {
         let mut tail = self.etcd.tail(after.revision + 1).await?;
         // Something came after `after`, so the first answer comes at once.
-        let first = timeout(self.timeout, tail.next()).await.map_err(|_| client::silent(self.timeout))??;
+        let first = timeout(self.timeout, tail.next())
+            .await
+            .map_err(|_| read_error(&CallError::Silent(self.timeout)))??;
         match first {
             Tailed::Compacted { revision } => {
                 let oldest = Position { incarnation: after.incarnation, revision };
@@ -215,10 +219,7 @@ impl Catalog for EtcdCatalog {
     async fn commit(&self, batch: Batch) -> Result<Committed, CatalogError> {
         batch.check()?;
         let transaction = transaction::build(&self.etcd.space, &self.site, &batch)?;
-        let mut client = self.etcd.client.kv_client();
-        let answer = timeout(self.timeout, client.txn(transaction)).await;
-        let answer =
-            answer.map_err(|_| client::unclear(self.timeout))?.map_err(|error| commit_error(&error))?;
+        let answer = self.etcd.commit(transaction).await?;
         transaction::answer(&batch, &answer)
     }
 
@@ -238,7 +239,7 @@ impl Catalog for EtcdCatalog {
             return Ok(());
         }
         let keep = keep.min(newest);
-        self.etcd.compact(keep.revision, self.timeout).await?;
+        self.etcd.compact(keep.revision).await?;
         let disk = Arc::clone(&self.disk);
         let compacted = tokio::task::spawn_blocking(move || disk.compact_log(keep)).await;
         compacted.map_err(|error| read_error(&error))?

@@ -5,7 +5,7 @@
 mod server;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use diptych_catalog::conformance::Bench;
@@ -258,4 +258,49 @@ async fn etcd_is_reached_over_mutual_tls() {
     let catalog = server.connect_tls("one", tls).await;
     committed(&catalog, "a", "1").await;
     assert!(read(&catalog, "a").await.is_some());
+}
+
+/// Writes until it is done; how long that took.
+async fn insists(catalog: &EtcdCatalog, name: &str) -> Duration {
+    let begun = Instant::now();
+    loop {
+        match catalog.commit(put(name, "1")).await {
+            Ok(committed) => {
+                assert!(committed.all_applied());
+                return begun.elapsed();
+            }
+            Err(error) => {
+                assert!(begun.elapsed() < Duration::from_secs(30), "{error}");
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_falls_silent_is_left_for_another() {
+    for lost in 0..3 {
+        let mut members = Server::cluster();
+        let endpoints = members.iter().map(Server::url).collect();
+        let options = EtcdOptions::new(endpoints, members[0].mirror("one"));
+        let catalog = members[0].connect_with(options).await;
+        committed(&catalog, "before", "1").await;
+        // Whichever member is used: one of the three rounds takes it away.
+        members[lost].freeze();
+        let took = insists(&catalog, "frozen").await;
+        println!("a commit took {took:?} when a member was frozen");
+        assert!(took < catalog_timeout(), "a frozen member held up a commit for {took:?}");
+        assert!(read(&catalog, "before").await.is_some() && read(&catalog, "frozen").await.is_some());
+        members[lost].kill();
+        insists(&catalog, "killed").await;
+        for number in 0..20 {
+            committed(&catalog, &format!("after-{number}"), "1").await;
+        }
+        assert!(read(&catalog, "after-19").await.is_some());
+    }
+}
+
+/// What a call waits for without another member to go to.
+fn catalog_timeout() -> Duration {
+    EtcdOptions::new(Vec::new(), std::path::PathBuf::new()).timeout
 }

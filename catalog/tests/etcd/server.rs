@@ -44,8 +44,29 @@ impl Server {
 
     pub(crate) fn start_with(folder: tempfile::TempDir, tls: Option<ServerTls>) -> Self {
         let [client_port, peer_port] = free_ports();
-        let process = run(folder.path(), tls.as_ref(), client_port, peer_port);
+        let process = run_alone(folder.path(), tls.as_ref(), client_port, peer_port);
         Self { folder, tls, client_port, peer_port, process }
+    }
+
+    /// Three members of one cluster.
+    pub(crate) fn cluster() -> [Self; 3] {
+        let ports = [(); 3].map(|()| free_ports());
+        let peers = ports.map(|[_, peer]| (format!("m{peer}"), peer));
+        let initial: Vec<String> =
+            peers.iter().map(|(name, port)| format!("{name}=http://127.0.0.1:{port}")).collect();
+        let initial = initial.join(",");
+        ports.map(|[client_port, peer_port]| {
+            let folder = tempfile::tempdir().unwrap();
+            let name = format!("m{peer_port}");
+            let process = run(folder.path(), None, client_port, peer_port, &name, &initial);
+            Self { folder, tls: None, client_port, peer_port, process }
+        })
+    }
+
+    /// Freezes it: its connections stay open, and nothing answers.
+    pub(crate) fn freeze(&self) {
+        let frozen = Command::new("kill").args(["-STOP", &self.process.id().to_string()]).status();
+        assert!(frozen.unwrap().success());
     }
 
     /// Stops it by SIGKILL.
@@ -56,7 +77,7 @@ impl Server {
 
     /// Starts it again on the same ports, with what it had.
     pub(crate) fn restart(&mut self) {
-        self.process = run(self.folder.path(), self.tls.as_ref(), self.client_port, self.peer_port);
+        self.process = run_alone(self.folder.path(), self.tls.as_ref(), self.client_port, self.peer_port);
     }
 
     /// Removes all that it has.
@@ -87,7 +108,7 @@ impl Server {
     }
 
     /// Until etcd has started, and the mirror's last user has let go of it.
-    async fn connect_with(&mut self, options: EtcdOptions) -> EtcdCatalog {
+    pub(crate) async fn connect_with(&mut self, options: EtcdOptions) -> EtcdCatalog {
         let begun = Instant::now();
         loop {
             let error = match EtcdCatalog::connect(east(), options.clone()).await {
@@ -130,7 +151,19 @@ fn free_ports() -> [u16; 2] {
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
-fn run(folder: &Path, tls: Option<&ServerTls>, client_port: u16, peer_port: u16) -> Child {
+fn run_alone(folder: &Path, tls: Option<&ServerTls>, client_port: u16, peer_port: u16) -> Child {
+    let initial = format!("default=http://127.0.0.1:{peer_port}");
+    run(folder, tls, client_port, peer_port, "default", &initial)
+}
+
+fn run(
+    folder: &Path,
+    tls: Option<&ServerTls>,
+    client_port: u16,
+    peer_port: u16,
+    name: &str,
+    cluster: &str,
+) -> Child {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let client = format!("{scheme}://127.0.0.1:{client_port}");
     let peer = format!("http://127.0.0.1:{peer_port}");
@@ -139,7 +172,7 @@ fn run(folder: &Path, tls: Option<&ServerTls>, client_port: u16, peer_port: u16)
     command.arg("--data-dir").arg(folder.join("data"));
     command.args(["--listen-client-urls", &client, "--advertise-client-urls", &client]);
     command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
-    command.args(["--initial-cluster", &format!("default={peer}"), "--log-level", "error"]);
+    command.args(["--name", name, "--initial-cluster", cluster, "--log-level", "error"]);
     if let Some(tls) = tls {
         command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(&tls.authority);
         command.arg("--cert-file").arg(&tls.certificate).arg("--key-file").arg(&tls.key);

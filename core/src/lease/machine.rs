@@ -72,6 +72,8 @@ pub struct Status {
     pub peer_connected: bool,
     /// The witness answered the last call.
     pub witness_reachable: bool,
+    /// When the other site was last seen to have renewed at the witness: it still went on then, or a little before.
+    pub peer_renewed: Option<BootTime>,
 }
 
 /// The lease of one site, as its keeper drives it.
@@ -157,7 +159,17 @@ impl Lease {
             serves: serves.map(|held| (held.epoch, held.until)),
             peer_connected: now < state.link.connected_until,
             witness_reachable: state.witness.reachable,
+            peer_renewed: self.peer_renewed(),
         }
+    }
+
+    fn peer_renewed(&self) -> Option<BootTime> {
+        let seen = self.state.witness.seen.as_ref()?;
+        let of_peer = seen.record.as_ref().is_some_and(|record| record.site != self.config.own);
+        // A token that had aged before this keeper began says nothing of when it was new.
+        let aged = seen.token.is_some() && seen.token == self.state.record.old;
+        let since = seen.free_at.0.saturating_sub(self.config.timers.witness_wait.0);
+        (of_peer && !aged).then_some(BootTime(since))
     }
 
     fn role(&self, serves: bool) -> Role {

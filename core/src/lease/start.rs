@@ -84,12 +84,15 @@ impl Turn<'_> {
     /// Without a record of its vote a site grants and asks nothing: it takes over what the peer and the witness know, or
     /// finds that there was never anything.
     pub(super) fn find_record(&mut self) -> Waiting {
-        let standing = self.state.link.standing.clone().filter(|_| self.connected());
-        let Some(standing) = standing else { return Waiting::NoVoteRecord };
-        let theirs = standing.vote.filter(|vote| vote.backs.is_some());
         let seen = self.state.witness.seen.as_ref();
         let witness =
             seen.and_then(|seen| seen.record.as_ref()).map(|record| (record.epoch, record.site.clone()));
+        let standing = self.state.link.standing.clone().filter(|_| self.connected());
+        let Some(standing) = standing else {
+            let first = witness.is_none() && self.state.devices_empty;
+            return if first { Waiting::FirstStart } else { Waiting::NoVoteRecord };
+        };
+        let theirs = standing.vote.filter(|vote| vote.backs.is_some());
         if let Some(Vote { epoch, backs: Some(backs) }) = theirs {
             // The higher of both: this site may itself have won it through the witness before its record was lost.
             let peer = (epoch, backs);

@@ -68,36 +68,42 @@ impl Scene<'_> {
             one_site::node_dies(table, reach, faults, EAST, &s3, files).await?;
             let small = files.tree.iter().find(|input| input.size > 4096).context("no file above 4 KiB")?;
             one_site::byte_rots(table, reach, EAST, &s3, small).await?;
-            rows_of_one_site_vanish(table, reach, small).await?;
+            rows_of_one_site_vanish(table, reach, active(reach).await?, small).await?;
             one_site::rows_vanish(table, reach, small).await?;
         }
         self.site_dies_and_returns(table, writer).await
     }
 
-    /// The active site, east, dies and is taken over; it returns and is handed the lease. `writer` wrote all the while.
+    /// The active site dies and is taken over; it returns and is handed the lease. `writer` wrote all the while.
     pub async fn site_dies_and_returns(&self, table: &mut Table, writer: Writer) -> Result<()> {
         let Self { reach, faults, acknowledge, files } = *self;
         let s3 = reach.s3(PATIENCE)?;
         writer.has_written(GOES_ON).await?;
         protected(table, reach, "the exposure is 0").await?;
-        let died = active_site_dies(table, reach, faults, acknowledge, &files.tree[0].key).await?;
+        let dies = active(reach).await?;
+        let died = active_site_dies(table, reach, faults, dies, acknowledge, &files.tree[0].key).await?;
         verified(table, "the public name serves every file", &s3, &files.all()).await?;
-        dead_site_returns(table, reach, faults, &s3).await?;
-        let switched = switch_back(table, reach).await?;
+        dead_site_returns(table, reach, faults, dies, &s3).await?;
+        let switched = switch(table, reach, other(dies)).await?;
         verified(table, "every file after the switch back", &s3, &files.all()).await?;
         records(table, acknowledge, reach, writer, died, switched).await
     }
 }
 
 /// Fewer than k rows of a file are left in the active site: the other site's are read, and the extent crosses again.
-async fn rows_of_one_site_vanish(table: &mut Table, installation: &Reach, file: &Input) -> Result<()> {
+async fn rows_of_one_site_vanish(
+    table: &mut Table,
+    installation: &Reach,
+    active: &str,
+    file: &Input,
+) -> Result<()> {
     table
         .step(
             "too few rows of one file are left in the active site: it is read from both, and crosses again",
             async {
                 let inspection = one_site::inspect(installation, &file.key).await?;
                 let extent = inspection.extents.first().context("no extent")?;
-                let here = || extent.rows.iter().filter(|row| row.site == EAST);
+                let here = || extent.rows.iter().filter(|row| row.site == active);
                 let take = here().count() + 1 - usize::from(extent.needed);
                 one_site::overwrite(here().take(take))?;
                 verify(&*installation.s3(Duration::ZERO)?, file).await?;
@@ -122,10 +128,9 @@ async fn protected(table: &mut Table, installation: &Reach, name: &str) -> Resul
     table
         .step(name, async {
             let active = active(installation).await?;
-            let passive = if active == EAST { WEST } else { EAST };
+            let passive = other(active);
             let seen = until("nothing is exposed", Duration::from_mins(2), || async {
-                let (here, there) =
-                    (installation.status(&active).await?, installation.status(passive).await?);
+                let (here, there) = (installation.status(active).await?, installation.status(passive).await?);
                 let exposure = here.exposure.clone().context("no exposure in the status")?;
                 let lacks = there.health.wanted;
                 // A writer goes on: its newest record is always under way.
@@ -149,13 +154,17 @@ async fn protected(table: &mut Table, installation: &Reach, name: &str) -> Resul
 }
 
 /// Which site says that it is active.
-async fn active(installation: &Reach) -> Result<String> {
+async fn active(installation: &Reach) -> Result<&'static str> {
     for site in [EAST, WEST] {
         if installation.status(site).await.is_ok_and(|status| status.role == "active") {
-            return Ok(site.to_owned());
+            return Ok(site);
         }
     }
     bail!("no site is active")
+}
+
+fn other(site: &str) -> &'static str {
+    if site == EAST { WEST } else { EAST }
 }
 
 /// Every process of the active site is killed.
@@ -165,25 +174,27 @@ async fn active_site_dies(
     table: &mut Table,
     installation: &Reach,
     faults: &dyn Faults,
+    site: &str,
     acknowledge: &str,
     file: &str,
 ) -> Result<Instant> {
+    let heir = other(site);
     let probe = installation.s3(Duration::ZERO)?;
     table
         .step("the whole active site dies at once, the other takes over", async {
             let died = Instant::now();
-            faults.site_dies(EAST).await?;
+            faults.site_dies(site).await?;
             let reads = acknowledge == "BothSites";
             let took = first_answer(&probe, reads.then_some(file), died, Duration::from_mins(1)).await?;
             until("the term is in the status", Duration::from_secs(10), || async {
-                let status = installation.status(WEST).await?;
+                let status = installation.status(heir).await?;
                 Ok(if status.role == "active" { Ok(()) } else { Err(status.role) })
             })
             .await?;
-            let epoch = installation.status(WEST).await?.epoch;
+            let epoch = installation.status(heir).await?.epoch;
             let what = if reads { "read" } else { "write" };
             let seen = format!(
-                "first {what} through the public name after {:.2} s, epoch {epoch}",
+                "{site}: first {what} through the public name after {:.2} s, epoch {epoch}",
                 took.as_secs_f64()
             );
             Ok((died, seen))
@@ -220,27 +231,29 @@ async fn dead_site_returns(
     table: &mut Table,
     installation: &Reach,
     faults: &dyn Faults,
+    site: &str,
     s3: &Arc<S3Client>,
 ) -> Result<()> {
     table
         .step("the dead site returns: passive, catches up, its unseen term is merged", async {
-            faults.site_returns(EAST).await?;
+            faults.site_returns(site).await?;
             s3.put("after-the-return", bytes::Bytes::from_static(b"x")).await?;
             let seen = until("it has caught up", Duration::from_mins(5), || async {
-                let (east, west) = (installation.status(EAST).await?, installation.status(WEST).await?);
-                ensure!(east.role != "active", "the returning site is active");
-                let exposure = west.exposure.clone().context("no exposure in the status")?;
-                let done = east.epoch == west.epoch
-                    && east.health.wanted < 8
+                let (back, active) =
+                    (installation.status(site).await?, installation.status(other(site)).await?);
+                ensure!(back.role != "active", "the returning site is active");
+                let exposure = active.exposure.clone().context("no exposure in the status")?;
+                let done = back.epoch == active.epoch
+                    && back.health.wanted < 8
                     && exposure.age_ms < 2_000
                     && exposure.bytes < 1 << 20;
                 Ok(if done {
                     Ok(format!(
-                        "east is {} in epoch {}, {} extents whole",
-                        east.role, east.epoch, east.health.whole
+                        "{site} is {} in epoch {}, {} extents whole",
+                        back.role, back.epoch, back.health.whole
                     ))
                 } else {
-                    Err(format!("{exposure:?}, east {:?}", east.health))
+                    Err(format!("{exposure:?}, {site} {:?}", back.health))
                 })
             })
             .await?;
@@ -249,21 +262,22 @@ async fn dead_site_returns(
         .await
 }
 
-/// The lease is handed from west to east; when that began.
-pub async fn switch_back(table: &mut Table, installation: &Reach) -> Result<Instant> {
+/// The lease is handed from `from` to the other site; when that began.
+pub async fn switch(table: &mut Table, installation: &Reach, from: &str) -> Result<Instant> {
+    let to = other(from);
     table
         .step("a planned switch back", async {
             let begun = Instant::now();
-            let _: serde_json::Value = installation.rest(WEST)?.post(&["api", "v1", "handover"]).await?;
-            until("east is active", Duration::from_secs(30), || async {
-                let status = installation.status(EAST).await?;
+            let _: serde_json::Value = installation.rest(from)?.post(&["api", "v1", "handover"]).await?;
+            until(&format!("{to} is active"), Duration::from_secs(30), || async {
+                let status = installation.status(to).await?;
                 Ok(if status.role == "active" { Ok(()) } else { Err(status.role) })
             })
             .await?;
-            let epoch = installation.status(EAST).await?.epoch;
+            let epoch = installation.status(to).await?.epoch;
             Ok((
                 begun,
-                format!("east is active again after {:.2} s, epoch {epoch}", begun.elapsed().as_secs_f64()),
+                format!("{to} is active again after {:.2} s, epoch {epoch}", begun.elapsed().as_secs_f64()),
             ))
         })
         .await

@@ -9,8 +9,9 @@ use sha2::{Digest, Sha256};
 
 use super::tree::Input;
 
-/// Files on their way at once.
-const AT_ONCE: usize = 16;
+/// Files on their way at once. Small ones that are written at the same moment share a commit.
+const PUTS: usize = 64;
+const GETS: usize = 16;
 
 /// Stores every file.
 pub async fn put_all(s3: &Arc<S3Client>, inputs: &[Input]) -> Result<()> {
@@ -18,7 +19,7 @@ pub async fn put_all(s3: &Arc<S3Client>, inputs: &[Input]) -> Result<()> {
         let s3 = Arc::clone(s3);
         async move { s3.put_file(&input.key, &input.path).await.with_context(|| input.key.clone()) }
     });
-    stream::iter(puts).buffer_unordered(AT_ONCE).try_collect().await
+    stream::iter(puts).buffer_unordered(PUTS).try_collect().await
 }
 
 /// Reads every file and compares it; the bytes that were read.
@@ -27,7 +28,7 @@ pub async fn verify_all(s3: &Arc<S3Client>, inputs: &[Input]) -> Result<u64> {
         let s3 = Arc::clone(s3);
         async move { verify(&s3, input).await.with_context(|| input.key.clone()) }
     });
-    stream::iter(gets).buffer_unordered(AT_ONCE).try_fold(0, |sum, size| async move { Ok(sum + size) }).await
+    stream::iter(gets).buffer_unordered(GETS).try_fold(0, |sum, size| async move { Ok(sum + size) }).await
 }
 
 /// Reads one file and compares it; its size.

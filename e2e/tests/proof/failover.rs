@@ -12,7 +12,7 @@ use diptych_e2e::demo::one_site::Files;
 use diptych_e2e::demo::reach::site_of;
 use diptych_e2e::demo::table::Table;
 use diptych_e2e::demo::tree::{self, Input};
-use diptych_e2e::demo::two_sites::{Scene, switch_back};
+use diptych_e2e::demo::two_sites::{Scene, switch};
 use diptych_e2e::demo::verify::{put_all, verify_all};
 use diptych_e2e::demo::writer::Writer;
 use diptych_e2e::program::{in_folder, outcome, run};
@@ -110,7 +110,7 @@ async fn with_tls_clients_edge_and_origins_speak_https_before_and_after_a_switch
         s3.put("after", bytes::Bytes::from_static(b"the switch")).await?;
         verify_all(&s3, &files).await?;
         let mut table = Table::default();
-        switch_back(&mut table, &installation).await?;
+        switch(&mut table, &installation, "west").await?;
         verify_all(&s3, &files).await?;
         println!("{}", table.render());
         stranger_at_the_origin(&installation, folder).await

@@ -171,13 +171,21 @@ async fn cut_and_heal(folder: &Path) -> Result<()> {
     .await?;
     ensure!(installation.status("west").await?.role == "passive", "west is not passive");
 
-    // All of east's cables: its lease runs out, the witness gives the next one to west.
+    // All of east's cables: its lease runs out, but more is exposed than may be lost, so west waits for a person.
     network.cut_off("east")?;
-    let cut = Instant::now();
+    until("west waits for a person", LIMIT, || async {
+        let status = installation.status("west").await?;
+        ensure!(status.role != "active", "west took over although more was exposed than may be lost");
+        let waits = status.lease.waiting.as_deref() == Some("Exposure");
+        Ok(if waits { Ok(()) } else { Err(format!("{:?}", status.lease)) })
+    })
+    .await?;
+    let asked = Instant::now();
+    let _: serde_json::Value = installation.rest("west")?.post(&["api", "v1", "promote"]).await?;
     let second = watch.holds("west", first).await?;
     println!(
-        "exposed {exposed:?}; west active in epoch {second} {:.1} s after the cut",
-        cut.elapsed().as_secs_f64()
+        "exposed {exposed:?}; west active in epoch {second} {:.1} s after a person said so",
+        asked.elapsed().as_secs_f64()
     );
     ensure!(put_inside(&network, &installation, "east", "late").await? == "503", "east still takes writes");
 

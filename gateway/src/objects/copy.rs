@@ -20,7 +20,6 @@ use crate::digests::Announced;
 use crate::error::{GatewayError, Result};
 use crate::read::{Places, open_stream, plan_chunks, read_sealed};
 use crate::write::{Chunk, Description, ExtentSequence, Written, write_body};
-use diptych_catalog::blobs_of;
 
 /// An object that is to be copied.
 pub struct CopyRequest {
@@ -59,17 +58,13 @@ impl Objects {
         (bucket, key): (&str, &str),
         conditions: &ReadConditions,
     ) -> Result<(ObjectInfo, Vec<Blob>)> {
-        check_key(key)?;
-        let view = self.context.view_for_client().await?;
-        let found = super::buckets::find(view.as_ref(), namespace, bucket)?;
-        let info = super::tags::describe(view.as_ref(), bucket, found.id, key)?;
+        let (info, blobs) = self.newest(namespace, bucket, key).await?;
         match conditions.check(&etag_text(&info.object.etag), info.object.modified_ms) {
             Err(GatewayError::NotModified) => {
                 return Err(GatewayError::PreconditionFailed("x-amz-copy-source-if"));
             }
             other => other?,
         }
-        let blobs = blobs_of(view.as_ref(), found.id, info.at.version, &info.object.content)?;
         Ok((info, blobs))
     }
 

@@ -7,6 +7,9 @@ use super::{ObjectInfo, Objects, etag_text};
 use crate::error::{GatewayError, Result};
 use crate::read::{BodyStream, open_stream};
 use diptych_catalog::blobs_of;
+use diptych_core::ids::ExtentId;
+use diptych_core::keys;
+use diptych_core::records::Blob;
 
 /// The bytes that a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,19 +70,39 @@ impl Objects {
         wanted: Wanted,
         conditions: &ReadConditions,
     ) -> Result<Download> {
-        super::types::check_key(key)?;
-        let view = self.context.view_for_client().await?;
-        let found = super::buckets::find(view.as_ref(), namespace, bucket)?;
-        let info = super::tags::describe(view.as_ref(), bucket, found.id, key)?;
+        let (info, blobs) = self.newest(namespace, bucket, key).await?;
         conditions.check(&etag_text(&info.object.etag), info.object.modified_ms)?;
         let range = wanted.resolve(info.object.size)?;
-        let ObjectInfo { at, object, .. } = &info;
-        let blobs = blobs_of(view.as_ref(), found.id, at.version, &object.content)?;
-        drop(view);
         let body = open_stream(&self.context, &blobs, range.clone()).await?;
         let partial = wanted != Wanted::All;
         Ok(Download { info, range, partial, body })
     }
+
+    /// The object that a client may be told of, and its blobs.
+    pub(super) async fn newest(
+        &self,
+        namespace: &str,
+        bucket: &str,
+        key: &str,
+    ) -> Result<(ObjectInfo, Vec<Blob>)> {
+        super::types::check_key(key)?;
+        let view = self.context.view_for_client().await?;
+        let found = super::buckets::find(view.as_ref(), namespace, bucket)?;
+        let seen = view.position();
+        let newest = super::tags::describe(view.as_ref(), bucket, found.id, key).and_then(|info| {
+            let blobs = blobs_of(view.as_ref(), found.id, info.at.version, &info.object.content)?;
+            Ok((info, blobs))
+        });
+        drop(view);
+        // That there is none may be as new as an object.
+        let extents = newest.as_ref().map_or_else(|_| Vec::new(), |(_, blobs)| extents(blobs));
+        self.context.settled(&keys::head(found.id, key.as_bytes()), seen, &extents).await?;
+        newest
+    }
+}
+
+fn extents(blobs: &[Blob]) -> Vec<ExtentId> {
+    blobs.iter().flat_map(|blob| &blob.pieces).map(|piece| piece.extent).collect()
 }
 
 /// Extents that an object's bytes lie in, in order.
@@ -88,12 +111,12 @@ pub(crate) fn extents_of(
     namespace: &str,
     bucket: &str,
     key: &str,
-) -> Result<Vec<diptych_core::ids::ExtentId>> {
+) -> Result<Vec<ExtentId>> {
     super::types::check_key(key)?;
     let found = super::buckets::find(view, namespace, bucket)?;
     let info = super::tags::describe(view, bucket, found.id, key)?;
     let blobs = blobs_of(view, found.id, info.at.version, &info.object.content)?;
-    Ok(blobs.iter().flat_map(|blob| &blob.pieces).map(|piece| piece.extent).collect())
+    Ok(extents(&blobs))
 }
 
 #[cfg(test)]

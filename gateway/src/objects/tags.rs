@@ -9,10 +9,7 @@ use crate::error::{GatewayError, Result};
 impl Objects {
     /// An object as it is described now.
     pub async fn head(&self, namespace: &str, bucket: &str, key: &str) -> Result<ObjectInfo> {
-        super::types::check_key(key)?;
-        let view = self.context.view_for_client().await?;
-        let found = super::buckets::find(view.as_ref(), namespace, bucket)?;
-        describe(view.as_ref(), bucket, found.id, key)
+        self.newest(namespace, bucket, key).await.map(|(info, _)| info)
     }
 }
 

@@ -14,7 +14,10 @@ use diptych_core::records::{KeeperBeat, KeeperLease, Record};
 use crate::error::SiteError;
 
 /// Between two beats.
-pub const BEAT_EVERY: Duration = Duration::from_secs(1);
+pub const BEAT_EVERY: Duration = Duration::from_millis(400);
+/// A keeper whose beat stands still for so long is replaced. The next one has to be elected, and to have asked the other
+/// site, before a lease of 3 s runs out: else the death of one node would move the role.
+pub const PATIENCE: Duration = Duration::from_millis(1_200);
 
 /// Waits until this process speaks for the site; its number.
 ///

@@ -22,6 +22,8 @@ pub struct KeeperState {
     pub peer_connected: bool,
     /// The witness answered the last call.
     pub witness_reachable: bool,
+    /// When the other site was last seen to have renewed at the witness.
+    pub peer_renewed: Option<BootTime>,
     /// Why it does not serve, or a handover does not go on.
     pub waiting: Option<Waiting>,
 }
@@ -36,6 +38,7 @@ impl KeeperState {
             serves: None,
             peer_connected: false,
             witness_reachable: false,
+            peer_renewed: None,
             waiting: None,
         }
     }

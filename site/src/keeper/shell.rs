@@ -65,10 +65,7 @@ impl Keeper {
             role: status.role,
             epoch: status.epoch,
             keeper: parts.number,
-            serves: None,
-            peer_connected: false,
-            witness_reachable: false,
-            waiting: None,
+            ..KeeperState::at_start()
         });
         let handle = KeeperHandle::new(events.clone(), state.subscribe());
         let parts = Arc::new(parts);
@@ -138,6 +135,7 @@ impl Keeper {
             serves: status.serves,
             peer_connected: status.peer_connected,
             witness_reachable: status.witness_reachable,
+            peer_renewed: status.peer_renewed,
             waiting: self.waiting,
         };
         self.state.send_if_modified(|known| {

@@ -3,7 +3,8 @@
 //! The own feed is read along with: each commit that changed role-owned keys is exposed until the other site's cursor,
 //! which comes back through its feed, confirms a position behind it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,15 +22,28 @@ use crate::survey::each;
 
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// A commit that the other site has not confirmed.
+#[derive(Debug, Clone)]
+struct Exposed {
+    revision: u64,
+    /// When it was seen here, milliseconds since 1970.
+    since_ms: u64,
+    /// Hashes of the heads that it changed.
+    heads: Box<[u64]>,
+}
+
 /// What is known of the other site's progress.
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
     /// The other site's cursor in this site's feed.
     pub cursor: Cursor,
-    /// Commits that it has not confirmed: revision, and when they were seen here (milliseconds since 1970).
-    exposed: VecDeque<(u64, u64)>,
+    /// Commits that it has not confirmed.
+    exposed: VecDeque<Exposed>,
     /// Commits that it has not applied.
     unapplied: VecDeque<u64>,
+    /// Heads that those of `exposed` changed, by hash: revision of the newest.
+    heads: HashMap<u64, u64>,
+    hasher: RandomState,
     /// The newest position of this site's feed that was looked at.
     seen: Position,
 }
@@ -37,8 +51,7 @@ pub struct Progress {
 impl Progress {
     /// Whether the other site has all role-owned changes up to `position`, with every extent of them whole.
     pub fn confirms(&self, position: Position) -> bool {
-        self.seen >= position
-            && self.exposed.front().is_none_or(|(revision, _)| *revision > position.revision)
+        self.seen >= position && self.exposed.front().is_none_or(|commit| commit.revision > position.revision)
     }
 
     /// Whether the other site has applied all role-owned changes up to `position`.
@@ -46,17 +59,30 @@ impl Progress {
         self.seen >= position && self.unapplied.front().is_none_or(|revision| *revision > position.revision)
     }
 
+    /// The newest commit that changed this head and is exposed; None: the other site has confirmed all of them. Two heads may
+    /// share a hash, so what is named may be a later commit, of another one.
+    pub fn exposes(&self, head: &Key) -> Option<Position> {
+        let revision = self.heads.get(&self.hasher.hash_one(head))?;
+        Some(Position { revision: *revision, ..self.seen })
+    }
+
     /// How many commits are exposed, and for how long the oldest is.
     pub fn commits(&self) -> (u64, u64) {
-        let age = self.exposed.front().map_or(0, |(_, since)| now_ms().saturating_sub(*since));
+        let age = self.exposed.front().map_or(0, |commit| now_ms().saturating_sub(commit.since_ms));
         (self.exposed.len() as u64, age)
     }
 
-    fn note(&mut self, entry: &FeedEntry, peer: &SiteName) -> Result<(), SiteError> {
+    fn note(&mut self, entry: &FeedEntry, own: &SiteName, peer: &SiteName) -> Result<(), SiteError> {
         self.seen = entry.position;
         let revision = entry.position.revision;
-        if entry.changes.iter().any(|(key, _)| keys::owner(key) == Some(Owner::Active)) {
-            self.exposed.push_back((revision, now_ms()));
+        // What was mirrored came with this site's own cursor, and from the other site: it has that.
+        let mirrored = entry.changes.iter().any(|(key, _)| *key == keys::cursor(own));
+        let ours = |(key, _): &&(Key, _)| !mirrored && keys::owner(key) == Some(Owner::Active);
+        if entry.changes.iter().any(|change| ours(&change)) {
+            let changed = entry.changes.iter().filter(ours).filter(|(key, _)| keys::is_head(key));
+            let heads: Box<[u64]> = changed.map(|(head, _)| self.hasher.hash_one(head)).collect();
+            self.heads.extend(heads.iter().map(|head| (*head, revision)));
+            self.exposed.push_back(Exposed { revision, since_ms: now_ms(), heads });
             self.unapplied.push_back(revision);
         }
         let cursor_key = keys::cursor(peer);
@@ -71,8 +97,13 @@ impl Progress {
         self.cursor = cursor;
         let same = |position: Position| position.incarnation == self.seen.incarnation;
         if same(cursor.confirmed) {
-            while self.exposed.front().is_some_and(|(revision, _)| *revision <= cursor.confirmed.revision) {
-                self.exposed.pop_front();
+            let done = |commit: &mut Exposed| commit.revision <= cursor.confirmed.revision;
+            while let Some(commit) = self.exposed.pop_front_if(done) {
+                for head in commit.heads {
+                    if self.heads.get(&head) == Some(&commit.revision) {
+                        self.heads.remove(&head);
+                    }
+                }
             }
         }
         if same(cursor.applied) {
@@ -136,7 +167,8 @@ impl ExposureWatch {
         while let Some(entry) = feed.next().await {
             let entry = entry?;
             let mut outcome = Ok(());
-            self.progress.send_modify(|progress| outcome = progress.note(&entry, &self.peer));
+            let own = self.catalog.site();
+            self.progress.send_modify(|progress| outcome = progress.note(&entry, own, &self.peer));
             outcome?;
         }
         Ok(())
@@ -158,6 +190,26 @@ pub async fn exposure(
         Ok(std::ops::ControlFlow::Continue(()))
     })?;
     Ok(exposure)
+}
+
+/// Waits until the other site has what this site's head was at `seen`, with these extents: what was read is there after a
+/// failover too.
+pub async fn peer_has_head(
+    catalog: &dyn Catalog,
+    peer: &SiteName,
+    progress: &mut watch::Receiver<Progress>,
+    head: &Key,
+    seen: Position,
+    extents: &[ExtentId],
+) -> Result<(), SiteError> {
+    if progress.wait_for(|progress| progress.seen >= seen).await.is_err() {
+        return std::future::pending().await;
+    }
+    let exposed = progress.borrow().exposes(head);
+    match exposed {
+        Some(position) => peer_holds(catalog, peer, progress, position, extents).await,
+        None => Ok(()),
+    }
 }
 
 /// Whether the other site has applied all up to `position` and holds these extents, whatever else it lacks.
@@ -190,6 +242,7 @@ pub async fn peer_holds(
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use diptych_core::ids::BucketId;
 
     use super::*;
 
@@ -203,17 +256,39 @@ mod tests {
 
     #[test]
     fn a_commit_is_exposed_until_the_peers_cursor_confirms_it() {
-        let west: SiteName = "west".parse().expect("a name");
+        let (east, west): (SiteName, SiteName) =
+            ("east".parse().expect("a name"), "west".parse().expect("a name"));
         let mut progress = Progress { seen: at(0), ..Progress::default() };
-        progress.note(&entry(1, keys::bucket("b"), b""), &west).expect("it reads");
+        progress.note(&entry(1, keys::bucket("b"), b""), &east, &west).expect("it reads");
         assert!(!progress.confirms(at(1)));
         let cursor = Cursor { applied: at(1), confirmed: at(0) };
-        progress.note(&entry(2, keys::cursor(&west), &cursor.encode()), &west).expect("it reads");
+        progress.note(&entry(2, keys::cursor(&west), &cursor.encode()), &east, &west).expect("it reads");
         assert!(progress.has_applied(at(1)) && !progress.confirms(at(1)));
         let cursor = Cursor { applied: at(1), confirmed: at(1) };
-        progress.note(&entry(3, keys::cursor(&west), &cursor.encode()), &west).expect("it reads");
+        progress.note(&entry(3, keys::cursor(&west), &cursor.encode()), &east, &west).expect("it reads");
         assert!(progress.confirms(at(1)), "{progress:?}");
         assert!(progress.confirms(at(3)), "what is not role-owned is not waited for: {progress:?}");
         assert!(!progress.confirms(at(4)), "what was not looked at yet is not confirmed");
+    }
+
+    #[test]
+    fn a_head_is_exposed_until_its_commit_is_confirmed_and_never_if_it_came_from_the_peer() {
+        let (east, west): (SiteName, SiteName) =
+            ("east".parse().expect("a name"), "west".parse().expect("a name"));
+        let [ours, theirs] = ["ours", "theirs"].map(|name| keys::head(BucketId([1; 8]), name.as_bytes()));
+        let mut progress = Progress { seen: at(0), ..Progress::default() };
+        progress.note(&entry(1, ours.clone(), b""), &east, &west).expect("it reads");
+        let mirrored = FeedEntry {
+            position: at(2),
+            changes: vec![
+                (theirs.clone(), Some(Bytes::new())),
+                (keys::cursor(&east), Some(Cursor::default().encode().into())),
+            ],
+        };
+        progress.note(&mirrored, &east, &west).expect("it reads");
+        assert_eq!((progress.exposes(&ours), progress.exposes(&theirs)), (Some(at(1)), None), "{progress:?}");
+        let cursor = Cursor { applied: at(1), confirmed: at(1) };
+        progress.note(&entry(3, keys::cursor(&west), &cursor.encode()), &east, &west).expect("it reads");
+        assert_eq!(progress.exposes(&ours), None, "{progress:?}");
     }
 }

@@ -1,7 +1,6 @@
 //! The keeper and the loops of a site, in an operator's pod.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Result;
 use async_trait::async_trait;
@@ -26,9 +25,6 @@ use crate::process::site::following::Following;
 use crate::process::site::peer::Links;
 use crate::process::site::{door, endpoint, lease, rest, seeds, standing};
 
-/// A keeper that has not beaten for so long is replaced.
-const PATIENCE: Duration = Duration::from_secs(4);
-
 /// Waits until this process speaks for the site, then does so until another does.
 pub(super) async fn run(
     config: &PodConfig,
@@ -37,7 +33,7 @@ pub(super) async fn run(
     holder: &str,
 ) -> Result<()> {
     let own = credentials(&config.site.identity)?;
-    let number = election::elect(catalog.as_ref(), holder, PATIENCE).await?;
+    let number = election::elect(catalog.as_ref(), holder, election::PATIENCE).await?;
     let links = Links::new(&config.site, &own)?;
     let hands = Arc::new(Hands::default());
     let site = &config.site;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use diptych_core::lease::LossDecision;
+use diptych_core::lease::{BootTime, LossDecision, Millis};
 use diptych_site::context::{SiteContext, now_ms};
-use diptych_site::keeper::KeeperHandle;
+use diptych_site::keeper::{KeeperHandle, boot_time};
 use diptych_site::name::{self, PublicName};
 use diptych_site::peer::exposure::{ExposureWatch, Progress};
 use diptych_site::peer::follow::{Followed, Follower};
@@ -96,7 +96,8 @@ async fn keep_name(
     }
 }
 
-/// `maxLossOnPromotion`: what this site was told of and lacks, by age, the lease's own silence not counted.
+/// `maxLossOnPromotion`: what this site was told of and lacks, by age; and what it can't have been told of, while the other
+/// site went on by the witness. The silence of a site that has stopped is not counted: it wrote nothing then.
 pub(in crate::process) struct LossGate {
     context: Arc<SiteContext>,
     followed: watch::Receiver<Followed>,
@@ -117,6 +118,7 @@ impl LossGate {
                 return LossDecision::Denied;
             }
         };
+        let age = age.max(self.went_on_unheard(&followed).0);
         // A term that was not followed counts as unbounded.
         if known && age <= self.max_age_ms {
             return LossDecision::Allowed;
@@ -127,5 +129,11 @@ impl LossGate {
             "a promotion would lose more than is allowed: a person must say so"
         );
         LossDecision::Denied
+    }
+
+    /// From the last of the feed to the last renewal at the witness that was seen.
+    fn went_on_unheard(&self, followed: &Followed) -> Millis {
+        let heard = BootTime(boot_time().0.saturating_sub(followed.heard.elapsed().as_millis() as u64));
+        self.context.lease.borrow().peer_renewed.map_or(Millis(0), |renewed| heard.until(renewed))
     }
 }

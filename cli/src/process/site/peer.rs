@@ -17,6 +17,7 @@ use bytes::Bytes;
 use diptych_catalog::Catalog;
 use diptych_cloudflare::client::{ApiToken, Client, ClientOptions};
 use diptych_core::ids::{ExtentId, SiteName};
+use diptych_core::keys::Key;
 use diptych_core::records::Position;
 use diptych_gateway::extents::{Ciphertext, own_rows};
 use diptych_gateway::{Front, PeerConfirmation, PeerRows};
@@ -26,7 +27,7 @@ use diptych_site::door::{DoorKeeper, DoorParts, ExtentSource, router};
 use diptych_site::keeper::witness::Witness;
 use diptych_site::keeper::{KeeperHandle, PeerLink};
 use diptych_site::peer::PeerClient;
-use diptych_site::peer::exposure::{Progress, peer_holds};
+use diptych_site::peer::exposure::{Progress, peer_has_head, peer_holds};
 use diptych_site::witness::OutsideWitness;
 use diptych_wire::http::HttpBody;
 use diptych_wire::identity::{Expected, Identity, Role};
@@ -206,6 +207,12 @@ impl PeerConfirmation for BothSites {
     async fn confirmed(&self, position: Position, extents: &[ExtentId]) -> bool {
         let mut progress = self.progress.clone();
         let held = peer_holds(self.catalog.as_ref(), &self.peer, &mut progress, position, extents);
+        matches!(tokio::time::timeout(self.limit, held).await, Ok(Ok(())))
+    }
+
+    async fn settled(&self, head: &Key, seen: Position, extents: &[ExtentId]) -> bool {
+        let mut progress = self.progress.clone();
+        let held = peer_has_head(self.catalog.as_ref(), &self.peer, &mut progress, head, seen, extents);
         matches!(tokio::time::timeout(self.limit, held).await, Ok(Ok(())))
     }
 }

@@ -36,6 +36,16 @@ fn a_first_start_waits_until_every_device_is_known_to_be_empty() {
 }
 
 #[test]
+fn a_first_start_waits_for_the_other_site() {
+    let mut sim = Sim::new(1);
+    sim.start_keeper(EAST);
+    sim.tell(EAST, Event::DevicesEmpty(true));
+    sim.run(60 * SECOND);
+    assert!(!sim.serving(EAST));
+    assert_eq!(sim.sites[EAST].waiting, Some(Waiting::FirstStart));
+}
+
+#[test]
 fn a_killed_holder_is_replaced_after_its_promise_and_not_before() {
     for seed in 0..50 {
         let mut sim = Sim::started(seed);
