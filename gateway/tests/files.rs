@@ -2,7 +2,16 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
 use common::{TOKEN, TestSite, noise};
+use diptych_core::ids::{ExtentId, KeeperNumber};
+use diptych_core::keys::Key;
+use diptych_core::records::Position;
+use diptych_gateway::authority::SingleSite;
+use diptych_gateway::{Limits, PeerConfirmation};
 use reqwest::StatusCode;
 use serde_json::Value;
 
@@ -194,5 +203,41 @@ async fn of_many_writers_of_one_key_one_wins_whole_and_all_versions_are_kept() {
     let read = site.get("contended").await.bytes().await.expect("a body");
     assert!((0..40_u64).any(|number| read == noise(1000 + number as usize, number + 1)));
     assert_eq!(site.count(b"v/").await, 40, "each replaced version once");
+    site.stop().await;
+}
+
+/// Another site that takes every write, and has or lacks what is read.
+struct Beside {
+    has: AtomicBool,
+}
+
+#[async_trait]
+impl PeerConfirmation for Beside {
+    async fn confirmed(&self, _: Position, _: &[ExtentId]) -> bool {
+        true
+    }
+
+    async fn settled(&self, _: &Key, _: Position, _: &[ExtentId]) -> bool {
+        self.has.load(Ordering::SeqCst)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failover_could_take_back_is_not_read_with_both_sites() {
+    let beside = Arc::new(Beside { has: AtomicBool::new(true) });
+    let authority = Arc::new(SingleSite { keeper: KeeperNumber(1) });
+    let peer = Arc::clone(&beside) as Arc<dyn PeerConfirmation>;
+    let site = TestSite::start_beside(Limits::default(), authority, Some(peer), |catalog| catalog).await;
+    assert_eq!(site.post("here", "bytes").await.status(), StatusCode::CREATED);
+    assert_eq!(site.get("here").await.status(), StatusCode::OK);
+    beside.has.store(false, Ordering::SeqCst);
+    // That there is none may be as new as an object.
+    for id in ["here", "nowhere"] {
+        let answer = site.get(id).await;
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "{id}");
+        assert!(answer.headers().contains_key("retry-after"));
+        let document: Value = answer.json().await.expect("JSON");
+        assert_eq!(document["error"]["code"], "SlowDown");
+    }
     site.stop().await;
 }

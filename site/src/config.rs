@@ -197,8 +197,8 @@ impl Policy {
 pub struct PeerConfig {
     /// Its name.
     pub site: SiteName,
-    /// Its peer door.
-    pub door: SocketAddr,
+    /// Its peer door: every address leads to it.
+    pub doors: Vec<SocketAddr>,
     /// The own peer door.
     pub listen: SocketAddr,
     /// Where the third vote lies.

@@ -2,10 +2,13 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use http::{Request, Response, Uri};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -28,6 +31,8 @@ use crate::tls::{Credentials, TlsError, no_name, peer_identity};
 const ALPN: &str = "http/1.1";
 /// Longest time for a connection and its handshake.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// Of an address over the one that is tried after it.
+const HEAD_START: Duration = Duration::from_millis(250);
 /// Connections of one listener at once.
 const CONNECTIONS: usize = 512;
 
@@ -156,9 +161,10 @@ pub enum HttpError {
     },
 }
 
-/// A client of one address, with kept connections. Cheap to clone.
+/// A client of one peer, with kept connections. Cheap to clone.
 #[derive(Clone)]
 pub struct HttpClient {
+    /// The first of its addresses: what it is called in requests and errors.
     address: String,
     client: Client<Connector, HttpBody>,
 }
@@ -166,8 +172,18 @@ pub struct HttpClient {
 impl HttpClient {
     /// To `host:port`, where `expected` must answer.
     pub fn new(address: String, credentials: &Credentials, expected: Expected) -> Result<Self, TlsError> {
+        Self::of_any(&[address], credentials, expected)
+    }
+
+    /// To whichever of these addresses answers; they lead to the same peer. The one that answered last is tried first.
+    pub fn of_any(
+        addresses: &[String],
+        credentials: &Credentials,
+        expected: Expected,
+    ) -> Result<Self, TlsError> {
+        let address = addresses.first().cloned().unwrap_or_default();
         let tls = TlsConnector::from(credentials.client_config(expected, &[ALPN])?);
-        let connector = Connector { address: address.clone(), tls };
+        let connector = Connector { addresses: addresses.into(), last_good: Arc::default(), tls };
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
@@ -212,8 +228,40 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 #[derive(Clone)]
 struct Connector {
-    address: String,
+    addresses: Arc<[String]>,
+    /// Index of the one that answered last.
+    last_good: Arc<AtomicUsize>,
     tls: TlsConnector,
+}
+
+impl Connector {
+    async fn connect(self) -> Result<Tls, BoxError> {
+        let first = self.last_good.load(Ordering::Relaxed);
+        let order = (0..self.addresses.len()).map(|step| (first + step) % self.addresses.len());
+        let mut attempts: FuturesUnordered<_> = order
+            .enumerate()
+            .map(|(rank, index)| {
+                let (address, tls) = (&self.addresses[index], &self.tls);
+                async move {
+                    tokio::time::sleep(HEAD_START * rank as u32).await;
+                    let stream = TcpStream::connect(address).await?;
+                    stream.set_nodelay(true)?;
+                    std::io::Result::Ok((index, tls.connect(no_name(), stream).await?))
+                }
+            })
+            .collect();
+        let mut first_error = None;
+        while let Some(attempt) = attempts.next().await {
+            match attempt {
+                Ok((index, stream)) => {
+                    self.last_good.store(index, Ordering::Relaxed);
+                    return Ok(Tls(TokioIo::new(stream)));
+                }
+                Err(error) => first_error = first_error.or(Some(error)),
+            }
+        }
+        Err(first_error.map_or_else(|| "there is no address".into(), Into::into))
+    }
 }
 
 impl Service<Uri> for Connector {
@@ -226,16 +274,8 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let Self { address, tls } = self.clone();
-        Box::pin(async move {
-            let connect = async {
-                let stream = TcpStream::connect(&address).await?;
-                stream.set_nodelay(true)?;
-                tls.connect(no_name(), stream).await
-            };
-            let stream = tokio::time::timeout(CONNECT_LIMIT, connect).await??;
-            Ok(Tls(TokioIo::new(stream)))
-        })
+        let connect = self.clone().connect();
+        Box::pin(async move { tokio::time::timeout(CONNECT_LIMIT, connect).await? })
     }
 }
 

@@ -147,7 +147,7 @@ impl Maker<'_> {
         let outside = self.plan.outside.as_ref().context("two sites without what stands outside")?;
         Ok(PeerConfig {
             site: name.parse()?,
-            door: peer.door,
+            doors: vec![peer.door],
             listen: own.door,
             witness: self.plan.witness,
             witness_address: Some(outside.witness),

@@ -6,6 +6,7 @@ pub(super) mod rest;
 pub(super) mod seeds;
 mod writers;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -81,7 +82,7 @@ async fn serve(config: SiteConfig) -> Result<()> {
     let context = Arc::new(SiteContext {
         site: config.site.clone(),
         peer: config.peer.as_ref().map(|peer| peer.site.clone()),
-        doors: config.peer.iter().map(door).collect(),
+        doors: config.peer.iter().flat_map(doors).collect(),
         catalog: Arc::clone(&catalog),
         agents,
         standing,
@@ -148,8 +149,9 @@ pub(super) fn endpoint(node: &diptych_site::config::NodeConfig) -> NodeEndpoint 
     NodeEndpoint { name: node.name.clone(), address: node.address.to_string(), socket: node.socket.clone() }
 }
 
-pub(super) fn door(peer: &PeerConfig) -> Door {
-    Door { address: peer.door.to_string(), site: peer.site.clone() }
+pub(super) fn doors(peer: &PeerConfig) -> Vec<Door> {
+    let door = |address: &SocketAddr| Door { address: address.to_string(), site: peer.site.clone() };
+    peer.doors.iter().map(door).collect()
 }
 
 /// What the loops know of the lease.

@@ -174,7 +174,12 @@ pub async fn byte_rots(
         .await?;
     table
         .step("scrub finds it, it is rebuilt, inspect agrees", async {
-            let _: serde_json::Value = installation.rest(site)?.post(&["api", "v1", "scrub"]).await?;
+            // Asked again where a keeper was replaced in the middle of it.
+            until("a scrub has run to its end", Duration::from_mins(2), || async {
+                let scrubbed = installation.rest(site)?.post(&["api", "v1", "scrub"]).await;
+                Ok(scrubbed.map(|_: serde_json::Value| ()).map_err(|error| format!("{error:#}")))
+            })
+            .await?;
             let seen = until("inspect is sound again", Duration::from_mins(1), || async {
                 let inspection = inspect(installation, &file.key).await?;
                 let rows = inspection.extents.iter().flat_map(|extent| &extent.rows);

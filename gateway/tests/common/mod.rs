@@ -22,7 +22,7 @@ use diptych_gateway::agents::AgentDial;
 use diptych_gateway::authority::{Authority as _, SingleSite};
 use diptych_gateway::cipher::AwsLcAesGcm;
 use diptych_gateway::rest::RestToken;
-use diptych_gateway::{Dependencies, Gateway, GatewayOptions, Limits, PeerRows};
+use diptych_gateway::{Dependencies, Gateway, GatewayOptions, Limits, PeerConfirmation, PeerRows};
 use diptych_node_agent::{AgentOptions, DeviceOption, RunningAgent};
 use diptych_wire::agent::{ReadItem, RowAt};
 use diptych_wire::authority::{Authority, Request};
@@ -111,6 +111,16 @@ impl TestSite {
         authority_given: Arc<dyn diptych_gateway::authority::Authority>,
         wrap: impl FnOnce(Arc<dyn Catalog>) -> Arc<dyn Catalog>,
     ) -> Self {
+        Self::start_beside(limits, authority_given, None, wrap).await
+    }
+
+    /// With another site whose word is waited for, too.
+    pub async fn start_beside(
+        limits: Limits,
+        authority_given: Arc<dyn diptych_gateway::authority::Authority>,
+        peer: Option<Arc<dyn PeerConfirmation>>,
+        wrap: impl FnOnce(Arc<dyn Catalog>) -> Arc<dyn Catalog>,
+    ) -> Self {
         // Whichever test comes first sets it for all.
         diptych_wire::tls::install_provider();
         let folder = tempfile::tempdir().expect("a folder");
@@ -146,7 +156,7 @@ impl TestSite {
             cipher: Arc::new(AwsLcAesGcm),
             dial,
             survive: Survive { sites: 0, nodes: 1, devices: 1 },
-            peer: None,
+            peer,
             peer_rows: Some(Arc::clone(&other) as Arc<dyn PeerRows>),
         };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));

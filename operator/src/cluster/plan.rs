@@ -100,7 +100,7 @@ pub fn plan(
     let internal = internal(names, seen, &mut made.children)?;
     let spec = &seen.cluster.spec;
     made.children.extend(build::catalog(names, &options.images, spec, &foundation)?);
-    made.children.push(build::agents(names, &options.images, spec)?);
+    made.children.push(build::agents(names, &options.images, spec, declared.scrub_every)?);
 
     let (nodes, registered) = node::register(names, spec, &seen.agents, &seen.nodes)?;
     made.children.extend(registered);

@@ -57,6 +57,8 @@ pub struct Declared {
     pub acknowledge: diptych_site::config::Acknowledge,
     /// When a silent node counts as dead.
     pub node_dead_after: Duration,
+    /// From the end of one scrub of a device to the next.
+    pub scrub_every: Duration,
     /// Times and budgets.
     pub policy: Policy,
     /// The cluster key, as its Secret has it.
@@ -72,8 +74,8 @@ pub struct Declared {
 pub struct DeclaredPeer {
     /// Its name.
     pub site: SiteName,
-    /// Its peer door; None: its name does not resolve now.
-    pub door: Option<SocketAddr>,
+    /// Its peer door, by every name that resolves now.
+    pub doors: Vec<SocketAddr>,
     /// Devices of its nodes; empty: as here.
     pub devices_by_node: Vec<u32>,
     /// The join Secret, if this site joins.
@@ -142,6 +144,7 @@ pub fn validate(spec: &StorageClusterSpec, seen: &Observed) -> Result<Declared, 
         },
         node_dead_after: duration(&spec.repair.node_dead_after)
             .map_err(|error| Invalid::field("repair.nodeDeadAfter", error))?,
+        scrub_every: duration(&spec.scrub.every).map_err(|error| Invalid::field("scrub.every", error))?,
         policy: policy(spec)?,
         cluster_key: secret(key, "key", how)?.trim().to_owned(),
         peer: spec.peer.as_ref().map(|_| peer(spec, seen, &site, &secret)).transpose()?,
@@ -197,7 +200,7 @@ fn peer(
     });
     Ok(DeclaredPeer {
         site: peer.site.parse().map_err(|error| Invalid::field("peer.site", error))?,
-        door: peer.endpoints.iter().find_map(|endpoint| seen.resolved.get(endpoint).copied()),
+        doors: peer.endpoints.iter().filter_map(|endpoint| seen.resolved.get(endpoint).copied()).collect(),
         devices_by_node: peer.devices_by_node.iter().copied().map(count).collect(),
         join,
         witness: match (&witness.outside_node, &witness.cloudflare_record) {

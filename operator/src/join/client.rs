@@ -29,6 +29,8 @@ pub struct JoinOptions {
     pub token: PathBuf,
     /// Gets `ca.crt`, `tls.crt`, `tls.key` and `agent.json`.
     pub folder: PathBuf,
+    /// Seconds from the end of one scrub of a device to the next.
+    pub scrub_every_s: u64,
 }
 
 /// Asks until it has what the agent runs with.
@@ -55,7 +57,7 @@ pub async fn join(options: &JoinOptions) -> Result<(), OperatorError> {
     write(&options.folder.join("ca.crt"), &authority)?;
     write(&options.folder.join("tls.crt"), &joined.chain)?;
     write(&options.folder.join("tls.key"), &key)?;
-    let config = serde_json::to_string_pretty(&config(&options.folder, joined)?);
+    let config = serde_json::to_string_pretty(&config(options, joined)?);
     let config = config.map_err(|error| OperatorError::Internal(error.to_string()))?;
     write(&options.folder.join("agent.json"), &config)
 }
@@ -73,7 +75,8 @@ async fn ask(client: &reqwest::Client, options: &JoinOptions, csr: &str) -> Resu
     answer.json().await.map_err(|error| chain(&error))
 }
 
-fn config(folder: &Path, joined: Joined) -> Result<AgentConfig, OperatorError> {
+fn config(options: &JoinOptions, joined: Joined) -> Result<AgentConfig, OperatorError> {
+    let folder = &options.folder;
     let wrong =
         |what: &str, error: &dyn std::fmt::Display| OperatorError::Internal(format!("{what}: {error}"));
     Ok(AgentConfig {
@@ -85,7 +88,7 @@ fn config(folder: &Path, joined: Joined) -> Result<AgentConfig, OperatorError> {
         socket: folder.join("agent.sock"),
         identity: identity_in(folder),
         devices: joined.devices,
-        scrub_every_s: AgentConfig::scrub_every_s(),
+        scrub_every_s: options.scrub_every_s,
     })
 }
 

@@ -17,7 +17,7 @@ use crate::error::SiteError;
 pub const BEAT_EVERY: Duration = Duration::from_millis(400);
 /// A keeper whose beat stands still for so long is replaced. The next one has to be elected, and to have asked the other
 /// site, before a lease of 3 s runs out: else the death of one node would move the role.
-pub const PATIENCE: Duration = Duration::from_millis(1_200);
+pub const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Waits until this process speaks for the site; its number.
 ///

@@ -17,6 +17,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::net::SocketAddr;
 use std::time::Duration;
 use thiserror::Error;
 
@@ -67,15 +68,16 @@ pub struct PeerClient {
 }
 
 impl PeerClient {
-    /// To a door at `host:port`.
+    /// To a door, whichever of its addresses answers.
     pub fn new(
-        address: String,
+        addresses: &[SocketAddr],
         site: &SiteName,
         cluster: ClusterId,
         own: &Credentials,
     ) -> Result<Self, TlsError> {
         let expected = Expected::gateway(cluster, site.clone());
-        Ok(Self { http: HttpClient::new(address, own, expected)? })
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        Ok(Self { http: HttpClient::of_any(&addresses, own, expected)? })
     }
 
     /// The transport, for what is forwarded.

@@ -71,7 +71,7 @@ impl Pod<'_> {
         let site = &self.config.site;
         let Some(peer) = &site.peer else { return self.front(OfPeer::default()).await };
         let exposure = ExposureWatch::new(Arc::clone(&self.catalog), peer.site.clone());
-        let client = PeerClient::new(peer.door.to_string(), &peer.site, site.cluster, &self.own)?;
+        let client = PeerClient::new(&peer.doors, &peer.site, site.cluster, &self.own)?;
         let active = Box::new(ByLent(Arc::clone(&self.lent)));
         let beside = of_peer(peer, site, &self.catalog, &client, active, || exposure.progress());
         let keeper = Arc::clone(&self.lent) as Arc<dyn DoorKeeper>;

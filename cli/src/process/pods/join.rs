@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use diptych_operator::join::client::{JoinOptions, join};
+use diptych_site::config::AgentConfig;
 
 use crate::process::log_as_json;
 
@@ -22,12 +23,15 @@ pub struct JoinCommand {
     /// Gets ca.crt, tls.crt, tls.key and agent.json
     #[arg(long)]
     folder: PathBuf,
+    /// Seconds from the end of one scrub of a device to the next
+    #[arg(long, default_value_t = AgentConfig::scrub_every_s())]
+    scrub_every_s: u64,
 }
 
 /// Asks until it has them.
 pub async fn run(command: JoinCommand) -> Result<()> {
     log_as_json();
     diptych_wire::tls::install_provider();
-    let JoinCommand { operator, authority, token, folder } = command;
-    Ok(join(&JoinOptions { operator, authority, token, folder }).await?)
+    let JoinCommand { operator, authority, token, folder, scrub_every_s } = command;
+    Ok(join(&JoinOptions { operator, authority, token, folder, scrub_every_s }).await?)
 }

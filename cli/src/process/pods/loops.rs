@@ -23,7 +23,7 @@ use crate::process::credentials;
 use crate::process::hands::{Hands, Parts, Writers};
 use crate::process::site::following::Following;
 use crate::process::site::peer::Links;
-use crate::process::site::{door, endpoint, lease, rest, seeds, standing};
+use crate::process::site::{doors, endpoint, lease, rest, seeds, standing};
 
 /// Waits until this process speaks for the site, then does so until another does.
 pub(super) async fn run(
@@ -104,7 +104,7 @@ async fn context(
     let context = SiteContext {
         site: site.site.clone(),
         peer: site.peer.as_ref().map(|peer| peer.site.clone()),
-        doors: site.peer.iter().map(door).collect(),
+        doors: site.peer.iter().flat_map(doors).collect(),
         catalog: Arc::clone(catalog),
         agents,
         standing,

@@ -69,7 +69,7 @@ impl Links {
                 Arc::new(RecordWitness::new(Arc::clone(name)))
             }
         };
-        let client = PeerClient::new(peer.door.to_string(), &peer.site, config.cluster, own)?;
+        let client = PeerClient::new(&peer.doors, &peer.site, config.cluster, own)?;
         Ok(Some(Self { config: peer, peer: client, witness, name }))
     }
 

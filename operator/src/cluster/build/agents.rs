@@ -1,6 +1,8 @@
 //! Node-agents: a DaemonSet, and for each node a Service of its own, so that an agent keeps its address when its pod is
 //! made anew.
 
+use std::time::Duration;
+
 use diptych_api::StorageNode;
 use diptych_api::storage_cluster::StorageClusterSpec;
 use serde_json::{Value, json};
@@ -14,7 +16,12 @@ use crate::names::{AGENT_HEALTH_PORT, AGENT_PORT, JOIN_PORT, Names, USER};
 use crate::options::Images;
 
 /// The DaemonSet. Devices are the only folders of the node that its pods see.
-pub fn agents(names: &Names, images: &Images, spec: &StorageClusterSpec) -> Result<Child, OperatorError> {
+pub fn agents(
+    names: &Names,
+    images: &Images,
+    spec: &StorageClusterSpec,
+    scrub_every: Duration,
+) -> Result<Child, OperatorError> {
     let name = names.child("agent");
     let labels = names.labels("agent");
     let devices = || spec.node_agents.devices.iter().enumerate();
@@ -35,7 +42,7 @@ pub fn agents(names: &Names, images: &Images, spec: &StorageClusterSpec) -> Resu
     if spec.node_agents.prepare_devices {
         before.push(prepare(images, spec, &mounts));
     }
-    before.push(join(names, images));
+    before.push(join(names, images, scrub_every));
     let mut agent_mounts = mounts;
     agent_mounts.push(json!({"name": "run", "mountPath": "/run/diptych"}));
     let mut selector = json!(spec.node_agents.node_selector);
@@ -91,12 +98,13 @@ fn user_security() -> Value {
 }
 
 /// Gets certificate and configuration.
-fn join(names: &Names, images: &Images) -> Value {
+fn join(names: &Names, images: &Images, scrub_every: Duration) -> Value {
     let operator = names.host(&names.account("operator"));
     json!({
         "name": "join", "image": images.product, "imagePullPolicy": images.pull_policy,
         "args": ["join", format!("--operator=https://{operator}:{JOIN_PORT}"), "--authority=/etc/diptych/ca.crt",
-            "--token=/var/run/secrets/diptych/token", "--folder=/run/diptych"],
+            "--token=/var/run/secrets/diptych/token", "--folder=/run/diptych",
+            format!("--scrub-every-s={}", scrub_every.as_secs())],
         "securityContext": user_security(),
         "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
         "volumeMounts": [

@@ -117,7 +117,7 @@ fn peer_config(
     };
     Ok(PeerConfig {
         site: peer.site.clone(),
-        door: peer.door.or_else(|| Some(known?.door)).ok_or(Waiting::Name("peer.endpoints"))?,
+        doors: doors(peer, known)?,
         listen,
         witness,
         witness_address,
@@ -129,4 +129,12 @@ fn peer_config(
         public_addresses: declared.public_addresses.clone(),
         public_hosts: name.map(|name| name.hostname.clone()).into_iter().collect(),
     })
+}
+
+/// Every address that its names have now. A name that resolves no more takes no address away: the machine behind it may be
+/// down, and a new configuration has the site's loops begin anew.
+fn doors(peer: &DeclaredPeer, known: Option<&PeerConfig>) -> Result<Vec<SocketAddr>, Waiting> {
+    let known = known.map(|known| known.doors.as_slice()).unwrap_or_default();
+    let doors = if peer.doors.iter().all(|door| known.contains(door)) { known } else { &peer.doors };
+    if doors.is_empty() { Err(Waiting::Name("peer.endpoints")) } else { Ok(doors.to_vec()) }
 }

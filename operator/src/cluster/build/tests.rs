@@ -1,5 +1,7 @@
 //! What goes to the API server, checked against Kubernetes' own types.
 
+use std::time::Duration;
+
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::PodSpec;
 
@@ -54,7 +56,7 @@ fn the_catalogs_pods_are_restricted_and_its_disks_outlive_it() {
 
 #[test]
 fn only_agents_see_folders_of_their_node_and_only_those_of_devices() {
-    let child = agents(&Names::for_tests(), &images(), &spec()).expect("built");
+    let child = agents(&Names::for_tests(), &images(), &spec(), Duration::from_hours(12)).expect("built");
     let set: DaemonSet = serde_json::from_value(child.body).expect("a DaemonSet");
     let pod = set.spec.expect("a spec").template.spec.expect("a pod");
     let folders: Vec<String> = pod
@@ -76,6 +78,9 @@ fn only_agents_see_folders_of_their_node_and_only_those_of_devices() {
         .map(|container| container.name.clone())
         .collect();
     assert_eq!(root, ["prepare-devices"]);
+    let mut words =
+        pod.init_containers.iter().flatten().flat_map(|container| container.args.iter().flatten());
+    assert!(words.any(|word| word == "--scrub-every-s=43200"), "scrub.every reaches the agent");
     assert_eq!(
         pod.containers[0]
             .resources
@@ -96,7 +101,7 @@ fn resources_that_are_none_are_left_out() {
 fn nothing_that_is_built_has_a_type_that_kubernetes_does_not_know() {
     let foundation = Foundation::create().expect("a foundation");
     let mut all = catalog(&Names::for_tests(), &images(), &spec(), &foundation).expect("built");
-    all.push(agents(&Names::for_tests(), &images(), &spec()).expect("built"));
+    all.push(agents(&Names::for_tests(), &images(), &spec(), Duration::from_hours(12)).expect("built"));
     for child in all {
         let back = match child.body["kind"].as_str().expect("a kind") {
             "Deployment" => {
