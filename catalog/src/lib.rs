@@ -1,11 +1,9 @@
 //! The catalog: what is true about every key of a site, with a gate that lets in commits of one epoch only.
 //!
-//! [`Catalog`] is the contract; `redb` is the engine for one process, etcd the one for clusters. Both pass `conformance`.
+//! [`Catalog`] is the contract; `redb` is the engine for one process, etcd the one for clusters. Both pass one suite (`tests/engines/conformance`).
 
 mod batch;
 mod blobs;
-#[cfg(feature = "conformance")]
-pub mod conformance;
 mod disk;
 mod engine;
 mod etcd;

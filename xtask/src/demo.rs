@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::run::{cargo, must, target};
+use crate::run::programs;
 use crate::tally::Tally;
 use crate::tools;
 
@@ -15,8 +15,7 @@ pub struct Options {
 
 pub fn run(options: &Options) -> Result<Tally> {
     tools::for_building()?;
-    must(&mut cargo(&["build", "--quiet", "-p", "diptych", "-p", "diptych-e2e", "--bins"])?)?;
-    let mut demo = std::process::Command::new(target()?.join("debug").join("diptych-demo"));
+    let mut demo = std::process::Command::new(programs()?.join("diptych-demo"));
     let status = demo.args(&options.words).status()?;
     let mut tally = Tally::default();
     tally.add(status.success());

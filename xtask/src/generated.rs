@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::run::{cargo, must, root};
+use crate::run::{must, programs, root};
 use crate::tally::Tally;
 use crate::tools;
 
@@ -29,14 +29,15 @@ pub fn check() -> Result<()> {
 }
 
 fn generate(check: bool) -> Result<()> {
-    let mut words = vec!["run", "--quiet", "-p", "diptych-api", "--bin", "diptych-crds", "--", "."];
+    let mut definitions = Command::new(programs()?.join("diptych-crds"));
+    definitions.arg(root());
     let mut render = Command::new(root().join("manifests").join("render"));
     render.env("HELM", tools::helm()?);
     if check {
-        words.push("--check");
+        definitions.arg("--check");
         render.arg("--check");
     }
     // The manifests are rendered from the chart, which holds copies of the generated definitions.
-    must(&mut cargo(&words)?)?;
+    must(&mut definitions)?;
     must(&mut render)
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::run::{cargo, must, root, target};
+use crate::run::{must, programs, root};
 use crate::tally::Tally;
 use crate::tools;
 
@@ -28,8 +28,7 @@ pub struct Words {
 pub fn run(step: &Step) -> Result<Tally> {
     tools::for_building()?;
     let bin = tools::kind()?;
-    must(&mut cargo(&["build", "--quiet", "-p", "diptych", "-p", "diptych-e2e", "--bins"])?)?;
-    let built = target()?.join("debug");
+    let built = programs()?;
     let mut command = Command::new(built.join("diptych-kind"));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::iter::once(bin).chain(std::env::split_paths(&path));

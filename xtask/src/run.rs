@@ -38,6 +38,14 @@ pub fn cargo(arguments: &[&str]) -> Result<Command> {
     Ok(command)
 }
 
+/// Builds every program of the workspace, always the same selection: with another one cargo would choose other features for
+/// what they share, and build that twice. The folder that they are in.
+pub fn programs() -> Result<PathBuf> {
+    let selection = ["-p", "diptych", "-p", "diptych-e2e", "-p", "diptych-api", "--bins"];
+    must(cargo(&["build", "--quiet"])?.args(selection))?;
+    Ok(target()?.join("debug"))
+}
+
 /// Whether a program is on the PATH.
 pub fn on_path(program: &str) -> bool {
     let Some(path) = std::env::var_os("PATH") else { return false };

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result};
 
-use crate::run::{cargo, must, show};
+use crate::run::{cargo, programs, show};
 use crate::tally::Tally;
 use crate::tools;
 
@@ -20,7 +20,7 @@ pub fn run(options: &Options) -> Result<Tally> {
     tools::for_building()?;
     tools::for_tests()?;
     // Tests of the whole run the program itself.
-    must(&mut cargo(&["build", "--quiet", "-p", "diptych", "-p", "diptych-e2e", "--bins"])?)?;
+    programs()?;
     let mut words = vec!["test", "--no-fail-fast"];
     if options.words.is_empty() {
         words.push("--workspace");

@@ -21,12 +21,9 @@ use clap::Parser;
 #[derive(Debug, Clone, Parser)]
 #[command(name = "cargo xtask demo", about = "Stores real files, breaks things, verifies every byte")]
 pub struct DemoOptions {
-    /// Real files to store, at least 3,000
-    #[arg(long, default_value = "/usr/share/doc")]
-    pub tree: PathBuf,
-    /// MiB of the one large file
-    #[arg(long, default_value_t = 1024)]
-    pub large: u64,
+    /// What is stored
+    #[command(flatten)]
+    pub source: tree::Source,
     /// Sites
     #[arg(long, default_value_t = 2)]
     pub sites: u8,
@@ -73,8 +70,8 @@ async fn steps(
     }
     for (number, acknowledge) in options.acknowledge.iter().enumerate() {
         // The second run needs no more of the large file than shows that it crosses.
-        let large = if number == 0 { options.large } else { options.large.min(64) };
-        let options = DemoOptions { large, ..options.clone() };
+        let mut options = options.clone();
+        options.source.large = if number == 0 { options.source.large } else { options.source.large.min(64) };
         two_sites::demo(table, &options, acknowledge, &data_dir.join(acknowledge), scratch).await?;
     }
     Ok(())

@@ -37,13 +37,14 @@ impl Files {
 }
 
 /// Reads the input.
-pub async fn input(table: &mut Table, tree_folder: &Path, scratch: &Path, mebibytes: u64) -> Result<Files> {
+pub async fn input(table: &mut Table, source: &tree::Source, scratch: &Path) -> Result<Files> {
     table
         .step("real input", async {
-            let tree = tree::collect(tree_folder, "tree/")?;
-            let large = tree::large(&scratch.join("large.bin"), mebibytes)?;
+            let tree = tree::collect(&source.tree, "tree/", source.files)?;
+            let large = tree::large(&scratch.join("large.bin"), source.large)?;
             let bytes: u64 = tree.iter().map(|input| input.size).sum();
-            let seen = format!("{} files of {} MiB, and one of {mebibytes} MiB", tree.len(), bytes >> 20);
+            let seen =
+                format!("{} files of {} MiB, and one of {} MiB", tree.len(), bytes >> 20, source.large);
             Ok((Files { tree, large }, seen))
         })
         .await
@@ -251,7 +252,7 @@ pub async fn rows_vanish(table: &mut Table, installation: &Reach, file: &Input) 
 pub async fn demo(table: &mut Table, options: &DemoOptions, data_dir: &Path, scratch: &Path) -> Result<()> {
     let site = "east";
     let words = ["--sites", "1", "--node-dead-after", "3"];
-    let files = input(table, &options.tree, scratch, options.large).await?;
+    let files = input(table, &options.source, scratch).await?;
     let installation = started(table, "diptych dev --sites 1", data_dir, &words).await?;
     let s3 = installation.s3(PATIENCE)?;
     store(table, &installation, &s3, &files).await?;

@@ -20,12 +20,26 @@ pub struct Input {
     pub sha256: [u8; 32],
 }
 
+/// What is stored.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Source {
+    /// Folder with real files, at least 3,000
+    #[arg(long, default_value = "/usr/share/doc")]
+    pub tree: PathBuf,
+    /// Store at most so many of them
+    #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
+    pub files: usize,
+    /// MiB of the one large file
+    #[arg(long, default_value_t = 1024)]
+    pub large: u64,
+}
+
 /// Files that are enough for a demo.
 pub const ENOUGH: usize = 3_000;
 
-/// All regular files below a folder, hashed; at least [`ENOUGH`].
-pub fn collect(folder: &Path, prefix: &str) -> Result<Vec<Input>> {
-    let mut inputs = Vec::new();
+/// The regular files below a folder, hashed: at least [`ENOUGH`], and the first `most` in the order of their keys.
+pub fn collect(folder: &Path, prefix: &str, most: usize) -> Result<Vec<Input>> {
+    let mut paths = Vec::new();
     let mut folders = vec![folder.to_path_buf()];
     while let Some(current) = folders.pop() {
         let entries =
@@ -36,19 +50,19 @@ pub fn collect(folder: &Path, prefix: &str) -> Result<Vec<Input>> {
             if kind.is_dir() {
                 folders.push(entry.path());
             } else if kind.is_file() {
-                inputs.push(input(folder, &entry.path(), prefix)?);
+                paths.push(entry.path());
             }
         }
     }
-    if inputs.len() < ENOUGH {
+    if paths.len().min(most) < ENOUGH {
         bail!(
-            "{} has {} files, {ENOUGH} are needed: give another one with --tree",
+            "{} has {} files, of which {most} may be taken, {ENOUGH} are needed: give another one with --tree",
             folder.display(),
-            inputs.len()
+            paths.len()
         );
     }
-    inputs.sort_by(|a, b| a.key.cmp(&b.key));
-    Ok(inputs)
+    paths.sort();
+    paths.iter().take(most).map(|path| input(folder, path, prefix)).collect()
 }
 
 fn input(folder: &Path, path: &Path, prefix: &str) -> Result<Input> {

@@ -1,5 +1,6 @@
 //! Two sites: everything that one site survives, and then the active site dies, returns, and gets its role back.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +24,8 @@ const WEST: &str = "west";
 const GOES_ON: u64 = 50;
 /// A planned switch refuses no write for longer.
 const SWITCH_LIMIT: Duration = Duration::from_secs(2);
+/// Until a planned switch has to have come about.
+const SWITCH_PATIENCE: Duration = Duration::from_mins(1);
 /// What comes later is not the switch.
 const SWITCH_WINDOW: Duration = Duration::from_secs(10);
 
@@ -35,7 +38,7 @@ pub async fn demo(
     scratch: &Path,
 ) -> Result<()> {
     let words = ["--sites", "2", "--node-dead-after", "3", "--acknowledge", acknowledge];
-    let files = one_site::input(table, &options.tree, scratch, options.large).await?;
+    let files = one_site::input(table, &options.source, scratch).await?;
     let installation =
         started(table, &format!("diptych dev --acknowledge {acknowledge}"), data_dir, &words).await?;
     let s3 = installation.s3(PATIENCE)?;
@@ -262,25 +265,44 @@ async fn dead_site_returns(
         .await
 }
 
-/// The lease is handed from `from` to the other site; when that began.
-pub async fn switch(table: &mut Table, installation: &Reach, from: &str) -> Result<Instant> {
+/// The lease is handed from `from` to the other site; when that was under way.
+pub async fn switch(table: &mut Table, installation: &Reach, from: &str) -> Result<Range<Instant>> {
     let to = other(from);
     table
         .step("a planned switch back", async {
             let begun = Instant::now();
-            let _: serde_json::Value = installation.rest(from)?.post(&["api", "v1", "handover"]).await?;
-            until(&format!("{to} is active"), Duration::from_secs(30), || async {
-                let status = installation.status(to).await?;
-                Ok(if status.role == "active" { Ok(()) } else { Err(status.role) })
-            })
-            .await?;
+            let mut asked = 0;
+            // A switch that would refuse writes for too long is given up by itself, and asked for again.
+            while !became_active(installation, to, Duration::from_secs(if asked == 0 { 0 } else { 5 }))
+                .await?
+            {
+                ensure!(begun.elapsed() < SWITCH_PATIENCE, "{to} is not active after {asked} requests");
+                let _: serde_json::Value = installation.rest(from)?.post(&["api", "v1", "handover"]).await?;
+                asked += 1;
+            }
             let epoch = installation.status(to).await?.epoch;
             Ok((
-                begun,
-                format!("{to} is active again after {:.2} s, epoch {epoch}", begun.elapsed().as_secs_f64()),
+                begun..Instant::now(),
+                format!(
+                    "{to} is active again after {:.2} s, asked for {asked} times, epoch {epoch}",
+                    begun.elapsed().as_secs_f64()
+                ),
             ))
         })
         .await
+}
+
+async fn became_active(installation: &Reach, site: &str, limit: Duration) -> Result<bool> {
+    let deadline = Instant::now() + limit;
+    loop {
+        if installation.status(site).await?.role == "active" {
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// What became of the records that were written all the while.
@@ -290,13 +312,13 @@ async fn records(
     installation: &Reach,
     writer: Writer,
     died: Instant,
-    switched: Instant,
+    switched: Range<Instant>,
 ) -> Result<()> {
     table
         .step("every acknowledged record of the writer is there", async {
             let acknowledged = writer.stop().await?;
-            let outage = writer::longest_gap(&acknowledged, died, switched);
-            let refused = writer::longest_gap(&acknowledged, switched, switched + SWITCH_WINDOW);
+            let outage = writer::longest_gap(&acknowledged, died, switched.start);
+            let refused = writer::longest_gap(&acknowledged, switched.start, switched.end + SWITCH_WINDOW);
             ensure!(refused <= SWITCH_LIMIT, "the planned switch refused writes for {refused:?}");
             let s3 = installation.s3(PATIENCE)?;
             let missing = writer::missing(&s3, &acknowledged).await?;

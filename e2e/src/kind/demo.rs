@@ -27,7 +27,7 @@ pub async fn demo(table: &mut Table, state: &State, options: &Demo) -> Result<()
     up(table, state, &Up { acknowledge: "OneSite".to_owned() }).await?;
     let clusters = clusters(state);
     let scratch = tempfile::Builder::new().prefix("diptych-kind-").tempdir()?;
-    let files = one_site::input(table, &options.tree, scratch.path(), options.large).await?;
+    let files = one_site::input(table, &options.source, scratch.path()).await?;
     let reach = reach(state, &clusters).await?;
     let s3 = reach.s3(PATIENCE)?;
     one_site::store(table, &reach, &s3, &files).await?;

@@ -31,9 +31,12 @@ pub fn clusters(state: &State) -> [Cluster; 2] {
 /// Makes everything; what is up already is kept.
 pub async fn up(table: &mut Table, state: &State, options: &Up) -> Result<()> {
     let [east, west] = clusters(state);
-    for cluster in [&east, &west] {
-        table.step(&format!("kind cluster {}", cluster.site), make(cluster)).await?;
-    }
+    table
+        .step("two kind clusters", async {
+            let (east, west) = tokio::try_join!(make(&east), make(&west))?;
+            Ok(((), format!("{east}; {west}")))
+        })
+        .await?;
     let outside = Outside::read(state)?
         .context("the clusters are up, but what ran beside them is not: run `down` first");
     let mut outside = match outside {
@@ -70,13 +73,13 @@ pub async fn down(state: &State) -> Result<()> {
     std::fs::remove_dir_all(&state.folder).with_context(|| format!("{}", state.folder.display()))
 }
 
-async fn make(cluster: &Cluster) -> Result<((), String)> {
+async fn make(cluster: &Cluster) -> Result<String> {
     if !cluster.is_made().await? {
         cluster.create(&Path::new("kind-config").join(format!("{}.yaml", cluster.site))).await?;
         cluster.load(IMAGE).await?;
     }
     let nodes = cluster.nodes().await?;
-    Ok(((), format!("{} nodes: {}", nodes.len(), names(&nodes))))
+    Ok(format!("{} nodes: {}", nodes.len(), names(&nodes)))
 }
 
 fn names(nodes: &[Node]) -> String {

@@ -8,12 +8,11 @@ pub mod install;
 pub mod outside;
 pub mod state;
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use clap::{Args, Parser};
 
 use crate::demo::table::Table;
+use crate::demo::tree::Source;
 use state::State;
 
 /// Steps of `cargo xtask kind`.
@@ -39,12 +38,9 @@ pub struct Up {
 /// Options of `demo`.
 #[derive(Debug, Clone, Args)]
 pub struct Demo {
-    /// Real files to store, at least 3,000
-    #[arg(long, default_value = "/usr/share/doc")]
-    pub tree: PathBuf,
-    /// MiB of the one large file
-    #[arg(long, default_value_t = 1024)]
-    pub large: u64,
+    /// What is stored
+    #[command(flatten)]
+    pub source: Source,
     /// Leave the clusters up
     #[arg(long)]
     pub keep: bool,

@@ -32,7 +32,7 @@ fn client(program: impl AsRef<std::ffi::OsStr>, s3: &S3Endpoint) -> Command {
 
 /// Copies real files into a folder.
 fn real_files(folder: &Path, count: usize) -> Result<()> {
-    for input in tree::collect(Path::new("/usr/share/doc"), "")?.into_iter().take(count) {
+    for input in tree::collect(Path::new("/usr/share/doc"), "", usize::MAX)?.into_iter().take(count) {
         let target = folder.join(&input.key);
         std::fs::create_dir_all(target.parent().context("a file without a folder")?)?;
         std::fs::copy(&input.path, &target)?;

@@ -25,7 +25,7 @@ const CURL_LIMIT: Duration = Duration::from_secs(20);
 async fn stored(installation: &Installation, count: usize) -> Result<(Arc<S3Client>, Vec<Input>)> {
     let s3 = installation.s3(PATIENCE)?;
     s3.create_bucket().await?;
-    let mut files = tree::collect(Path::new("/usr/share/doc"), "tree/")?;
+    let mut files = tree::collect(Path::new("/usr/share/doc"), "tree/", usize::MAX)?;
     files.truncate(count);
     put_all(&s3, &files).await?;
     Ok((s3, files))

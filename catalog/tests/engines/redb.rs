@@ -1,27 +1,19 @@
 //! The redb engine: the suite, and what is its own: its file, kills, disks that fail.
 
-#![expect(clippy::unwrap_used, reason = "these are tests")]
-
 use std::io::{BufRead, BufReader, Error, Write as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
-use diptych_catalog::conformance::Bench;
-use diptych_catalog::{
-    Batch, Catalog, CatalogError, Change, Committed, FeedStart, RedbCatalog, RedbOptions, Write,
-};
-use diptych_core::ids::SiteName;
+use diptych_catalog::{Catalog, CatalogError, Committed, FeedStart, RedbCatalog, RedbOptions};
 use diptych_core::keys::{self, Key};
 use futures::StreamExt;
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
 
-fn east() -> SiteName {
-    "east".parse().expect("a name")
-}
+use crate::conformance::{Bench, conformance};
+use crate::{east, put};
 
 fn open(path: &Path) -> Result<RedbCatalog, CatalogError> {
     RedbCatalog::open(path, east(), &RedbOptions::default())
@@ -31,15 +23,10 @@ fn open(path: &Path) -> Result<RedbCatalog, CatalogError> {
 async fn start() -> Bench {
     let folder = tempfile::tempdir().expect("a folder");
     let catalog = open(&folder.path().join("catalog")).expect("it opens");
-    Bench { handles: vec![Arc::new(catalog) as Arc<dyn Catalog>], keep: Box::new(folder) }
+    Bench { handles: vec![Arc::new(catalog) as Arc<dyn Catalog>], _keep: Box::new(folder) }
 }
 
-diptych_catalog::conformance!(start);
-
-fn put(name: &str, value: &str) -> Batch {
-    let write = Write::Put(keys::bucket(name), Bytes::copy_from_slice(value.as_bytes()));
-    Batch::one(None, Change::blind(vec![write]))
-}
+conformance!(start);
 
 async fn committed(catalog: &RedbCatalog, name: &str, value: &str) -> Committed {
     catalog.commit(put(name, value)).await.unwrap()
@@ -214,7 +201,7 @@ async fn a_killed_process_leaves_all_that_it_acknowledged() {
     let mut acknowledged: Vec<String> = Vec::new();
     for round in 0..3 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_commits_until_it_is_killed", "--nocapture"])
+            .args(["--exact", "redb::child_commits_until_it_is_killed", "--nocapture"])
             .env(CHILD_CATALOG, &path)
             .stdout(Stdio::piped())
             .spawn()

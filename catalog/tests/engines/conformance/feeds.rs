@@ -10,7 +10,7 @@ use diptych_core::records::Position;
 use futures::StreamExt;
 
 use super::{Bench, DEADLINE, expect, feed_from, key, put, put_all, take_until};
-use crate::{Batch, Change, Expect, FeedEntry, FeedStart, Write};
+use diptych_catalog::{Batch, Change, Expect, FeedEntry, FeedStart, Write};
 
 fn changes(entries: &[FeedEntry]) -> Vec<(Key, Option<Bytes>)> {
     entries.iter().flat_map(|entry| entry.changes.clone()).collect()
@@ -21,7 +21,7 @@ fn assert_in_order(entries: &[FeedEntry]) {
 }
 
 /// Each with its position; of a batch only what was applied.
-pub async fn a_feed_carries_every_commit_in_order(bench: &Bench) {
+pub(crate) async fn a_feed_carries_every_commit_in_order(bench: &Bench) {
     let start = bench.first().position().await.unwrap();
     let mut live = feed_from(bench.last(), start).await;
     let one = put_all(bench.first(), None, vec![put("a", "1"), put("b", "1")]).await.position;
@@ -48,7 +48,7 @@ pub async fn a_feed_carries_every_commit_in_order(bench: &Bench) {
 }
 
 /// From each position on: just what came after it.
-pub async fn a_feed_resumes_where_it_was_left(bench: &Bench) {
+pub(crate) async fn a_feed_resumes_where_it_was_left(bench: &Bench) {
     let mut positions = vec![bench.first().position().await.unwrap()];
     for number in 0..10 {
         positions.push(put_all(bench.first(), None, vec![put(&format!("k{number}"), "1")]).await.position);
@@ -64,7 +64,7 @@ pub async fn a_feed_resumes_where_it_was_left(bench: &Bench) {
 }
 
 /// The position of such a commit comes all the same.
-pub async fn what_a_site_keeps_to_itself_is_not_fed(bench: &Bench) {
+pub(crate) async fn what_a_site_keeps_to_itself_is_not_fed(bench: &Bench) {
     let start = bench.first().position().await.unwrap();
     let site = bench.site();
     let kept = Write::Put(keys::site_vote(&site), Bytes::from_static(b"vote"));
@@ -82,7 +82,7 @@ pub async fn what_a_site_keeps_to_itself_is_not_fed(bench: &Bench) {
 }
 
 /// It says nothing until there is something, and then it does.
-pub async fn a_feed_waits_for_the_next_commit(bench: &Bench) {
+pub(crate) async fn a_feed_waits_for_the_next_commit(bench: &Bench) {
     let start = put_all(bench.first(), None, vec![put("k", "1")]).await.position;
     let mut feed = feed_from(bench.last(), start).await;
     let early = tokio::time::timeout(Duration::from_millis(50), feed.next()).await;
@@ -95,7 +95,7 @@ pub async fn a_feed_waits_for_the_next_commit(bench: &Bench) {
 }
 
 /// Below what was kept; from there on nothing is missing.
-pub async fn a_compacted_feed_asks_for_a_snapshot(bench: &Bench) {
+pub(crate) async fn a_compacted_feed_asks_for_a_snapshot(bench: &Bench) {
     let catalog = bench.first();
     let start = catalog.position().await.unwrap();
     put_all(catalog, None, vec![put("a", "1")]).await;
@@ -115,7 +115,7 @@ pub async fn a_compacted_feed_asks_for_a_snapshot(bench: &Bench) {
 }
 
 /// And a position that this catalog has not reached.
-pub async fn another_incarnation_asks_for_a_snapshot(bench: &Bench) {
+pub(crate) async fn another_incarnation_asks_for_a_snapshot(bench: &Bench) {
     let catalog = bench.first();
     let position = put_all(catalog, None, vec![put("a", "1")]).await.position;
     let other = Position { incarnation: position.incarnation ^ 1, ..position };
@@ -129,7 +129,7 @@ pub async fn another_incarnation_asks_for_a_snapshot(bench: &Bench) {
 }
 
 /// Commits from all processes at once, followed live.
-pub async fn a_follower_that_applies_the_feed_has_the_same_keys(bench: &Bench) {
+pub(crate) async fn a_follower_that_applies_the_feed_has_the_same_keys(bench: &Bench) {
     let start = bench.first().position().await.unwrap();
     let mut feed = feed_from(bench.first(), start).await;
     let writers: Vec<_> = (0..4)
@@ -167,7 +167,7 @@ pub async fn a_follower_that_applies_the_feed_has_the_same_keys(bench: &Bench) {
 }
 
 /// A snapshot and the feed from its position make the whole.
-pub async fn a_view_and_the_feed_after_it_miss_nothing(bench: &Bench) {
+pub(crate) async fn a_view_and_the_feed_after_it_miss_nothing(bench: &Bench) {
     let catalog = Arc::clone(bench.first());
     let writer = tokio::spawn(async move {
         for number in 0..200 {

@@ -1,28 +1,22 @@
 //! The etcd engine, against a real etcd: the suite, and what is its own: mirrors, outages, restores, TLS.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
-
 mod server;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use diptych_catalog::conformance::Bench;
 use diptych_catalog::{
     Batch, Catalog, CatalogError, Change, EtcdCatalog, EtcdOptions, EtcdTls, FeedEntry, FeedStart, Write,
 };
-use diptych_core::ids::SiteName;
 use diptych_core::keys;
 use diptych_core::records::Position;
 use futures::StreamExt;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
 use self::server::{Server, ServerTls, answering};
-
-fn east() -> SiteName {
-    "east".parse().expect("a name")
-}
+use crate::conformance::{Bench, conformance};
+use crate::{east, put};
 
 /// Two processes' worth of handles to one etcd.
 async fn start() -> Bench {
@@ -30,15 +24,10 @@ async fn start() -> Bench {
     let one = server.connect("one").await;
     let two = server.connect("two").await;
     let handles = vec![Arc::new(one) as Arc<dyn Catalog>, Arc::new(two) as Arc<dyn Catalog>];
-    Bench { handles, keep: Box::new(server) }
+    Bench { handles, _keep: Box::new(server) }
 }
 
-diptych_catalog::conformance!(start);
-
-fn put(name: &str, value: &str) -> Batch {
-    let write = Write::Put(keys::bucket(name), Bytes::copy_from_slice(value.as_bytes()));
-    Batch::one(None, Change::blind(vec![write]))
-}
+conformance!(start);
 
 async fn committed(catalog: &EtcdCatalog, name: &str, value: &str) -> Position {
     catalog.commit(put(name, value)).await.unwrap().position

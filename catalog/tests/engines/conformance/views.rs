@@ -4,10 +4,10 @@ use diptych_core::ids::BucketId;
 use diptych_core::keys::{self, Key, KeyRange};
 
 use super::{Bench, key, put, put_all};
-use crate::{View, Write};
+use diptych_catalog::{View, Write};
 
 /// Whichever process committed it.
-pub async fn a_view_shows_what_was_committed_before_it(bench: &Bench) {
+pub(crate) async fn a_view_shows_what_was_committed_before_it(bench: &Bench) {
     for number in 0..50 {
         let text = number.to_string();
         let writer = &bench.handles[number % bench.handles.len()];
@@ -21,7 +21,7 @@ pub async fn a_view_shows_what_was_committed_before_it(bench: &Bench) {
 }
 
 /// Later commits do not show in it.
-pub async fn a_view_stays_as_it_was(bench: &Bench) {
+pub(crate) async fn a_view_stays_as_it_was(bench: &Bench) {
     let before = put_all(bench.first(), None, vec![put("k", "old")]).await.position;
     let view = bench.first().view().await.unwrap();
     assert_eq!(view.position(), before);
@@ -33,7 +33,7 @@ pub async fn a_view_stays_as_it_was(bench: &Bench) {
 }
 
 /// With every size of page.
-pub async fn pages_of_a_range_join_without_gap(bench: &Bench) {
+pub(crate) async fn pages_of_a_range_join_without_gap(bench: &Bench) {
     let names: Vec<String> = (0..23).map(|number| format!("{number:03}")).collect();
     put_all(bench.first(), None, names.iter().map(|name| put(name, name)).collect()).await;
     let view = bench.last().view().await.unwrap();
@@ -61,7 +61,7 @@ fn all_keys(view: &dyn View, mut range: KeyRange, limit: usize) -> Vec<Key> {
 }
 
 /// And a range that ends before it begins is empty.
-pub async fn a_range_ends_before_its_end(bench: &Bench) {
+pub(crate) async fn a_range_ends_before_its_end(bench: &Bench) {
     put_all(bench.first(), None, ["a", "b", "c", "d"].map(|name| put(name, name)).to_vec()).await;
     let view = bench.last().view().await.unwrap();
     let range = |start, end| KeyRange { start: key(start), end: key(end) };
@@ -74,7 +74,7 @@ pub async fn a_range_ends_before_its_end(bench: &Bench) {
 }
 
 /// Not what stands beyond it.
-pub async fn the_last_key_of_a_range_is_found(bench: &Bench) {
+pub(crate) async fn the_last_key_of_a_range_is_found(bench: &Bench) {
     put_all(bench.first(), None, ["a1", "a2", "b1"].map(|name| put(name, name)).to_vec()).await;
     let view = bench.last().view().await.unwrap();
     let last = |prefix: &str| view.last(&keys::prefix_range(&key(prefix).0)).unwrap().map(|(key, _)| key);
@@ -85,7 +85,7 @@ pub async fn the_last_key_of_a_range_is_found(bench: &Bench) {
 }
 
 /// Object keys with every byte, in two buckets whose ids are neighbours.
-pub async fn a_listing_by_prefix_keeps_to_its_bucket(bench: &Bench) {
+pub(crate) async fn a_listing_by_prefix_keeps_to_its_bucket(bench: &Bench) {
     let (mine, next) = (BucketId([7, 7, 7, 7, 7, 7, 7, 0xff]), BucketId([7, 7, 7, 7, 7, 7, 8, 0]));
     let objects: [&[u8]; 6] = [b"", b"\0", b"a", b"a\0b", b"a\xff", b"b"];
     let heads = |bucket| objects.map(|object| Write::Put(keys::head(bucket, object), object.to_vec().into()));

@@ -8,10 +8,10 @@ use diptych_core::keys::{self, Key};
 use diptych_core::records::Gate;
 
 use super::{Bench, expect, key, put, put_all, read, value};
-use crate::{Batch, Catalog, CatalogError, Change, Expect, Guard, Outcome, Write};
+use diptych_catalog::{Batch, Catalog, CatalogError, Change, Expect, Guard, Outcome, Write};
 
 /// One change of a batch is refused, the others are done.
-pub async fn a_guard_that_does_not_hold_refuses_its_change_only(bench: &Bench) {
+pub(crate) async fn a_guard_that_does_not_hold_refuses_its_change_only(bench: &Bench) {
     let catalog = bench.first();
     put_all(catalog, None, vec![put("taken", "1")]).await;
     let changes = vec![
@@ -34,7 +34,7 @@ pub async fn a_guard_that_does_not_hold_refuses_its_change_only(bench: &Bench) {
 }
 
 /// The three conditions, on a key that is there, one that is empty, and one that is not there.
-pub async fn absent_present_and_value_mean_what_they_say(bench: &Bench) {
+pub(crate) async fn absent_present_and_value_mean_what_they_say(bench: &Bench) {
     let catalog = bench.first();
     put_all(catalog, None, vec![put("full", "x"), put("empty", "")]).await;
     let cases = [
@@ -62,7 +62,7 @@ pub async fn absent_present_and_value_mean_what_they_say(bench: &Bench) {
 }
 
 /// Absent, closed, sealed and other epochs are refused by name.
-pub async fn a_commit_passes_only_a_gate_open_at_its_epoch(bench: &Bench) {
+pub(crate) async fn a_commit_passes_only_a_gate_open_at_its_epoch(bench: &Bench) {
     let catalog = bench.first();
     let epoch = Epoch(3);
     let commit = |writes| catalog.commit(Batch::one(Some(epoch), Change::blind(writes)));
@@ -86,7 +86,7 @@ pub async fn a_commit_passes_only_a_gate_open_at_its_epoch(bench: &Bench) {
 }
 
 /// Commits that race with the closing are either before it or refused.
-pub async fn no_commit_follows_the_closing_of_the_gate(bench: &Bench) {
+pub(crate) async fn no_commit_follows_the_closing_of_the_gate(bench: &Bench) {
     bench.set_gate(Gate::Open(Epoch(1))).await;
     let writers: Vec<_> = (0..4)
         .map(|writer| {
@@ -116,14 +116,14 @@ pub async fn no_commit_follows_the_closing_of_the_gate(bench: &Bench) {
 }
 
 /// What a site owns in either role does not ask the gate.
-pub async fn a_batch_without_epoch_passes_a_closed_gate(bench: &Bench) {
+pub(crate) async fn a_batch_without_epoch_passes_a_closed_gate(bench: &Bench) {
     bench.set_gate(Gate::Closed).await;
     put_all(bench.first(), None, vec![Write::Put(keys::map(&bench.site()), Bytes::from_static(b"map"))])
         .await;
 }
 
 /// Written twice, in one change or two, or guarded by one and written by the other: refused. Guarded by both: fine.
-pub async fn a_key_in_two_changes_is_refused(bench: &Bench) {
+pub(crate) async fn a_key_in_two_changes_is_refused(bench: &Bench) {
     let catalog = bench.first();
     let guarding =
         |name, other| Change { guards: vec![expect(name, Expect::Absent)], writes: vec![put(other, "1")] };
@@ -144,7 +144,7 @@ pub async fn a_key_in_two_changes_is_refused(bench: &Bench) {
 }
 
 /// 65 changes, or more than 1 MiB.
-pub async fn a_batch_over_a_limit_is_refused(bench: &Bench) {
+pub(crate) async fn a_batch_over_a_limit_is_refused(bench: &Bench) {
     let catalog = bench.first();
     bench.set_gate(Gate::Open(Epoch(1))).await;
     let changes = (0..65).map(|number| Change::blind(vec![put(&format!("k{number}"), "1")])).collect();
@@ -157,7 +157,7 @@ pub async fn a_batch_over_a_limit_is_refused(bench: &Bench) {
 }
 
 /// 64 changes of several guards and writes, near 1 MiB together.
-pub async fn a_batch_at_the_limits_is_taken(bench: &Bench) {
+pub(crate) async fn a_batch_at_the_limits_is_taken(bench: &Bench) {
     let catalog = bench.first();
     bench.set_gate(Gate::Open(Epoch(1))).await;
     let filling = Bytes::from(vec![0xa5; 3800]);
@@ -177,7 +177,7 @@ pub async fn a_batch_at_the_limits_is_taken(bench: &Bench) {
 }
 
 /// One change, all or nothing.
-pub async fn a_mirror_writes_thousands_of_keys_at_once(bench: &Bench) {
+pub(crate) async fn a_mirror_writes_thousands_of_keys_at_once(bench: &Bench) {
     let catalog = bench.first();
     let writes: Vec<Write> =
         (0..3_500).map(|number| put(&format!("{number:05}"), "a value of some bytes")).collect();
@@ -193,7 +193,7 @@ pub async fn a_mirror_writes_thousands_of_keys_at_once(bench: &Bench) {
 }
 
 /// From whichever process they come.
-pub async fn positions_grow_with_each_commit(bench: &Bench) {
+pub(crate) async fn positions_grow_with_each_commit(bench: &Bench) {
     let mut newest = bench.first().position().await.unwrap();
     for number in 0..20 {
         let catalog = &bench.handles[number % bench.handles.len()];
@@ -206,7 +206,7 @@ pub async fn positions_grow_with_each_commit(bench: &Bench) {
 }
 
 /// Nothing is written, and the answer tells a position that holds what refused it.
-pub async fn a_refused_batch_moves_nothing(bench: &Bench) {
+pub(crate) async fn a_refused_batch_moves_nothing(bench: &Bench) {
     let catalog = bench.first();
     let before = put_all(catalog, None, vec![put("k", "1")]).await.position;
     let change = Change { guards: vec![expect("k", Expect::Absent)], writes: vec![put("k", "2")] };
@@ -217,7 +217,7 @@ pub async fn a_refused_batch_moves_nothing(bench: &Bench) {
 }
 
 /// And a key that was deleted can be made again.
-pub async fn a_delete_removes_and_a_second_one_does_nothing(bench: &Bench) {
+pub(crate) async fn a_delete_removes_and_a_second_one_does_nothing(bench: &Bench) {
     let catalog = bench.first();
     put_all(catalog, None, vec![put("k", "1")]).await;
     put_all(catalog, None, vec![Write::Delete(key("k"))]).await;
@@ -229,7 +229,7 @@ pub async fn a_delete_removes_and_a_second_one_does_nothing(bench: &Bench) {
 }
 
 /// Four writers, each adds one by compare until it has done so 25 times.
-pub async fn counting_by_compare_loses_no_update(bench: &Bench) {
+pub(crate) async fn counting_by_compare_loses_no_update(bench: &Bench) {
     put_all(bench.first(), None, vec![put("count", "0")]).await;
     let writers: Vec<_> = (0..4)
         .map(|writer| {
@@ -255,7 +255,7 @@ async fn count_once(catalog: &Arc<dyn Catalog>) -> bool {
 }
 
 /// Zero bytes, FF bytes, and empty values.
-pub async fn any_byte_may_stand_in_keys_and_values(bench: &Bench) {
+pub(crate) async fn any_byte_may_stand_in_keys_and_values(bench: &Bench) {
     let all: Vec<u8> = (0..=255).collect();
     let keys = [b"h/\0".as_slice(), b"h/\xff\xff", b"h/\0\xff\0\x01", &[b"h/".as_slice(), &all].concat()];
     let writes = keys.map(|key| Write::Put(Key(key.to_vec()), Bytes::from(all.clone())));

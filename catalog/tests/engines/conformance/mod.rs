@@ -1,11 +1,9 @@
 //! What every engine must do, as tests over the contract. `conformance!(start)` makes a test of each case.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "these are tests")]
-
-pub mod commits;
-pub mod feeds;
-pub mod model;
-pub mod views;
+pub(crate) mod commits;
+pub(crate) mod feeds;
+pub(crate) mod model;
+pub(crate) mod views;
 
 use std::any::Any;
 use std::fmt;
@@ -18,7 +16,9 @@ use diptych_core::keys::{self, Key};
 use diptych_core::records::{Gate, Position, Record};
 use futures::StreamExt;
 
-use crate::{Batch, Catalog, Change, Committed, Expect, Feed, FeedEntry, FeedStart, Guard, Outcome, Write};
+use diptych_catalog::{
+    Batch, Catalog, Change, Committed, Expect, Feed, FeedEntry, FeedStart, Guard, Outcome, Write,
+};
 
 /// How long a case waits for what must happen.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -26,16 +26,16 @@ const DEADLINE: Duration = Duration::from_secs(20);
 const CASE_DEADLINE: Duration = Duration::from_mins(2);
 
 /// Runs a case; one that an engine's mistake keeps from ending fails.
-pub async fn in_time(case: impl Future<Output = ()>) {
+pub(crate) async fn in_time(case: impl Future<Output = ()>) {
     tokio::time::timeout(CASE_DEADLINE, case).await.expect("the case ends in time");
 }
 
 /// An empty catalog, and what keeps it running.
-pub struct Bench {
+pub(crate) struct Bench {
     /// Handles to one catalog; one per process that the engine allows, and at least one.
-    pub handles: Vec<Arc<dyn Catalog>>,
+    pub(crate) handles: Vec<Arc<dyn Catalog>>,
     /// Dropped after them.
-    pub keep: Box<dyn Any + Send + Sync>,
+    pub(crate) _keep: Box<dyn Any + Send + Sync>,
 }
 
 impl fmt::Debug for Bench {
@@ -65,10 +65,9 @@ impl Bench {
 }
 
 /// Makes a test of each case; `$start` is a path to `async fn() -> Bench`, called for each.
-#[macro_export]
 macro_rules! conformance {
     ($start:path) => {
-        $crate::conformance!($start =>
+        conformance!($start =>
             commits::a_guard_that_does_not_hold_refuses_its_change_only,
             commits::absent_present_and_value_mean_what_they_say,
             commits::a_commit_passes_only_a_gate_open_at_its_epoch,
@@ -105,11 +104,13 @@ macro_rules! conformance {
             #[tokio::test(flavor = "multi_thread")]
             async fn $case() {
                 let bench = $start().await;
-                $crate::conformance::in_time($crate::conformance::$module::$case(&bench)).await;
+                crate::conformance::in_time(crate::conformance::$module::$case(&bench)).await;
             }
         )*
     };
 }
+
+pub(crate) use conformance;
 
 fn key(name: &str) -> Key {
     keys::bucket(name)

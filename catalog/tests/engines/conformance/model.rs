@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseResult, TestRunner};
 
 use super::{Bench, feed_from, key, take_until};
-use crate::{Batch, CatalogError, Change, Expect, FeedEntry, Guard, Outcome, Write};
+use diptych_catalog::{Batch, CatalogError, Change, Expect, FeedEntry, Guard, Outcome, Write};
 
 type Model = BTreeMap<Key, Bytes>;
 
@@ -73,8 +73,7 @@ fn follow(model: &mut Model, entries: Vec<FeedEntry>) {
 }
 
 /// Outcomes, contents and feed are those of the model, after each of many sequences.
-#[expect(clippy::unused_async, reason = "as all cases")]
-pub async fn random_batches_do_what_the_model_does(bench: &Bench) {
+pub(crate) async fn random_batches_do_what_the_model_does(bench: &Bench) {
     let runtime = tokio::runtime::Handle::current();
     let run = || {
         let mut runner =
