@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use diptych::client::endpoints::{
     AgentEndpoint, CloudflareEndpoint, Endpoints, S3Endpoint, SiteEndpoint, WitnessEndpoint,
 };
@@ -31,17 +31,21 @@ pub fn clusters(state: &State) -> [Cluster; 2] {
 /// Makes everything; what is up already is kept.
 pub async fn up(table: &mut Table, state: &State, options: &Up) -> Result<()> {
     let [east, west] = clusters(state);
+    let made_before = east.is_made().await? || west.is_made().await?;
+    let running = Outside::running(state)?;
+    ensure!(
+        running.is_some() == made_before,
+        "of the clusters and what runs beside them only one is there: run `cargo xtask kind down` first"
+    );
     table
         .step("two kind clusters", async {
             let (east, west) = tokio::try_join!(make(&east), make(&west))?;
             Ok(((), format!("{east}; {west}")))
         })
         .await?;
-    let outside = Outside::read(state)?
-        .context("the clusters are up, but what ran beside them is not: run `down` first");
-    let mut outside = match outside {
-        Ok(outside) => outside,
-        Err(_) => Outside::start(state, random_token()?).await?,
+    let mut outside = match running {
+        Some(outside) => outside,
+        None => Outside::start(state, random_token()?).await?,
     };
     let key = cluster_key(state)?;
     table

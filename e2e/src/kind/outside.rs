@@ -55,8 +55,12 @@ impl Outside {
         format!("{}:18443", self.address)
     }
 
-    /// What was started before, if anything was.
-    pub fn read(state: &State) -> Result<Option<Self>> {
+    /// What was started before and runs.
+    pub fn running(state: &State) -> Result<Option<Self>> {
+        Ok(Self::started(state)?.filter(|known| is_ours(known.cloudflare)))
+    }
+
+    fn started(state: &State) -> Result<Option<Self>> {
         match std::fs::read(state.folder.join(FILE)) {
             Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
             Err(_) => Ok(None),
@@ -118,7 +122,7 @@ impl Outside {
 
     /// Ends what runs.
     pub fn stop(state: &State) -> Result<()> {
-        if let Some(outside) = Self::read(state)? {
+        if let Some(outside) = Self::started(state)? {
             for pid in [outside.cloudflare, outside.witness].into_iter().filter(|pid| is_ours(*pid)) {
                 signal(pid, "TERM")?;
             }
