@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::tree::Input;
 
 /// Files on their way at once. Small ones that are written at the same moment share a commit.
-const PUTS: usize = 64;
+const PUTS: usize = 32;
 const GETS: usize = 16;
 
 /// Stores every file.
