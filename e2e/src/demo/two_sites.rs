@@ -69,10 +69,10 @@ impl Scene<'_> {
         let writer = Writer::start(reach.s3(Duration::ZERO)?);
         if acknowledge == "OneSite" {
             one_site::node_dies(table, reach, faults, EAST, &s3, files).await?;
-            let small = files.tree.iter().find(|input| input.size > 4096).context("no file above 4 KiB")?;
-            one_site::byte_rots(table, reach, EAST, &s3, small).await?;
-            rows_of_one_site_vanish(table, reach, active(reach).await?, small).await?;
-            one_site::rows_vanish(table, reach, small).await?;
+            let file = files.alone()?;
+            one_site::byte_rots(table, reach, EAST, &s3, file).await?;
+            rows_of_one_site_vanish(table, reach, active(reach).await?, file).await?;
+            one_site::rows_vanish(table, reach, file).await?;
         }
         self.site_dies_and_returns(table, writer).await
     }
