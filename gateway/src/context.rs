@@ -194,21 +194,10 @@ impl Context {
         }
     }
 
-    /// Waits until no failover can take back what was read of a head at `seen`: with `BothSites` the other site has it too.
-    ///
-    /// A passive site gives out what it has from the active one.
-    ///
-    /// # Errors
-    /// The other site has not confirmed it in time.
-    pub(crate) async fn settled(&self, head: &Key, seen: Position, extents: &[ExtentId]) -> Result<()> {
-        match &self.peer {
-            Some(peer)
-                if self.authority.role() == Role::Active && !peer.settled(head, seen, extents).await =>
-            {
-                Err(GatewayError::Unsettled)
-            }
-            Some(_) | None => Ok(()),
-        }
+    /// Who is asked whether a failover could take back what is read here. None: with `OneSite` nobody is, and a passive site gives
+    /// out what it has from the active one.
+    pub(crate) fn settler(&self) -> Option<&dyn PeerConfirmation> {
+        self.peer.as_deref().filter(|_| self.authority.role() == Role::Active)
     }
 
     /// Its keeper's word.

@@ -243,7 +243,9 @@ impl Connector {
             .map(|(rank, index)| {
                 let (address, tls) = (&self.addresses[index], &self.tls);
                 async move {
-                    tokio::time::sleep(HEAD_START * rank as u32).await;
+                    if rank > 0 {
+                        tokio::time::sleep(HEAD_START * rank as u32).await;
+                    }
                     let stream = TcpStream::connect(address).await?;
                     stream.set_nodelay(true)?;
                     std::io::Result::Ok((index, tls.connect(no_name(), stream).await?))

@@ -88,8 +88,11 @@ impl Etcd {
 
     /// Done, not done, or `Unclear`.
     pub(super) async fn commit(&self, transaction: Txn) -> Result<TxnResponse, CatalogError> {
-        let committed = self.members.commit(|mut client| async move { client.txn(transaction).await }).await;
-        committed.map_err(|error| commit_error(&error))
+        self.transact(transaction).await.map_err(|error| commit_error(&error))
+    }
+
+    async fn transact(&self, transaction: Txn) -> Result<TxnResponse, CallError> {
+        self.members.commit(|mut client| async move { client.txn(transaction).await }).await
     }
 
     /// Commits from `first` on, of everything: then each revision of etcd has at least one event, and the mirror
@@ -142,9 +145,7 @@ impl Etcd {
             None => Compare::version(name, CompareOp::Equal, 0),
         };
         let transaction = Txn::new().when([unchanged]).and_then([TxnOp::put(name, new.encode(), None)]);
-        let put = self.members.commit(|mut client| async move { client.txn(transaction).await }).await;
-        // What is not known to be done is looked at again.
-        put.map(drop).map_err(|error| read_error(&error))
+        self.transact(transaction).await.map(drop).map_err(|error| read_error(&error))
     }
 
     /// Forgets what came before `revision` and was replaced.

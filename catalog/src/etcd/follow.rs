@@ -61,12 +61,7 @@ impl Follower {
         let mut pause = FIRST_PAUSE;
         loop {
             let begun = Instant::now();
-            let (_, mut chosen) = self.etcd.members.chosen();
-            let left = async {
-                if chosen.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-            };
+            let (_, left) = self.etcd.members.chosen();
             let followed = tokio::select! {
                 followed = self.follow() => followed,
                 () = self.restart.notified() => Err(unavailable("it was asked to begin anew")),

@@ -4,7 +4,7 @@
 //! (<https://github.com/etcdv3/etcd-client/issues/39>).
 
 use std::fmt::{self, Display};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use etcd_client::{Client, ConnectOptions, Error, GetOptions, KvClient};
@@ -111,19 +111,26 @@ impl Members {
             patience: options.timeout,
             probe: probe.to_vec(),
         };
-        let first = timeout(options.timeout, members.first_to_answer()).await;
-        let first = first.map_err(|_| CallError::Silent(options.timeout)).and_then(|first| first);
-        members.choose(first.map_err(|error| read_error(&error))?);
+        members.choose(members.first_to_answer().await.map_err(|error| read_error(&error))?);
         let members = Arc::new(members);
         tokio::spawn(watch_over(Arc::downgrade(&members)));
         Ok(members)
     }
 
-    /// The member that is used now, and word of when another one is.
-    pub(super) fn chosen(&self) -> (Client, watch::Receiver<usize>) {
+    /// The member that is used now; and what is ready once another one is.
+    pub(super) fn chosen(&self) -> (Client, impl Future<Output = ()> + use<>) {
         let mut chosen = self.chosen.subscribe();
         let client = self.clients[*chosen.borrow_and_update()].clone();
-        (client, chosen)
+        let left = async move {
+            if chosen.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        (client, left)
+    }
+
+    fn answered(&self) -> MutexGuard<'_, Instant> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls the member that is used now, once: for what changes something. Whether an unanswered call was done nobody knows.
@@ -139,10 +146,9 @@ impl Members {
         patience: Duration,
         call: impl FnOnce(KvClient) -> F,
     ) -> Result<T, CallError> {
-        let (client, mut chosen) = self.chosen();
+        let (client, left) = self.chosen();
         let left = async {
-            // The last sender goes with `self`.
-            let _ = chosen.changed().await;
+            left.await;
             tokio::time::sleep(GRACE).await;
         };
         let answer = tokio::select! {
@@ -153,7 +159,7 @@ impl Members {
             () = left => Err(CallError::Left),
         };
         match &answer {
-            Ok(_) => *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now(),
+            Ok(_) => *self.answered() = Instant::now(),
             Err(error) if error.is_passing() => self.suspicion.notify_one(),
             Err(_) => {}
         }
@@ -179,7 +185,7 @@ impl Members {
     }
 
     fn choose(&self, member: usize) {
-        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+        *self.answered() = Instant::now();
         let moved = self.chosen.send_if_modified(|chosen| std::mem::replace(chosen, member) != member);
         if moved {
             tracing::info!(member, "another member of etcd is used from now on");
@@ -196,7 +202,8 @@ impl Members {
 
     async fn first_to_answer(&self) -> Result<usize, CallError> {
         let all = (0..self.clients.len()).map(|member| Box::pin(self.answers(member)));
-        select_ok(all).await.map(|(member, _)| member)
+        let first = timeout(self.patience, select_ok(all)).await;
+        first.map_err(|_| CallError::Silent(self.patience))?.map(|(member, _)| member)
     }
 
     /// The chosen member if it answers at once, else whoever does first.
@@ -204,16 +211,13 @@ impl Members {
         let own = Box::pin(self.answers(*self.chosen.borrow()));
         let others = Box::pin(async {
             tokio::time::sleep(HEAD_START).await;
-            timeout(self.patience, self.first_to_answer()).await
+            self.first_to_answer().await
         });
         let answered = match select(own, others).await {
-            Either::Left((Ok(member), _)) => Some(member),
-            Either::Left((Err(_), _)) => {
-                timeout(self.patience, self.first_to_answer()).await.ok().and_then(Result::ok)
-            }
-            Either::Right((others, _)) => others.ok().and_then(Result::ok),
+            Either::Left((Err(_), _)) => self.first_to_answer().await,
+            Either::Left((answered, _)) | Either::Right((answered, _)) => answered,
         };
-        if let Some(member) = answered {
+        if let Ok(member) = answered {
             self.choose(member);
         }
     }
@@ -223,7 +227,7 @@ async fn watch_over(members: Weak<Members>) {
     loop {
         let Some(members) = members.upgrade() else { return };
         let suspected = timeout(QUIET, members.suspicion.notified()).await.is_ok();
-        let quiet = members.answered.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= QUIET;
+        let quiet = members.answered().elapsed() >= QUIET;
         if suspected || quiet {
             members.look().await;
         }

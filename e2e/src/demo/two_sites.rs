@@ -24,6 +24,8 @@ const WEST: &str = "west";
 const GOES_ON: u64 = 50;
 /// A planned switch refuses no write for longer.
 const SWITCH_LIMIT: Duration = Duration::from_secs(2);
+/// Until a planned switch is asked for again.
+const SWITCH_AGAIN: Duration = Duration::from_secs(5);
 /// Until a planned switch has to have come about.
 const SWITCH_PATIENCE: Duration = Duration::from_mins(1);
 /// What comes later is not the switch.
@@ -273,13 +275,20 @@ pub async fn switch(table: &mut Table, installation: &Reach, from: &str) -> Resu
         .step("a planned switch back", async {
             let begun = Instant::now();
             let mut asked = 0;
+            let what = format!("{to} is active");
             // A switch that would refuse writes for too long is given up by itself, and asked for again.
-            while !became_active(installation, to, Duration::from_secs(if asked == 0 { 0 } else { 5 }))
-                .await?
-            {
-                ensure!(begun.elapsed() < SWITCH_PATIENCE, "{to} is not active after {asked} requests");
+            loop {
                 let _: serde_json::Value = installation.rest(from)?.post(&["api", "v1", "handover"]).await?;
                 asked += 1;
+                let switched = until(&what, SWITCH_AGAIN, || async {
+                    let status = installation.status(to).await?;
+                    Ok(if status.role == "active" { Ok(()) } else { Err(status.role) })
+                });
+                match switched.await {
+                    Err(error) if begun.elapsed() > SWITCH_PATIENCE => return Err(error),
+                    Err(_) => {}
+                    Ok(()) => break,
+                }
             }
             let epoch = installation.status(to).await?.epoch;
             Ok((
@@ -291,19 +300,6 @@ pub async fn switch(table: &mut Table, installation: &Reach, from: &str) -> Resu
             ))
         })
         .await
-}
-
-async fn became_active(installation: &Reach, site: &str, limit: Duration) -> Result<bool> {
-    let deadline = Instant::now() + limit;
-    loop {
-        if installation.status(site).await?.role == "active" {
-            return Ok(true);
-        }
-        if Instant::now() >= deadline {
-            return Ok(false);
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
 }
 
 /// What became of the records that were written all the while.

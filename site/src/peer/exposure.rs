@@ -76,7 +76,8 @@ impl Progress {
         self.seen = entry.position;
         let revision = entry.position.revision;
         // What was mirrored came with this site's own cursor, and from the other site: it has that.
-        let mirrored = entry.changes.iter().any(|(key, _)| *key == keys::cursor(own));
+        let own_cursor = keys::cursor(own);
+        let mirrored = entry.changes.iter().any(|(key, _)| *key == own_cursor);
         let ours = |(key, _): &&(Key, _)| !mirrored && keys::owner(key) == Some(Owner::Active);
         if entry.changes.iter().any(|change| ours(&change)) {
             let changed = entry.changes.iter().filter(ours).filter(|(key, _)| keys::is_head(key));
