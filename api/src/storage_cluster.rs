@@ -177,7 +177,7 @@ pub struct Peer {
     )]
     pub endpoints: Vec<String>,
 
-    /// Secret with the join token that the other site made (`token`). Used once, by the site that is not preferred.
+    /// A copy of Secret `<StorageCluster>-join` of the other site: a token that lets this one join, once. For the site that is not preferred.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub join_secret_ref: Option<NameRef>,
 

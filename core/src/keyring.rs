@@ -17,9 +17,12 @@ use std::fmt;
 
 use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD};
 use thiserror::Error;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
-use crate::cipher::{KEY_LEN, Nonce, Purpose, SecretKey, blob_key, subkey, tail_key};
+use crate::cipher::{
+    CipherError, KEY_LEN, NONCE_LEN, Nonce, Purpose, SecretKey, blob_key, open_metadata, seal_metadata, subkey,
+    tail_key,
+};
 use crate::ids::{BlobId, ClusterId, ExtentId, Generation, RingKeyNumber};
 
 /// Format that this version writes.
@@ -93,6 +96,38 @@ impl ClusterKey {
         let parsed = read.then(|| Self::new(key));
         key.zeroize();
         parsed.ok_or_else(|| KeyringError::KeyText(format!("{} characters", text.chars().count())))
+    }
+
+    /// Seals what one site tells the other that joins it. `nonce` is random and fresh.
+    ///
+    /// # Errors
+    /// More bytes than the cipher takes.
+    pub fn seal_for_join(
+        &self,
+        cluster: ClusterId,
+        nonce: &Nonce,
+        plain: &[u8],
+    ) -> Result<Vec<u8>, CipherError> {
+        let sealed = seal_metadata(&self.join_key(cluster), nonce, cluster.as_bytes(), plain)?;
+        Ok([&nonce[..], &sealed[..]].concat())
+    }
+
+    /// Opens what [`ClusterKey::seal_for_join`] made.
+    ///
+    /// # Errors
+    /// `NotAuthentic`: another cluster key sealed it, or another cluster's site.
+    pub fn open_from_join(
+        &self,
+        cluster: ClusterId,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, CipherError> {
+        let (nonce, sealed) =
+            sealed.split_first_chunk::<NONCE_LEN>().ok_or(CipherError::NotAuthentic)?;
+        open_metadata(&self.join_key(cluster), nonce, cluster.as_bytes(), sealed).map(Zeroizing::new)
+    }
+
+    fn join_key(&self, cluster: ClusterId) -> SecretKey {
+        self.0.derive(cluster.as_bytes(), b"diptych/1 site join")
     }
 
     fn wrapping_key(&self, cluster: ClusterId) -> SecretKey {

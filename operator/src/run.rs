@@ -8,7 +8,7 @@ use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
-use kube::api::{Api, ListParams};
+use kube::api::Api;
 use kube::runtime::controller::{Config, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
@@ -23,7 +23,7 @@ use crate::file::Projection;
 use crate::health::{self, Readiness};
 use crate::join;
 use crate::leader::Leader;
-use crate::names::{MANAGER, Names};
+use crate::names::MANAGER;
 use crate::options::OperatorOptions;
 use crate::secrets::text;
 use crate::{access_key, file};
@@ -146,14 +146,8 @@ async fn keep_config(options: &OperatorOptions) {
 }
 
 async fn fetch_config(options: &OperatorOptions) -> Result<(), OperatorError> {
-    let clusters: Api<StorageCluster> = Api::namespaced(options.client.clone(), &options.namespace);
+    let Some((cluster, names)) = cluster::own_cluster(options).await? else { return Ok(()) };
     let secrets: Api<Secret> = Api::namespaced(options.client.clone(), &options.namespace);
-    let found = clusters.list(&ListParams::default()).await.asked(|| "list StorageClusters".to_owned())?;
-    // One site an operator: another namespace, another operator.
-    let oldest =
-        found.items.into_iter().min_by_key(|cluster| cluster.creation_timestamp().map(|time| time.0));
-    let Some(cluster) = oldest else { return Ok(()) };
-    let Some(names) = Names::new(&cluster, &options.release) else { return Ok(()) };
     let read = |name: String| {
         let secrets = secrets.clone();
         async move { secrets.get_opt(&name).await.asked(|| format!("read Secret {name}")) }

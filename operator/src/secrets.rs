@@ -1,7 +1,6 @@
 //! Secrets: the cluster's own authority, the certificates that it gives, and what gateways share.
 //!
-//! Thin for now: the authority's key lies in a Secret of each site, and the second site joins by a copy of the first
-//! one's join Secret; a one-time token that is spent at the peer door takes its place later.
+//! The authority's key lies in a Secret of each site; the second site gets it as it joins (`join::site`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,8 +17,13 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::apply::Child;
 use crate::error::OperatorError;
+use crate::join::site::Joined;
 use crate::names::Names;
 
+/// Entry of a join Secret: the token's name.
+pub const TOKEN: &str = "token";
+/// A join token is worth nothing after this.
+const JOIN_VALIDITY: Duration = Duration::from_hours(7 * 24);
 /// Life of a certificate in a Secret.
 const VALIDITY: Duration = Duration::from_hours(90 * 24);
 /// It is made anew when it has less left.
@@ -99,8 +103,15 @@ impl Foundation {
         Ok(Self { cluster, authority, rest_token: text(secret, "rest-token")?.trim().to_owned() })
     }
 
+    /// What the other site gave.
+    pub fn joined(joined: &Joined) -> Result<Self, OperatorError> {
+        let authority = Authority::from_pem(&joined.authority, &joined.secret.authority_key)?;
+        Ok(Self { cluster: joined.cluster, authority, rest_token: joined.secret.rest_token.clone() })
+    }
+
     /// The Secret that keeps it. It outlives the StorageCluster: bytes on the devices are of this cluster.
-    pub fn secret(&self, names: &Names, name: &str) -> Result<Child, OperatorError> {
+    pub fn secret(&self, names: &Names) -> Result<Child, OperatorError> {
+        let name = names.child("authority");
         let entries = data(&[
             ("cluster-id", &self.cluster.to_string()),
             ("ca.crt", &self.authority.certificate_pem()),
@@ -109,7 +120,23 @@ impl Foundation {
             ("rest-token", &self.rest_token),
         ]);
         Child::new(json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque",
-            "metadata": names.lasting_meta(name, "authority"), "data": entries}))
+            "metadata": names.lasting_meta(&name, "authority"), "data": entries}))
+    }
+
+    /// The Secret with which `peer` joins, once: a certificate that lets it ask for that and nothing else.
+    pub fn join_token(&self, names: &Names, peer: &SiteName) -> Result<Child, OperatorError> {
+        let token = random_text(8);
+        let identity =
+            Identity { cluster: self.cluster, site: peer.clone(), role: Role::Join, name: token.clone() };
+        let issued = self.authority.issue(&Request::new(identity, JOIN_VALIDITY))?;
+        let entries = data(&[
+            (TOKEN, &token),
+            ("fingerprint", &self.authority.fingerprint()),
+            ("tls.crt", &issued.chain_pem()),
+            ("tls.key", &issued.key_pem()),
+        ]);
+        Child::new(json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque",
+            "metadata": names.meta(&names.child("join"), "join"), "data": entries}))
     }
 
     /// What everybody may know of it.
@@ -250,9 +277,9 @@ mod tests {
     }
 
     #[test]
-    fn a_foundation_reads_back_from_the_secret_that_the_other_site_copies() {
+    fn a_foundation_reads_back_from_its_secret() {
         let made = Foundation::create().expect("it is made");
-        let secret = as_secret(&made.secret(&Names::for_tests(), "main-join").expect("a Secret"));
+        let secret = as_secret(&made.secret(&Names::for_tests()).expect("a Secret"));
         let read = Foundation::read(&secret).expect("it reads");
         assert_eq!((read.cluster, read.rest_token.as_str()), (made.cluster, made.rest_token.as_str()));
         assert_eq!(read.authority.fingerprint(), made.authority.fingerprint());
@@ -261,10 +288,10 @@ mod tests {
     #[test]
     fn a_secret_without_the_authoritys_key_says_which_entry_is_missing() {
         let made = Foundation::create().expect("it is made");
-        let mut secret = as_secret(&made.secret(&Names::for_tests(), "main-join").expect("a Secret"));
+        let mut secret = as_secret(&made.secret(&Names::for_tests()).expect("a Secret"));
         secret.data.get_or_insert_default().remove("ca.key");
         let error = Foundation::read(&secret).err().expect("it can't be read");
-        assert_eq!(error.to_string(), "Secret main-join: it has no entry \"ca.key\"");
+        assert_eq!(error.to_string(), "Secret main-authority: it has no entry \"ca.key\"");
     }
 
     #[test]

@@ -70,6 +70,13 @@ impl DoorKeeper for KeeperHandle {
     }
 }
 
+/// Lets the other site join, by a token.
+#[async_trait]
+pub trait Joins: Send + Sync + 'static {
+    /// The answer to a [`peer::JoinQuestion`], as it came, of the one that holds the token of this name.
+    async fn join(&self, token: &str, question: Bytes) -> Response;
+}
+
 /// What a door needs.
 pub struct DoorParts {
     /// The other site: nobody else may ask.
@@ -80,6 +87,8 @@ pub struct DoorParts {
     pub keeper: Arc<dyn DoorKeeper>,
     /// This site's rows.
     pub extents: Arc<dyn ExtentSource>,
+    /// None: the sites were made together.
+    pub joins: Option<Arc<dyn Joins>>,
 }
 
 type Door = Arc<DoorParts>;
@@ -95,6 +104,7 @@ pub fn router(parts: DoorParts) -> Router {
         .route(peer::LEASE, post(lease))
         .route(peer::READ, post(read))
         .route(peer::UNSEEN, post(unseen))
+        .route(peer::JOIN, post(join))
         .layer(axum::extract::DefaultBodyLimit::max(64 << 20))
         .with_state(door)
 }
@@ -106,18 +116,33 @@ impl FromRequestParts<Door> for FromPeer {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, Response> {
-        let identity = parts.extensions.get::<Identity>();
-        let fine = identity.is_some_and(|identity| {
-            identity.site == door.peer
-                && matches!(identity.role, Role::Gateway | Role::Operator | Role::Agent | Role::Peer)
-        });
-        if fine {
-            return Ok(Self);
-        }
-        let who = identity.map_or_else(|| "nobody".to_owned(), ToString::to_string);
-        tracing::warn!(who, path = parts.uri.path(), "denied at the peer door");
-        Err(refuse(StatusCode::FORBIDDEN, format!("{who} may not ask here: only site {} may", door.peer)))
+        caller(parts, door, &[Role::Gateway, Role::Operator, Role::Agent, Role::Peer]).map(|_| Self)
     }
+}
+
+/// Name of the token of a site that is to join: it may ask for that and nothing else.
+struct JoinToken(String);
+
+impl FromRequestParts<Door> for JoinToken {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, Response> {
+        caller(parts, door, &[Role::Join]).map(|identity| Self(identity.name.clone()))
+    }
+}
+
+/// The caller, if it is of the other site and has one of these roles.
+fn caller<'a>(parts: &'a Parts, door: &Door, roles: &[Role]) -> Result<&'a Identity, Response> {
+    let identity = parts.extensions.get::<Identity>();
+    if let Some(identity) = identity
+        && identity.site == door.peer
+        && roles.contains(&identity.role)
+    {
+        return Ok(identity);
+    }
+    let who = identity.map_or_else(|| "nobody".to_owned(), ToString::to_string);
+    tracing::warn!(who, path = parts.uri.path(), "denied at the peer door");
+    Err(refuse(StatusCode::FORBIDDEN, format!("{who} may not ask here: only site {} may", door.peer)))
 }
 
 fn refuse(status: StatusCode, text: impl Into<String>) -> Response {
@@ -138,6 +163,13 @@ fn reply(value: &impl Serialize) -> Response {
 fn question<T: DeserializeOwned>(body: &[u8]) -> Result<T, Box<Response>> {
     let refusal = |error| refuse(StatusCode::BAD_REQUEST, format!("the body can't be read: {error}"));
     postcard::from_bytes(body).map_err(|error| Box::new(refusal(error)))
+}
+
+async fn join(JoinToken(token): JoinToken, State(door): State<Door>, question: Bytes) -> Response {
+    match &door.joins {
+        Some(joins) => joins.join(&token, question).await,
+        None => refuse(StatusCode::NOT_FOUND, "nobody joins here"),
+    }
 }
 
 async fn extent(

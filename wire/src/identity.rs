@@ -26,11 +26,21 @@ pub enum Role {
     Catalog,
     /// A person's or program's command line.
     Client,
+    /// A site that is not one of the cluster's yet; its name is its join token's.
+    Join,
 }
 
 impl Role {
-    const ALL: [Self; 7] =
-        [Self::Gateway, Self::Operator, Self::Agent, Self::Witness, Self::Peer, Self::Catalog, Self::Client];
+    const ALL: [Self; 8] = [
+        Self::Gateway,
+        Self::Operator,
+        Self::Agent,
+        Self::Witness,
+        Self::Peer,
+        Self::Catalog,
+        Self::Client,
+        Self::Join,
+    ];
 
     /// As it stands in the URI.
     pub const fn as_str(self) -> &'static str {
@@ -42,6 +52,7 @@ impl Role {
             Self::Peer => "peer",
             Self::Catalog => "catalog",
             Self::Client => "client",
+            Self::Join => "join",
         }
     }
 }

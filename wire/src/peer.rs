@@ -9,9 +9,10 @@
 //! | `POST /peer/v1/lease` a `lease::Message` | 204; answers come as messages of their own |
 //! | `POST /peer/v1/read` `Vec<Key>` | `Vec<Option<Vec<u8>>>`, at one position |
 //! | `POST /peer/v1/unseen` [`UnseenTerm`] | `u64`: how many of its versions were taken in |
+//! | `POST /peer/v1/join` [`JoinQuestion`], with the certificate of a join token | [`Foundation`], or 410: the token is spent |
 //! | anything with `x-diptych-forward: s3` or `rest` | what that front of the active site answers |
 
-use diptych_core::ids::{Epoch, ExtentId, Row, SiteName};
+use diptych_core::ids::{ClusterId, Epoch, ExtentId, Row, SiteName};
 use diptych_core::keys::Key;
 use diptych_core::records::Position;
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,8 @@ pub const LEASE: &str = "/peer/v1/lease";
 pub const READ: &str = "/peer/v1/read";
 /// Path of unseen terms.
 pub const UNSEEN: &str = "/peer/v1/unseen";
+/// Path of the join of a site.
+pub const JOIN: &str = "/peer/v1/join";
 /// Names the front that a forwarded request is for.
 pub const FORWARD: &str = "x-diptych-forward";
 
@@ -65,6 +68,24 @@ pub enum FeedFrame {
         /// The newest position.
         position: Position,
     },
+}
+
+/// A site asks to become one of the cluster's. Which token it has stands in its certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JoinQuestion {
+    /// Who spends the token: the same one may ask again, nobody else.
+    pub spender: String,
+}
+
+/// What a site that joins is built on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Foundation {
+    /// The installation.
+    pub cluster: ClusterId,
+    /// Certificate of its authority, PEM.
+    pub authority: String,
+    /// What is secret of it, sealed by the cluster key: the token alone opens nothing.
+    pub sealed: Vec<u8>,
 }
 
 /// The feed can't begin there.

@@ -62,7 +62,10 @@ pub async fn up(table: &mut Table, state: &State, options: &Up) -> Result<()> {
             prepare(&west, &key, &outside.token).await?;
             copy_join(&east, &west).await?;
             install(&west, options, &outside, true).await?;
-            Ok(((), format!("{}; {}", ready(&east).await?, ready(&west).await?)))
+            let printed = format!("{}; {}", ready(&east).await?, ready(&west).await?);
+            let spent = east.get(&["secret", "main-join"]).await?;
+            ensure!(spent.pointer("/data/tls.key").is_none(), "the join token is not spent");
+            Ok(((), printed))
         })
         .await?;
     write_endpoints(state, &outside, &[&east, &west]).await

@@ -12,17 +12,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diptych_api::StorageCluster;
+use kube::ResourceExt;
+use kube::api::{Api, ListParams};
 use kube::runtime::controller::Action;
 use kube::runtime::events::Recorder;
 
 use crate::apply::{Applied, Child};
-use crate::error::OperatorError;
+use crate::error::{Asked, OperatorError};
 use crate::names::Names;
 use crate::options::OperatorOptions;
 
 pub use observe::{AgentPod, Observed, Ready, SiteSeen};
 pub use plan::{Plan, Waiting, plan};
-pub use validate::{Declared, Invalid, validate};
+pub use validate::{Declared, Invalid, joins, validate};
 
 /// The status follows the catalog, which nobody watches from here.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -73,6 +75,20 @@ pub async fn reconcile(cluster: Arc<StorageCluster>, context: Arc<Context>) -> R
         Some(error) => Err(error),
         None => Ok(Action::requeue(LOOK_EVERY)),
     }
+}
+
+/// The StorageCluster of the operator's namespace: one site an operator, so the oldest; None: there is none yet.
+pub(crate) async fn own_cluster(
+    options: &OperatorOptions,
+) -> Result<Option<(StorageCluster, Names)>, OperatorError> {
+    let clusters: Api<StorageCluster> = Api::namespaced(options.client.clone(), &options.namespace);
+    let found = clusters.list(&ListParams::default()).await.asked(|| "list StorageClusters".to_owned())?;
+    let oldest =
+        found.items.into_iter().min_by_key(|cluster| cluster.creation_timestamp().map(|time| time.0));
+    Ok(oldest.and_then(|cluster| {
+        let names = Names::new(&cluster, &options.release)?;
+        Some((cluster, names))
+    }))
 }
 
 /// Each is tried, so that one that is refused holds nothing else up; the first failure is told.

@@ -15,6 +15,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 
 use crate::error::{Asked, OperatorError};
+use crate::join::{self, site::Joined};
 use crate::names::Names;
 use crate::options::OperatorOptions;
 use crate::secrets::{IDENTITIES, identity_of};
@@ -72,6 +73,8 @@ pub struct Observed {
     pub gateways: Option<Ready>,
     /// Addresses of `peer.endpoints` and of the witness, as names resolve now.
     pub resolved: BTreeMap<String, SocketAddr>,
+    /// What the other site answered to this one's wish to join, or why it did not; None: nothing is to be joined.
+    pub joined: Option<Result<Joined, String>>,
     /// What the catalog says; None: it is not open here.
     pub site: Option<SiteSeen>,
 }
@@ -106,9 +109,17 @@ pub(super) async fn observe(
         deployments.get_opt(&gateway),
     )
     .asked(|| format!("read what belongs to StorageCluster {}", names.cluster))?;
+    let secrets = secrets(options, names, &cluster).await?;
+    let resolved = resolved(&cluster).await;
+    let joined = if secrets.contains_key(&names.child("authority")) {
+        None
+    } else {
+        join::site::ask(&cluster, &secrets, &resolved).await.transpose()
+    };
     Ok(Observed {
         now: Timestamp::now(),
-        secrets: secrets(options, names, &cluster).await?,
+        secrets,
+        joined,
         nodes: nodes.items,
         agents: pods.items.iter().filter_map(agent_pod).collect(),
         scheduled: set.and_then(|set| scheduled(&set)),
@@ -121,7 +132,7 @@ pub(super) async fn observe(
             ready: deployment.status.and_then(|status| status.ready_replicas).unwrap_or(0),
             wanted: deployment.spec.and_then(|spec| spec.replicas).unwrap_or(0),
         }),
-        resolved: resolved(&cluster).await,
+        resolved,
         site: site(options, &cluster).await?,
         cluster,
     })

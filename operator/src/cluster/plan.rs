@@ -31,6 +31,8 @@ pub enum Waiting {
     Gateways(super::Ready),
     /// The keeper has said nothing yet.
     Keeper,
+    /// The other site has not let this one join yet: why.
+    Join(String),
 }
 
 impl Waiting {
@@ -42,6 +44,7 @@ impl Waiting {
             Self::Name(_) => "WaitingForName",
             Self::Gateways(_) => "WaitingForGateways",
             Self::Keeper => "WaitingForKeeper",
+            Self::Join(_) => "WaitingForJoin",
         }
     }
 
@@ -61,6 +64,7 @@ impl Waiting {
             Self::Name(field) => format!("the name in spec.{field} does not resolve"),
             Self::Gateways(ready) => format!("{} of {} gateways are ready", ready.ready, ready.wanted),
             Self::Keeper => "the site's keeper has written no status yet".to_owned(),
+            Self::Join(reason) => format!("this site has not joined the other one yet: {reason}"),
         }
     }
 }
@@ -96,7 +100,13 @@ pub fn plan(
     seen: &Observed,
 ) -> Result<Plan, OperatorError> {
     let mut made = Plan::default();
-    let foundation = lay_foundation(names, declared, seen, &mut made.children)?;
+    let foundation = match lay_foundation(names, declared, seen, &mut made.children)? {
+        Ok(foundation) => foundation,
+        Err(waiting) => {
+            made.waiting = Some(waiting);
+            return Ok(made);
+        }
+    };
     let internal = internal(names, seen, &mut made.children)?;
     let spec = &seen.cluster.spec;
     made.children.extend(build::catalog(names, &options.images, spec, &foundation)?);
@@ -156,25 +166,23 @@ fn lay_foundation(
     declared: &Declared,
     seen: &Observed,
     children: &mut Vec<Child>,
-) -> Result<Foundation, OperatorError> {
+) -> Result<Result<Foundation, Waiting>, OperatorError> {
     let name = names.child("authority");
-    let foundation =
-        match (seen.secrets.get(&name), declared.peer.as_ref().and_then(|peer| peer.join.as_ref())) {
-            (Some(secret), _) => Foundation::read(secret)?,
-            (None, Some(join)) => {
-                let missing =
-                    || OperatorError::Secret { name: join.clone(), reason: "it is not there".to_owned() };
-                Foundation::read(seen.secrets.get(join).ok_or_else(missing)?)?
-            }
-            (None, None) => Foundation::create()?,
-        };
+    let joins = declared.peer.as_ref().is_some_and(|peer| peer.joins);
+    let foundation = match (seen.secrets.get(&name), &seen.joined) {
+        (Some(secret), _) => Foundation::read(secret)?,
+        (None, Some(Ok(joined))) => Foundation::joined(joined)?,
+        (None, Some(Err(reason))) => return Ok(Err(Waiting::Join(reason.clone()))),
+        (None, None) if joins => return Ok(Err(Waiting::Join("the other site was not asked yet".to_owned()))),
+        (None, None) => Foundation::create()?,
+    };
     if !seen.secrets.contains_key(&name) {
-        children.push(foundation.secret(names, &name)?);
+        children.push(foundation.secret(names)?);
     }
-    let join = names.child("join");
-    let gives = declared.peer.as_ref().is_some_and(|peer| peer.join.is_none());
-    if gives && !seen.secrets.contains_key(&join) {
-        children.push(foundation.secret(names, &join)?);
+    if let Some(peer) = declared.peer.as_ref().filter(|peer| !peer.joins)
+        && !seen.secrets.contains_key(&names.child("join"))
+    {
+        children.push(foundation.join_token(names, &peer.site)?);
     }
     children.push(foundation.config_map(names)?);
 
@@ -198,7 +206,7 @@ fn lay_foundation(
             children.push(certificate.issue(authority, names)?);
         }
     }
-    Ok(foundation)
+    Ok(Ok(foundation))
 }
 
 /// Credentials of S3 that the site makes at its first start, for itself.

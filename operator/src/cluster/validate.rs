@@ -78,8 +78,8 @@ pub struct DeclaredPeer {
     pub doors: Vec<SocketAddr>,
     /// Devices of its nodes; empty: as here.
     pub devices_by_node: Vec<u32>,
-    /// The join Secret, if this site joins.
-    pub join: Option<String>,
+    /// Whether this site joins it, and not the other way round.
+    pub joins: bool,
     /// The third vote.
     pub witness: DeclaredWitness,
     /// The public name.
@@ -147,10 +147,16 @@ pub fn validate(spec: &StorageClusterSpec, seen: &Observed) -> Result<Declared, 
         scrub_every: duration(&spec.scrub.every).map_err(|error| Invalid::field("scrub.every", error))?,
         policy: policy(spec)?,
         cluster_key: secret(key, "key", how)?.trim().to_owned(),
-        peer: spec.peer.as_ref().map(|_| peer(spec, seen, &site, &secret)).transpose()?,
+        peer: spec.peer.as_ref().map(|_| peer(spec, seen, &secret)).transpose()?,
         public_addresses: addresses(spec)?,
         site,
     })
+}
+
+/// Whether this site joins the other one, and not the other way round.
+pub fn joins(spec: &StorageClusterSpec) -> bool {
+    let preferred = spec.failover.as_ref().and_then(|failover| failover.preferred.as_ref());
+    spec.peer.is_some() && preferred.is_some_and(|preferred| *preferred != spec.site)
 }
 
 fn count(number: i32) -> u32 {
@@ -170,23 +176,16 @@ fn addresses(spec: &StorageClusterSpec) -> Result<Vec<IpAddr>, Invalid> {
 fn peer(
     spec: &StorageClusterSpec,
     seen: &Observed,
-    own: &SiteName,
     secret: &dyn Fn(&str, &str, &str) -> Result<String, Invalid>,
 ) -> Result<DeclaredPeer, Invalid> {
     let missing = |field| Invalid::field(field, "it is needed where there are two sites");
     let peer = spec.peer.as_ref().ok_or_else(|| missing("peer"))?;
     let failover = spec.failover.as_ref().ok_or_else(|| missing("failover"))?;
     let witness = failover.witness.as_ref().ok_or_else(|| missing("failover.witness"))?;
-    let joins = failover.preferred.as_deref().is_some_and(|preferred| preferred != own.as_str());
-    let join = match (&peer.join_secret_ref, joins) {
-        (Some(join), true) => {
-            let how = format!("copy Secret <StorageCluster>-join of site {} here under that name", peer.site);
-            secret(&join.name, "cluster-id", &how)?;
-            Some(join.name.clone())
-        }
-        (None, true) => return Err(missing("peer.joinSecretRef")),
-        (_, false) => None,
-    };
+    let joins = joins(spec);
+    if joins && peer.join_secret_ref.is_none() {
+        return Err(missing("peer.joinSecretRef"));
+    }
     let name = failover.dns.as_ref().map(|dns| {
         let cloudflare = &dns.cloudflare;
         let how = "it holds an API token that may edit the zone's DNS, under `token`";
@@ -202,7 +201,7 @@ fn peer(
         site: peer.site.parse().map_err(|error| Invalid::field("peer.site", error))?,
         doors: peer.endpoints.iter().filter_map(|endpoint| seen.resolved.get(endpoint).copied()).collect(),
         devices_by_node: peer.devices_by_node.iter().copied().map(count).collect(),
-        join,
+        joins,
         witness: match (&witness.outside_node, &witness.cloudflare_record) {
             (Some(node), _) => DeclaredWitness::Outside(seen.resolved.get(&node.endpoint).copied()),
             (None, Some(_)) => DeclaredWitness::Record,

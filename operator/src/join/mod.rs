@@ -5,6 +5,7 @@
 
 pub mod client;
 mod sign;
+pub mod site;
 mod tls;
 
 use std::sync::Arc;

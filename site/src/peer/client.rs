@@ -9,7 +9,8 @@ use diptych_core::records::Position;
 use diptych_wire::http::{HttpClient, HttpError, empty, full};
 use diptych_wire::identity::Expected;
 use diptych_wire::peer::{
-    self, Compacted, FeedFrame, RowSpan, RowsWanted, SnapshotPage, SnapshotReply, UnseenTerm,
+    self, Compacted, FeedFrame, Foundation, JoinQuestion, RowSpan, RowsWanted, SnapshotPage, SnapshotReply,
+    UnseenTerm,
 };
 use diptych_wire::tls::{Credentials, TlsError};
 use http::{Method, Request, StatusCode};
@@ -107,6 +108,11 @@ impl PeerClient {
     /// The values of keys, at one position.
     pub async fn read(&self, keys: &[Key]) -> Result<Vec<Option<Vec<u8>>>, PeerError> {
         self.post(peer::READ, &keys).await
+    }
+
+    /// What this site is built on, for the token in the client's certificate.
+    pub async fn join(&self, question: &JoinQuestion) -> Result<Foundation, PeerError> {
+        self.post(peer::JOIN, question).await
     }
 
     /// Ranges of rows that the other site has: by range its bytes, or why they do not read.

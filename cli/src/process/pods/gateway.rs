@@ -4,19 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use async_trait::async_trait;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use bytes::Bytes;
 use diptych_catalog::Catalog;
 use diptych_gateway::authority::Authority;
 use diptych_operator::PodConfig;
+use diptych_operator::join::site::JOIN;
 use diptych_site::config::Acknowledge;
-use diptych_site::door::DoorKeeper;
+use diptych_site::door::{DoorKeeper, Joins};
 use diptych_site::peer::PeerClient;
 use diptych_site::peer::exposure::ExposureWatch;
-use diptych_wire::http::empty;
+use diptych_wire::http::{HttpBody, empty, full};
 use diptych_wire::tls::Credentials;
+use http::Method;
 use http_body_util::BodyExt;
 
 use super::lent::{ByLent, Lent, ToKeeper, borrow, hand_on};
@@ -75,7 +79,8 @@ impl Pod<'_> {
         let active = Box::new(ByLent(Arc::clone(&self.lent)));
         let beside = of_peer(peer, site, &self.catalog, &client, active, || exposure.progress());
         let keeper = Arc::clone(&self.lent) as Arc<dyn DoorKeeper>;
-        let door = DoorService::new(&peer.site, &self.catalog, keeper, &self.cell);
+        let joins = Arc::new(ByKeeper(Arc::clone(&self.keeper)));
+        let door = DoorService::new(&peer.site, &self.catalog, keeper, &self.cell, Some(joins));
         let listener = listen(peer.listen).await?;
         // Only what BothSites asks for needs the exposure here; the keeper shows it.
         let exposure = async {
@@ -113,9 +118,23 @@ fn keepers(catalog: &Arc<dyn Catalog>, keeper: &Arc<ToKeeper>) -> Router {
         .merge(rest::status(Arc::clone(catalog)))
 }
 
+/// Sites join by the keeper's process, which has a way to the API server.
+struct ByKeeper(Arc<ToKeeper>);
+
+#[async_trait]
+impl Joins for ByKeeper {
+    async fn join(&self, token: &str, question: Bytes) -> Response {
+        ask_keeper(&self.0, Method::POST, &format!("{JOIN}/{token}"), full(question)).await
+    }
+}
+
 async fn handed_on(State(keeper): State<Arc<ToKeeper>>, request: Request) -> Response {
     let path = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
-    let sent = keeper.send(request.method().clone(), &path, empty());
+    ask_keeper(&keeper, request.method().clone(), &path, empty()).await
+}
+
+async fn ask_keeper(keeper: &ToKeeper, method: Method, path: &str, body: HttpBody) -> Response {
+    let sent = keeper.send(method, path, body);
     match tokio::time::timeout(KEEPERS_LIMIT, sent).await {
         Ok(Ok(answer)) => {
             let (parts, body) = answer.into_parts();

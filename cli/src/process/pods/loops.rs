@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use async_trait::async_trait;
+use axum::Router;
 use diptych_catalog::Catalog;
 use diptych_core::ids::Epoch;
 use diptych_operator::PodConfig;
@@ -31,6 +32,7 @@ pub(super) async fn run(
     catalog: &Arc<dyn Catalog>,
     listener: &TcpListener,
     holder: &str,
+    joins: Router,
 ) -> Result<()> {
     let own = credentials(&config.site.identity)?;
     let number = election::elect(catalog.as_ref(), holder, election::PATIENCE).await?;
@@ -75,7 +77,7 @@ pub(super) async fn run(
         () = keeper.run() => anyhow::bail!("another keeper speaks for this site"),
         () = loops::run(Arc::clone(&context), nodes, progress) => Ok(()),
         () = election::beat(catalog.as_ref(), number, holder) => anyhow::bail!("another keeper was elected"),
-        ended = answer_gateways(listener, &own, &context, &handle, fleet) => ended,
+        ended = answer_gateways(listener, &own, &context, &handle, fleet, joins) => ended,
         () = following => Ok(()),
         ended = seeding => ended,
         () = first_start => Ok(()),
@@ -123,6 +125,7 @@ async fn answer_gateways(
     context: &Arc<SiteContext>,
     handle: &KeeperHandle,
     fleet: Arc<Fleet>,
+    joins: Router,
 ) -> Result<()> {
     let identity = own.identity();
     let expected = Expected {
@@ -131,7 +134,7 @@ async fn answer_gateways(
         roles: vec![Role::Gateway],
         name: None,
     };
-    let service = fleet.router().merge(rest::router(Arc::clone(context), handle.clone()));
+    let service = fleet.router().merge(rest::router(Arc::clone(context), handle.clone())).merge(joins);
     // The listener is the process's, the keeper comes and goes.
     let listener = TcpListener::from_std(std::net::TcpListener::from(duplicate(listener)?))?;
     Ok(diptych_wire::http::serve(listener, own, expected, service).await?)

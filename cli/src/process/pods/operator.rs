@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use axum::Router;
 use diptych_catalog::Catalog;
 use diptych_operator::{Images, OperatorOptions, PodConfig, SiteLink};
 use tokio::net::TcpListener;
@@ -95,9 +96,10 @@ pub async fn run(command: OperatorCommand) -> Result<()> {
         site: SiteLink { config, catalog },
     };
     let shutdown = CancellationToken::new();
+    let joins = diptych_operator::join::site::router(options.clone());
     tokio::select! {
         ended = diptych_operator::run(options, shutdown) => Ok(ended?),
-        () = site(configured, opened, &listener, &keeper) => Ok(()),
+        () = site(configured, opened, &listener, &keeper, &joins) => Ok(()),
         () = told_to_end() => Ok(()),
     }
 }
@@ -108,6 +110,7 @@ async fn site(
     opened: watch::Sender<Option<Arc<dyn Catalog>>>,
     listener: &TcpListener,
     holder: &str,
+    joins: &Router,
 ) {
     loop {
         let config = configured.borrow_and_update().clone();
@@ -119,7 +122,7 @@ async fn site(
         };
         tokio::select! {
             // A catalog whose endpoints changed is opened anew, so it is let go of first: the mirror's file has one user.
-            () = with_catalog(&config, &opened, listener, holder) => {}
+            () = with_catalog(&config, &opened, listener, holder, joins) => {}
             changed = configured.changed() => {
                 if changed.is_err() {
                     return;
@@ -137,6 +140,7 @@ async fn with_catalog(
     opened: &watch::Sender<Option<Arc<dyn Catalog>>>,
     listener: &TcpListener,
     holder: &str,
+    joins: &Router,
 ) {
     let catalog = match open_catalog(config).await {
         Ok(catalog) => catalog,
@@ -147,7 +151,7 @@ async fn with_catalog(
     };
     opened.send_replace(Some(Arc::clone(&catalog)));
     loop {
-        match Box::pin(loops::run(config, &catalog, listener, holder)).await {
+        match Box::pin(loops::run(config, &catalog, listener, holder, joins.clone())).await {
             Ok(()) => tracing::warn!("a loop of the site ended: all begin anew"),
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "the site's loops ended and begin anew");

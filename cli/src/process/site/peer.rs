@@ -23,7 +23,7 @@ use diptych_gateway::extents::{Ciphertext, own_rows};
 use diptych_gateway::{Front, PeerConfirmation, PeerRows};
 use diptych_site::config::{Acknowledge, PeerConfig, SiteConfig, WitnessKind};
 use diptych_site::context::SiteContext;
-use diptych_site::door::{DoorKeeper, DoorParts, ExtentSource, router};
+use diptych_site::door::{DoorKeeper, DoorParts, ExtentSource, Joins, router};
 use diptych_site::keeper::witness::Witness;
 use diptych_site::keeper::{KeeperHandle, PeerLink};
 use diptych_site::peer::PeerClient;
@@ -92,7 +92,7 @@ impl Links {
         let from = self.config.site.clone();
         let max_loss = config.policy.max_loss_age_ms;
         let following = Following::new(&from, self.peer.clone(), self.name, context, keeper, max_loss);
-        let door = DoorService::new(&from, &context.catalog, Arc::new(keeper.clone()), gateway);
+        let door = DoorService::new(&from, &context.catalog, Arc::new(keeper.clone()), gateway, None);
         let listener = listen(self.config.listen).await?;
         Ok(TwoSites {
             config: self.config,
@@ -288,12 +288,14 @@ impl DoorService {
         catalog: &Arc<dyn Catalog>,
         keeper: Arc<dyn DoorKeeper>,
         gateway: &GatewayCell,
+        joins: Option<Arc<dyn Joins>>,
     ) -> Self {
         let router = router(DoorParts {
             peer: peer.clone(),
             catalog: Arc::clone(catalog),
             keeper,
             extents: Arc::new(Rows { gateway: Arc::clone(gateway) }),
+            joins,
         });
         Self { router, gateway: Arc::clone(gateway), peer: peer.clone() }
     }
