@@ -20,8 +20,8 @@ use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::cipher::{
-    CipherError, KEY_LEN, NONCE_LEN, Nonce, Purpose, SecretKey, blob_key, open_metadata, seal_metadata, subkey,
-    tail_key,
+    CipherError, KEY_LEN, NONCE_LEN, Nonce, Purpose, SecretKey, blob_key, open_metadata, seal_metadata,
+    subkey, tail_key,
 };
 use crate::ids::{BlobId, ClusterId, ExtentId, Generation, RingKeyNumber};
 
@@ -121,8 +121,7 @@ impl ClusterKey {
         cluster: ClusterId,
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, CipherError> {
-        let (nonce, sealed) =
-            sealed.split_first_chunk::<NONCE_LEN>().ok_or(CipherError::NotAuthentic)?;
+        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>().ok_or(CipherError::NotAuthentic)?;
         open_metadata(&self.join_key(cluster), nonce, cluster.as_bytes(), sealed).map(Zeroizing::new)
     }
 

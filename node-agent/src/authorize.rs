@@ -14,7 +14,7 @@ pub(crate) fn authorize(agent: &Identity, who: &Identity, op: Op) -> Result<(), 
     let allowed = match who.role {
         Role::Gateway | Role::Operator => near && (who.role == Role::Operator || !for_operators(op)),
         Role::Agent => near && for_siblings(op),
-        Role::Witness | Role::Peer | Role::Catalog | Role::Client => false,
+        Role::Witness | Role::Peer | Role::Catalog | Role::Client | Role::Join => false,
     };
     if allowed { Ok(()) } else { Err(AgentError::Denied { who: who.to_string(), op: op.name().to_owned() }) }
 }

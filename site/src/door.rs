@@ -116,7 +116,9 @@ impl FromRequestParts<Door> for FromPeer {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, Response> {
-        caller(parts, door, &[Role::Gateway, Role::Operator, Role::Agent, Role::Peer]).map(|_| Self)
+        caller(parts, door, &[Role::Gateway, Role::Operator, Role::Agent, Role::Peer])
+            .map(|_| Self)
+            .map_err(|refusal| *refusal)
     }
 }
 
@@ -127,12 +129,14 @@ impl FromRequestParts<Door> for JoinToken {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, Response> {
-        caller(parts, door, &[Role::Join]).map(|identity| Self(identity.name.clone()))
+        caller(parts, door, &[Role::Join])
+            .map(|identity| Self(identity.name.clone()))
+            .map_err(|refusal| *refusal)
     }
 }
 
 /// The caller, if it is of the other site and has one of these roles.
-fn caller<'a>(parts: &'a Parts, door: &Door, roles: &[Role]) -> Result<&'a Identity, Response> {
+fn caller<'a>(parts: &'a Parts, door: &Door, roles: &[Role]) -> Result<&'a Identity, Box<Response>> {
     let identity = parts.extensions.get::<Identity>();
     if let Some(identity) = identity
         && identity.site == door.peer
@@ -142,7 +146,8 @@ fn caller<'a>(parts: &'a Parts, door: &Door, roles: &[Role]) -> Result<&'a Ident
     }
     let who = identity.map_or_else(|| "nobody".to_owned(), ToString::to_string);
     tracing::warn!(who, path = parts.uri.path(), "denied at the peer door");
-    Err(refuse(StatusCode::FORBIDDEN, format!("{who} may not ask here: only site {} may", door.peer)))
+    let text = format!("{who} may not ask here: only site {} may", door.peer);
+    Err(Box::new(refuse(StatusCode::FORBIDDEN, text)))
 }
 
 fn refuse(status: StatusCode, text: impl Into<String>) -> Response {

@@ -55,7 +55,7 @@ pub async fn reconcile(cluster: Arc<StorageCluster>, context: Arc<Context>) -> R
     let Some(names) = Names::new(&cluster, &context.options.release) else {
         return Ok(Action::await_change());
     };
-    let seen = observe::observe(&context.options, &names, cluster).await?;
+    let seen = Box::pin(observe::observe(&context.options, &names, cluster)).await?;
     let planned = match validate(&seen.cluster.spec, &seen) {
         Ok(declared) => plan(&names, &context.options, &declared, &seen),
         Err(invalid) => Ok(Plan::refused(&invalid)),

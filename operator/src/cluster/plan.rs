@@ -173,7 +173,9 @@ fn lay_foundation(
         (Some(secret), _) => Foundation::read(secret)?,
         (None, Some(Ok(joined))) => Foundation::joined(joined)?,
         (None, Some(Err(reason))) => return Ok(Err(Waiting::Join(reason.clone()))),
-        (None, None) if joins => return Ok(Err(Waiting::Join("the other site was not asked yet".to_owned()))),
+        (None, None) if joins => {
+            return Ok(Err(Waiting::Join("the other site was not asked yet".to_owned())));
+        }
         (None, None) => Foundation::create()?,
     };
     if !seen.secrets.contains_key(&name) {

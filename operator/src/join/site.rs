@@ -29,7 +29,6 @@ use serde_json::json;
 
 use crate::cluster::{joins, own_cluster};
 use crate::error::{Asked, OperatorError};
-use crate::names::Names;
 use crate::options::OperatorOptions;
 use crate::secrets::{Foundation, TOKEN, text, texts};
 
@@ -148,8 +147,7 @@ fn seal(foundation: &Foundation, key: &ClusterKey) -> Result<Answer, OperatorErr
     let plain = postcard::to_stdvec(&secret).map_err(|error| internal(&error))?;
     let mut nonce = Nonce::default();
     rand::rng().fill_bytes(&mut nonce);
-    let sealed =
-        key.seal_for_join(foundation.cluster, &nonce, &plain).map_err(|error| internal(&error))?;
+    let sealed = key.seal_for_join(foundation.cluster, &nonce, &plain).map_err(|error| internal(&error))?;
     Ok(Answer { cluster: foundation.cluster, authority: foundation.authority.certificate_pem(), sealed })
 }
 
@@ -159,7 +157,8 @@ fn open(answer: Answer, key: &ClusterKey) -> Result<Joined, String> {
          encryption.keySecretRef names"
             .to_owned()
     })?;
-    let secret = postcard::from_bytes(&plain).map_err(|error| format!("the answer can't be read: {error}"))?;
+    let secret =
+        postcard::from_bytes(&plain).map_err(|error| format!("the answer can't be read: {error}"))?;
     Ok(Joined { cluster: answer.cluster, authority: answer.authority, secret })
 }
 
@@ -176,7 +175,8 @@ pub async fn ask(
 ) -> Result<Option<Joined>, String> {
     let Some(peer) = cluster.spec.peer.as_ref().filter(|_| joins(&cluster.spec)) else { return Ok(None) };
     let join = peer.join_secret_ref.as_ref().ok_or("peer.joinSecretRef is needed")?;
-    let found = |name: &str, how: &str| secrets.get(name).ok_or_else(|| format!("Secret {name} is not there: {how}"));
+    let found =
+        |name: &str, how: &str| secrets.get(name).ok_or_else(|| format!("Secret {name} is not there: {how}"));
     let how = format!("copy Secret <StorageCluster>-join of site {} here under that name", peer.site);
     let token = found(&join.name, &how)?;
     let entry = |name: &str| text(token, name).map_err(|error| format!("{error}: {how}"));
@@ -188,8 +188,8 @@ pub async fn ask(
     let site: SiteName = peer.site.parse().map_err(|error| format!("peer.site: {error}"))?;
     let doors: Vec<SocketAddr> =
         peer.endpoints.iter().filter_map(|endpoint| resolved.get(endpoint).copied()).collect();
-    let client = PeerClient::new(&doors, &site, own.identity().cluster, &own)
-        .map_err(|error| error.to_string())?;
+    let client =
+        PeerClient::new(&doors, &site, own.identity().cluster, &own).map_err(|error| error.to_string())?;
     let question = JoinQuestion { spender: cluster.uid().unwrap_or_default() };
     let asked = tokio::time::timeout(LIMIT, client.join(&question)).await;
     let answer = asked.map_err(|_| format!("site {site} did not answer in {LIMIT:?}"))?;
@@ -201,9 +201,9 @@ mod tests {
     use super::*;
 
     fn join_secret(entries: &[(&str, &str)]) -> Secret {
-        let data = entries.iter().map(|(name, value)| {
-            ((*name).to_owned(), k8s_openapi::ByteString(value.as_bytes().to_vec()))
-        });
+        let data = entries
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), k8s_openapi::ByteString(value.as_bytes().to_vec())));
         let mut secret = Secret { data: Some(data.collect()), ..Secret::default() };
         secret.metadata.name = Some("main-join".to_owned());
         secret
