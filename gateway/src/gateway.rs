@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::context::{Context, Dependencies, Limits};
 use crate::error::GatewayError;
 use crate::objects::Objects;
-use crate::rest::{self, RestToken};
+use crate::rest::{self, RestToken, Reviews};
 use crate::s3;
 use crate::server::{Answer, Forwarder, Front, Listening};
 
@@ -27,6 +27,8 @@ pub struct GatewayOptions {
     pub tls: Option<Arc<ServerConfig>>,
     /// Bearer tokens of REST.
     pub tokens: Vec<RestToken>,
+    /// Whose word counts for the tokens that are not among those; None: nobody's.
+    pub reviews: Option<Reviews>,
     /// Bounds of what is held at one time.
     pub limits: Limits,
     /// Asked about each request before it is answered here.
@@ -77,7 +79,7 @@ impl Gateway {
         let objects = Objects::new(context.clone());
         let stop = CancellationToken::new();
         let s3_answer = s3::answer(context.clone(), objects.clone());
-        let rest_answer = rest::answer(objects.clone(), options.tokens, options.more);
+        let rest_answer = rest::answer(objects.clone(), options.tokens, options.reviews, options.more);
         let s3_listener = listen(Front::S3, options.s3).await?;
         let rest_listener = listen(Front::Rest, options.rest).await?;
         let mut tasks = vec![tokio::spawn(keep_fresh(context.clone(), stop.clone()))];

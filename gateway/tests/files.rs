@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use common::{TOKEN, TestSite, noise};
+use common::{Others, TOKEN, TestSite, noise};
 use diptych_core::ids::{ExtentId, KeeperNumber};
 use diptych_core::keys::Key;
 use diptych_core::records::Position;
 use diptych_gateway::authority::SingleSite;
+use diptych_gateway::rest::{Access, Reviewer, Verdict};
 use diptych_gateway::{Limits, PeerConfirmation};
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
 const KIB: usize = 1 << 10;
@@ -178,6 +179,45 @@ async fn nothing_is_served_without_the_right_token_but_health() {
     site.stop().await;
 }
 
+/// Jane may read; nobody can be asked about Joe.
+struct OfAnother;
+
+#[async_trait]
+impl Reviewer for OfAnother {
+    async fn review(&self, token: &str, access: Access) -> Result<Verdict, String> {
+        match token {
+            "jane" if access.verb == "get" && access.resource == "fileobjects" => Ok(Verdict::Allowed),
+            "jane" => Ok(Verdict::Denied("jane".to_owned())),
+            "joe" => Err("the API server is away".to_owned()),
+            _ => Ok(Verdict::Unknown),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_somebody_else_reaches_what_its_holder_may() {
+    let others = Others { reviewer: Some(Arc::new(OfAnother)), ..Others::default() };
+    let authority = Arc::new(SingleSite { keeper: KeeperNumber(1) });
+    let site = TestSite::start_beside(Limits::default(), authority, others, |catalog| catalog).await;
+    assert_eq!(site.post("a", "bytes").await.status(), StatusCode::CREATED);
+    let answer = async |method: Method, token: &str| {
+        let request = site.http.request(method, site.file_url("a")).bearer_auth(token).body("other");
+        request.send().await.expect("an answer")
+    };
+    assert_eq!(answer(Method::GET, "jane").await.text().await.expect("a body"), "bytes");
+    for method in [Method::PUT, Method::DELETE] {
+        let denied = answer(method, "jane").await;
+        assert_eq!(denied.status(), StatusCode::FORBIDDEN);
+        let error: Value = denied.json().await.expect("JSON");
+        let said = error["error"]["message"].as_str().unwrap_or_default();
+        assert!(said.contains("jane may not") && said.contains("fileobjects.files.diptych.dev"), "{said}");
+    }
+    assert_eq!(answer(Method::GET, "joe").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer(Method::GET, "eve").await.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(site.get("a").await.text().await.expect("a body"), "bytes");
+    site.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_of_1025_bytes_is_refused_and_one_of_1024_is_stored() {
     let site = TestSite::start().await;
@@ -226,8 +266,9 @@ impl PeerConfirmation for Beside {
 async fn what_a_failover_could_take_back_is_not_read_with_both_sites() {
     let beside = Arc::new(Beside { has: AtomicBool::new(true) });
     let authority = Arc::new(SingleSite { keeper: KeeperNumber(1) });
-    let peer = Arc::clone(&beside) as Arc<dyn PeerConfirmation>;
-    let site = TestSite::start_beside(Limits::default(), authority, Some(peer), |catalog| catalog).await;
+    let peer = Some(Arc::clone(&beside) as Arc<dyn PeerConfirmation>);
+    let others = Others { peer, ..Others::default() };
+    let site = TestSite::start_beside(Limits::default(), authority, others, |catalog| catalog).await;
     assert_eq!(site.post("here", "bytes").await.status(), StatusCode::CREATED);
     assert_eq!(site.get("here").await.status(), StatusCode::OK);
     beside.has.store(false, Ordering::SeqCst);

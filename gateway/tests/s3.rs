@@ -262,3 +262,38 @@ async fn what_is_wrong_with_a_request_has_the_error_of_s3_and_stores_nothing() {
     assert_eq!(site.count(b"h/").await, 0, "nothing was stored");
     site.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_checksum_that_came_with_an_object_is_given_to_who_asks_for_it() {
+    const SUM: &str = "x-amz-checksum-crc32c";
+    let site = TestSite::start().await;
+    let client = Client::with_bucket(&site, "bucket").await;
+    let sum_of = |answer: &Response| {
+        Some(answer.headers().get(SUM)?.to_str().expect("text").to_owned())
+    };
+    for (key, size) in [("small", 1000), ("large", 2 * MIB)] {
+        let url = client.bucket.put_object(Some(&client.credentials), key).sign(SIGNED_FOR);
+        let request = site.http.put(url).header("x-amz-sdk-checksum-algorithm", "CRC32C").body(noise(size, 1));
+        let sum = sum_of(&request.send().await.expect("an answer")).expect("it was computed");
+        let read = async |method: Method, key: &str, more: &[(&'static str, &str)]| {
+            let url = match method {
+                Method::HEAD => client.bucket.head_object(Some(&client.credentials), key).sign(SIGNED_FOR),
+                _ => client.bucket.get_object(Some(&client.credentials), key).sign(SIGNED_FOR),
+            };
+            let request = site.http.request(method, url);
+            let request = more.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+            sum_of(&request.send().await.expect("an answer"))
+        };
+        let asked = ("x-amz-checksum-mode", "ENABLED");
+        assert_eq!(read(Method::HEAD, key, &[asked]).await.as_ref(), Some(&sum));
+        assert_eq!(read(Method::GET, key, &[asked]).await.as_ref(), Some(&sum));
+        assert_eq!(read(Method::GET, key, &[]).await, None);
+        assert_eq!(read(Method::GET, key, &[asked, ("range", "bytes=0-9")]).await, None, "of a part");
+        let url = client.bucket.put_object(Some(&client.credentials), "copy").sign(SIGNED_FOR);
+        let request = site.http.put(url).header("x-amz-copy-source", format!("/bucket/{key}"));
+        let copied = request.header("x-amz-metadata-directive", "REPLACE").send().await.expect("an answer");
+        assert_eq!(copied.status(), StatusCode::OK);
+        assert_eq!(read(Method::HEAD, "copy", &[asked]).await.as_ref(), Some(&sum));
+    }
+    site.stop().await;
+}

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::core::gvk::ParseGroupVersionError;
 use serde_json::Value;
 
@@ -57,6 +57,17 @@ impl Child {
         let params = PatchParams::apply(MANAGER).force();
         let patch = Patch::Apply(&self.body);
         self.api(client).patch(&self.name, &params, &patch).await.asked(|| format!("apply {}", self.title()))
+    }
+
+    /// Makes it where it is not there; one that is stays as it is.
+    pub async fn create(&self, client: &kube::Client, manager: &str) -> Result<(), OperatorError> {
+        let malformed = |error: serde_json::Error| OperatorError::Internal(format!("{}: {error}", self.title()));
+        let object: DynamicObject = serde_json::from_value(self.body.clone()).map_err(malformed)?;
+        let params = PostParams { field_manager: Some(manager.to_owned()), ..PostParams::default() };
+        match self.api(client).create(&params, &object).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            made => made.map(drop).asked(|| format!("make {}", self.title())),
+        }
     }
 
     /// Applies its `status`.

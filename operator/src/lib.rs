@@ -18,6 +18,7 @@ pub mod leader;
 pub mod names;
 pub mod node;
 pub mod options;
+pub mod review;
 pub mod run;
 pub mod secrets;
 

@@ -28,8 +28,10 @@ use crate::options::OperatorOptions;
 use crate::secrets::text;
 use crate::{access_key, file};
 
-/// Between two looks for the configuration of this process's loops.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks for the configuration of this process's loops, until it has one.
+const LOOK_SOON: Duration = Duration::from_secs(2);
+/// And from then on.
+const LOOK_EVERY: Duration = Duration::from_secs(20);
 /// Its file, in the operator's folder.
 const KEPT: &str = "site.json";
 
@@ -65,11 +67,12 @@ pub async fn run(options: OperatorOptions, shutdown: CancellationToken) -> Resul
 
 async fn controllers(options: &OperatorOptions, events: Recorder) {
     let (shown, projection) = watch::channel(None);
+    let (files, store) = file::controller(options, events.clone());
     tokio::join!(
         log(clusters(options, events.clone(), projection)),
-        log(access_key::controller(options, events.clone())),
-        log(file::controller(options, events)),
-        file::project(options, &shown),
+        log(access_key::controller(options, events)),
+        log(files),
+        file::project(options, &store, &shown),
     );
 }
 
@@ -141,7 +144,8 @@ async fn keep_config(options: &OperatorOptions) {
             }
             Err(_) => {}
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        let configured = options.site.config.borrow().is_some();
+        tokio::time::sleep(if configured { LOOK_EVERY } else { LOOK_SOON }).await;
     }
 }
 

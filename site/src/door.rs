@@ -13,7 +13,7 @@ use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
-use diptych_catalog::{Catalog, CatalogError, FeedEntry, FeedStart};
+use diptych_catalog::{Catalog, CatalogError, FeedEntry, FeedStart, View};
 use diptych_core::ids::{Epoch, ExtentId, SiteName};
 use diptych_core::keys::{self, Key, KeyRange, Owner};
 use diptych_core::lease::Message;
@@ -259,8 +259,8 @@ async fn snapshot(_: FromPeer, State(door): State<Door>, body: Bytes) -> Respons
 }
 
 async fn snapshot_page(catalog: &dyn Catalog, from: Option<Key>) -> Result<SnapshotReply, SiteError> {
-    let term = term_label(catalog).await?;
     let view = catalog.view().await?;
+    let term = term_label(view.as_ref(), catalog.site())?;
     let range = KeyRange { start: from.unwrap_or(Key(Vec::new())), end: Key(vec![0xff; 64]) };
     let page = view.scan(&range, PAGE)?;
     let entries =
@@ -269,15 +269,14 @@ async fn snapshot_page(catalog: &dyn Catalog, from: Option<Key>) -> Result<Snaps
 }
 
 /// The term that this site's role-owned changes belong to, while its gate is open.
-async fn term_label(catalog: &dyn Catalog) -> Result<Option<TermLabel>, SiteError> {
-    let view = catalog.view().await?;
-    let gate = view.get(&keys::site_gate(catalog.site()))?.map(|raw| Gate::decode(&raw)).transpose()?;
+fn term_label(view: &dyn View, site: &SiteName) -> Result<Option<TermLabel>, SiteError> {
+    let gate = view.get(&keys::site_gate(site))?.map(|raw| Gate::decode(&raw)).transpose()?;
     let (Some(Gate::Open(epoch) | Gate::Sealed(epoch)), incarnation) = (gate, view.position().incarnation)
     else {
         return Ok(None);
     };
     let term = view.get(&keys::term(epoch))?.map(|raw| Term::decode(&raw)).transpose()?;
-    let own = term.filter(|term| term.holder == *catalog.site() && term.begun_at.incarnation == incarnation);
+    let own = term.filter(|term| term.holder == *site && term.begun_at.incarnation == incarnation);
     Ok(own.map(|term| TermLabel { epoch, begun_at: term.begun_at }))
 }
 
@@ -315,11 +314,13 @@ struct FeedState {
     catalog: Arc<dyn Catalog>,
     entries: stream::ReadyChunks<diptych_catalog::Feed>,
     said: Said,
+    /// Confirmed before the last wait for entries began; None: none was waited for yet.
+    position: Option<Position>,
 }
 
 /// Frames of a feed: entries as they come, a beat when there are none, the term whenever it is another.
 fn frames(catalog: Arc<dyn Catalog>, entries: diptych_catalog::Feed) -> impl Stream<Item = Bytes> {
-    let state = FeedState { catalog, entries: entries.ready_chunks(AT_ONCE), said: Said::Nothing };
+    let state = FeedState { catalog, entries: entries.ready_chunks(AT_ONCE), said: Said::Nothing, position: None };
     stream::unfold(Some(state), |state| async move {
         let mut state = state?;
         match next_frames(&mut state).await {
@@ -333,11 +334,17 @@ fn frames(catalog: Arc<dyn Catalog>, entries: diptych_catalog::Feed) -> impl Str
 }
 
 async fn next_frames(state: &mut FeedState) -> Result<Bytes, SiteError> {
-    let position = state.catalog.position().await?;
+    let position = match state.position.take() {
+        Some(position) => position,
+        None => state.catalog.position().await?,
+    };
     let entries = tokio::time::timeout(BEAT_EVERY, state.entries.next()).await;
     let mut bytes = Vec::new();
     // Looked at after the entries came: what is of a term stands behind its beginning, whatever was open before.
-    let term = term_label(state.catalog.as_ref()).await?;
+    let view = state.catalog.view().await?;
+    let term = term_label(view.as_ref(), state.catalog.site())?;
+    state.position = Some(view.position());
+    drop(view);
     if state.said != Said::Term(term) {
         state.said = Said::Term(term);
         encode(&FeedFrame::Term(term), &mut bytes);

@@ -10,7 +10,7 @@ use diptych_core::keyring::{ClusterKey, Keyring};
 use diptych_core::keys;
 use diptych_gateway::agents::AgentDial;
 use diptych_gateway::authority::Authority;
-use diptych_gateway::rest::RestToken;
+use diptych_gateway::rest::{RestToken, Reviews};
 use diptych_gateway::{Dependencies, Forwarder, Gateway, GatewayOptions, Limits, PeerConfirmation, PeerRows};
 use diptych_site::config::SiteConfig;
 use diptych_wire::client::ClientOptions;
@@ -31,6 +31,8 @@ pub(super) struct Given {
     pub(super) cluster_key: Arc<ClusterKey>,
     /// Namespace that the configured token acts in.
     pub(super) namespace: String,
+    /// Whose word counts for other tokens.
+    pub(super) reviews: Option<Reviews>,
     /// The other site; nothing where there is none.
     pub(super) peer: OfPeer,
     /// Paths that the gateway does not answer itself.
@@ -73,6 +75,7 @@ pub(super) async fn open(
         rest: config.rest,
         tls: config.public_tls.as_ref().map(public_tls).transpose()?,
         tokens: vec![token],
+        reviews: given.reviews,
         limits: Limits::default(),
         forwarder: given.peer.forwarder,
         more: Some(given.more),

@@ -111,6 +111,7 @@ async fn serve(config: SiteConfig) -> Result<()> {
         authority,
         cluster_key,
         namespace: seeds::NAMESPACE.to_owned(),
+        reviews: None,
         peer: two_sites.as_ref().map_or_else(OfPeer::default, |two_sites| two_sites.given(&config, &handle)),
         more: rest::router(Arc::clone(&context), handle.clone()),
     };

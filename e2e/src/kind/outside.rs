@@ -95,8 +95,11 @@ impl Outside {
         Ok(outside)
     }
 
-    /// Starts the witness with the identity that the first site's operator made for it.
+    /// Starts the witness with the identity that the first site's operator made for it; one that runs goes on.
     pub async fn start_witness(&mut self, state: &State, cluster: &Cluster) -> Result<()> {
+        if is_ours(self.witness) {
+            return Ok(());
+        }
         let secret = "main-witness-identity";
         let folder = state.folder.join("witness");
         std::fs::create_dir_all(&folder)?;

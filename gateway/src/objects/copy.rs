@@ -16,7 +16,7 @@ use super::types::{MAX_REQUEST_BYTES, check_key};
 use super::{ObjectInfo, Objects, Wanted, etag_text};
 use crate::authority::may_write;
 use crate::body::Body;
-use crate::digests::Announced;
+use crate::digests::{Algorithm, Announced};
 use crate::error::{GatewayError, Result};
 use crate::read::{Places, open_stream, plan_chunks, read_sealed};
 use crate::write::{Chunk, Description, ExtentSequence, Written, write_body};
@@ -83,6 +83,11 @@ impl Objects {
         let mut object = NewObject::of(&bucket, &request.target);
         if request.keep_headers {
             object.headers.clone_from(&info.object.headers);
+        } else {
+            let sums = Algorithm::ALL.into_iter().filter_map(|algorithm| {
+                Some((algorithm.header().to_owned(), info.header(algorithm.header())?.to_owned()))
+            });
+            object.headers.extend(sums);
         }
         if request.keep_tags {
             object.tags.clone_from(&info.object.tags);

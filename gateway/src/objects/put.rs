@@ -125,6 +125,7 @@ impl Objects {
         self.context.metrics().bytes_in.inc_by(size);
         let Prepared { chunk, sums } = prepare_small(&self.context, plain, &announced).await?;
         check_sums(&sums, &announced, late)?;
+        let object = object.with_sums(&sums);
         let etag = Etag { md5: sums.md5, parts: 0 };
         let modified_ms = self.context.clock().now_ms();
         let done = self.batches.store(lease, object, chunk, (size, etag, modified_ms)).await?;
@@ -151,6 +152,7 @@ impl Objects {
             written.condemn(&self.context, lease).await;
             return Err(error);
         }
+        let object = object.with_sums(&sums);
         let etag = Etag { md5: sums.md5, parts: 0 };
         let (stored, _) = self.commit_object(lease, object, written, etag, Vec::new()).await?;
         Ok(Stored { sums, ..stored })
@@ -204,6 +206,13 @@ impl NewObject {
             tags: request.tags.clone(),
             condition: request.condition.clone(),
         }
+    }
+
+    /// The sums that the client sent or asked for are kept with it.
+    fn with_sums(mut self, sums: &Sums) -> Self {
+        let kept = sums.others.iter().map(|(algorithm, sum)| (algorithm.header().to_owned(), sum.clone()));
+        self.headers.extend(kept);
+        self
     }
 
     pub(crate) fn into_change(

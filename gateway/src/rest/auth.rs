@@ -1,6 +1,6 @@
 //! Who asks: a bearer token.
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http::header::AUTHORIZATION;
@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use super::RestState;
 use super::errors::RestError;
+use super::review::{Access, Verdict};
 use crate::error::GatewayError;
 
 /// A bearer token and what it reaches. It never prints.
@@ -30,27 +31,49 @@ impl std::fmt::Debug for RestToken {
 #[derive(Debug, Clone)]
 pub(super) struct Namespace(pub String);
 
-/// Lets only those pass who show a token.
+/// Lets only those pass who show a token that is good for what they ask.
 pub(super) async fn require(State(state): State<RestState>, mut request: Request, next: Next) -> Response {
-    let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim);
-    let known = |shown: &str| {
-        // All are compared, each in constant time: how long it takes says nothing.
-        state.tokens.iter().fold(None, |found, token| {
-            let same: bool = token.token.as_bytes().ct_eq(shown.as_bytes()).into();
-            if same { Some(&token.namespace) } else { found }
-        })
-    };
-    let reason = match shown.map(|shown| (shown, known(shown))) {
-        Some((_, Some(namespace))) => {
-            request.extensions_mut().insert(Namespace(namespace.clone()));
-            return next.run(request).await;
+    match namespace(&state, &request).await {
+        Ok(namespace) => {
+            request.extensions_mut().insert(Namespace(namespace));
+            next.run(request).await
         }
-        Some((_, None)) => "the one shown is not known",
-        None => "send it as `Authorization: Bearer …`",
-    };
-    let metrics = state.objects.context().metrics();
-    metrics.refusals.with_label_values(&["rest", "Unauthorized"]).inc();
-    tracing::info!(method = %request.method(), path = request.uri().path(), reason, "denied");
-    RestError(GatewayError::Unauthorized(reason.to_owned())).into_response()
+        Err(refusal) => {
+            let metrics = state.objects.context().metrics();
+            metrics.refusals.with_label_values(&["rest", refusal.code()]).inc();
+            let (method, path) = (request.method(), request.uri().path());
+            tracing::info!(%method, path, reason = %refusal, "denied");
+            RestError(refusal).into_response()
+        }
+    }
+}
+
+/// The namespace that the caller acts in.
+async fn namespace(state: &RestState, request: &Request) -> Result<String, GatewayError> {
+    let unauthorized = |reason: &str| GatewayError::Unauthorized(reason.to_owned());
+    let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let shown = shown
+        .and_then(|value| value.strip_prefix("Bearer "))
+        .ok_or_else(|| unauthorized("send it as `Authorization: Bearer …`"))?
+        .trim();
+    // All are compared, each in constant time: how long it takes says nothing.
+    let known = state.tokens.iter().fold(None, |found, token| {
+        let same: bool = token.token.as_bytes().ct_eq(shown.as_bytes()).into();
+        if same { Some(&token.namespace) } else { found }
+    });
+    if let Some(namespace) = known {
+        return Ok(namespace.clone());
+    }
+    let Some(reviews) = &state.reviews else { return Err(unauthorized("the one shown is not known")) };
+    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let access = Access::of(request.method(), path);
+    match reviews.review(shown, access).await {
+        Ok(Verdict::Allowed) => Ok(reviews.namespace.clone()),
+        Ok(Verdict::Denied(who)) => Err(GatewayError::AccessDenied(format!(
+            "{who} may not {} {}.{} in namespace {}: bind a Role that allows it",
+            access.verb, access.resource, access.group, reviews.namespace
+        ))),
+        Ok(Verdict::Unknown) => Err(unauthorized("the one shown is not known, nor is it one of this Kubernetes cluster")),
+        Err(reason) => Err(GatewayError::NotReady(format!("the token can't be reviewed now: {reason}"))),
+    }
 }

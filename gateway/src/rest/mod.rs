@@ -5,6 +5,7 @@ mod errors;
 mod files;
 pub mod fragments;
 mod health;
+mod review;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,6 +22,7 @@ use tower::ServiceExt;
 
 pub use auth::RestToken;
 pub use health::{Health, HealthCheck};
+pub use review::{Access, Reviewer, Reviews, Verdict};
 
 use crate::linger::Lingering;
 use crate::objects::Objects;
@@ -31,11 +33,17 @@ use crate::server::{Answer, Front};
 pub(crate) struct RestState {
     objects: Objects,
     tokens: Arc<Vec<RestToken>>,
+    reviews: Option<Reviews>,
 }
 
 /// What answers requests of REST. `more` is served to those who show a token, beside the files.
-pub(crate) fn answer(objects: Objects, tokens: Vec<RestToken>, more: Option<Router>) -> Answer {
-    let state = RestState { objects, tokens: Arc::new(tokens) };
+pub(crate) fn answer(
+    objects: Objects,
+    tokens: Vec<RestToken>,
+    reviews: Option<Reviews>,
+    more: Option<Router>,
+) -> Answer {
+    let state = RestState { objects, tokens: Arc::new(tokens), reviews };
     let files = || {
         let one = get(files::read).head(files::describe).put(files::replace).delete(files::delete);
         Router::new().route("/", get(files::list).post(files::create)).route("/{*id}", one)

@@ -67,12 +67,18 @@ impl S3Front {
         let info = &download.info;
         let size = info.object.size;
         let range = &download.range;
+        let kept = |algorithm| kept_sum(info, algorithm, input.checksum_mode.as_ref(), download.partial);
         let content_range =
             download.partial.then(|| format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1)));
         Ok(S3Response::new(GetObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             content_length: i64::try_from(range.end - range.start).ok(),
             content_range,
+            checksum_crc32: kept(Algorithm::Crc32),
+            checksum_crc32c: kept(Algorithm::Crc32c),
+            checksum_crc64nvme: kept(Algorithm::Crc64Nvme),
+            checksum_sha1: kept(Algorithm::Sha1),
+            checksum_sha256: kept(Algorithm::Sha256),
             e_tag: Some(convert::etag(&info.object.etag)),
             last_modified: Some(convert::timestamp(info.object.modified_ms)),
             metadata: convert::metadata(info),
@@ -106,11 +112,17 @@ impl S3Front {
         let wanted = convert::wanted(input.range);
         let range = wanted.resolve(size)?;
         let partial = wanted != Wanted::All;
+        let kept = |algorithm| kept_sum(&info, algorithm, input.checksum_mode.as_ref(), partial);
         Ok(S3Response::new(HeadObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             content_length: i64::try_from(range.end - range.start).ok(),
             content_range: partial
                 .then(|| format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1))),
+            checksum_crc32: kept(Algorithm::Crc32),
+            checksum_crc32c: kept(Algorithm::Crc32c),
+            checksum_crc64nvme: kept(Algorithm::Crc64Nvme),
+            checksum_sha1: kept(Algorithm::Sha1),
+            checksum_sha256: kept(Algorithm::Sha256),
             e_tag: Some(convert::etag(&info.object.etag)),
             last_modified: Some(convert::timestamp(info.object.modified_ms)),
             metadata: convert::metadata(&info),
@@ -218,6 +230,17 @@ impl S3Front {
 
 pub(super) fn sum(sums: &Sums, algorithm: Algorithm) -> Option<String> {
     sums.get(algorithm).map(str::to_owned)
+}
+
+/// A sum that came with the object, where the client asks for it: of a whole object, so not beside a part of it.
+fn kept_sum(
+    info: &ObjectInfo,
+    algorithm: Algorithm,
+    mode: Option<&ChecksumMode>,
+    partial: bool,
+) -> Option<String> {
+    let asked = mode.is_some_and(|mode| mode.as_str() == ChecksumMode::ENABLED);
+    info.header(algorithm.header()).filter(|_| asked && !partial).map(str::to_owned)
 }
 
 fn stored_header<T: std::str::FromStr>(info: &ObjectInfo, name: &str) -> Option<T> {

@@ -21,7 +21,7 @@ use diptych_core::records::{CodingPlan, Gate, Placement, Record};
 use diptych_gateway::agents::AgentDial;
 use diptych_gateway::authority::{Authority as _, SingleSite};
 use diptych_gateway::cipher::AwsLcAesGcm;
-use diptych_gateway::rest::RestToken;
+use diptych_gateway::rest::{RestToken, Reviewer, Reviews};
 use diptych_gateway::{Dependencies, Gateway, GatewayOptions, Limits, PeerConfirmation, PeerRows};
 use diptych_node_agent::{AgentOptions, DeviceOption, RunningAgent};
 use diptych_wire::agent::{ReadItem, RowAt};
@@ -68,6 +68,15 @@ impl PeerRows for OtherSite {
     }
 }
 
+/// Others whose word counts.
+#[derive(Default)]
+pub struct Others {
+    /// Writes wait for it.
+    pub peer: Option<Arc<dyn PeerConfirmation>>,
+    /// Tokens that the site does not know are reviewed by it.
+    pub reviewer: Option<Arc<dyn Reviewer>>,
+}
+
 pub struct TestSite {
     /// Rows that are not here.
     pub other: Arc<OtherSite>,
@@ -111,14 +120,14 @@ impl TestSite {
         authority_given: Arc<dyn diptych_gateway::authority::Authority>,
         wrap: impl FnOnce(Arc<dyn Catalog>) -> Arc<dyn Catalog>,
     ) -> Self {
-        Self::start_beside(limits, authority_given, None, wrap).await
+        Self::start_beside(limits, authority_given, Others::default(), wrap).await
     }
 
-    /// With another site whose word is waited for, too.
+    /// With others whose word counts, too.
     pub async fn start_beside(
         limits: Limits,
         authority_given: Arc<dyn diptych_gateway::authority::Authority>,
-        peer: Option<Arc<dyn PeerConfirmation>>,
+        others: Others,
         wrap: impl FnOnce(Arc<dyn Catalog>) -> Arc<dyn Catalog>,
     ) -> Self {
         // Whichever test comes first sets it for all.
@@ -156,7 +165,7 @@ impl TestSite {
             cipher: Arc::new(AwsLcAesGcm),
             dial,
             survive: Survive { sites: 0, nodes: 1, devices: 1 },
-            peer,
+            peer: others.peer,
             peer_rows: Some(Arc::clone(&other) as Arc<dyn PeerRows>),
         };
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -166,6 +175,7 @@ impl TestSite {
             rest: any,
             tls: None,
             tokens: vec![token],
+            reviews: others.reviewer.map(|reviewer| Reviews::new(reviewer, "default".to_owned())),
             limits,
             forwarder: None,
             more: None,

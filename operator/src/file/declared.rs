@@ -12,6 +12,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams};
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::events::Recorder;
+use kube::runtime::reflector::Store;
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
@@ -36,15 +37,19 @@ struct Context {
     events: Recorder,
 }
 
-/// Watches FileObjects.
-pub fn controller(options: &OperatorOptions, events: Recorder) -> impl Stream + use<> {
+/// Watches FileObjects; and all of them, as they were seen.
+pub fn controller(
+    options: &OperatorOptions,
+    events: Recorder,
+) -> (impl Stream + use<>, Store<FileObject>) {
     let api: Api<FileObject> = Api::namespaced(options.client.clone(), &options.namespace);
     let context = Context { options: options.clone(), events };
-    Controller::new(api, watcher::Config::default()).with_config(Config::default().concurrency(8)).run(
-        reconcile,
-        |_, error: &OperatorError, _| after_failure(error),
-        Arc::new(context),
-    )
+    let controller =
+        Controller::new(api, watcher::Config::default()).with_config(Config::default().concurrency(8));
+    let store = controller.store();
+    let stream =
+        controller.run(reconcile, |_, error: &OperatorError, _| after_failure(error), Arc::new(context));
+    (stream, store)
 }
 
 fn after_failure(error: &OperatorError) -> Action {

@@ -9,7 +9,7 @@ use diptych_core::ids::SiteName;
 use futures::{StreamExt, stream};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams};
-use kube::runtime::{WatchStreamExt, reflector, watcher};
+use kube::runtime::reflector::Store;
 use serde_json::json;
 use tokio::sync::watch;
 
@@ -24,6 +24,7 @@ use crate::options::OperatorOptions;
 const MANAGER: &str = "diptych-operator-projection";
 /// Between two looks whether the catalog has moved.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A whole look is taken at least so often: health changes without a commit.
 const WHOLE_EVERY: Duration = Duration::from_secs(20);
 /// Calls to the API server at once.
@@ -40,53 +41,49 @@ pub struct Projection {
     pub limit: u64,
 }
 
-/// Projects again and again.
-pub async fn project(options: &OperatorOptions, shown: &watch::Sender<Option<Projection>>) {
-    let api: Api<FileObject> = Api::namespaced(options.client.clone(), &options.namespace);
-    let (store, writer) = reflector::store();
-    let config = watcher::Config::default();
-    let watching = reflector(writer, watcher(api, config)).default_backoff().touched_objects();
-    let watching = watching.for_each(|seen| async move {
-        if let Err(error) = seen {
-            tracing::warn!(%error, "FileObjects can't be watched");
-        }
-    });
-    let looking = async {
-        if store.wait_until_ready().await.is_err() {
-            return;
-        }
-        let (mut position, mut whole) = (None, None::<Instant>);
-        loop {
-            let now = match &*options.site.catalog.borrow() {
-                Some(catalog) => Some(Arc::clone(catalog)),
-                None => None,
-            };
-            if let Some(catalog) = now {
-                let at = catalog.position().await.ok();
-                if at != position || whole.is_none_or(|whole| whole.elapsed() >= WHOLE_EVERY) {
-                    whole = Some(Instant::now());
-                    match look(options, catalog.as_ref(), &store.state()).await {
-                        Ok(Some(projection)) => {
-                            position = at;
-                            shown.send_if_modified(|known| {
-                                let news = known.as_ref() != Some(&projection);
-                                *known = Some(projection);
-                                news
-                            });
-                        }
-                        Ok(None) => {}
-                        Err(error) => tracing::warn!(
-                            category = error.category(),
-                            error = error.chain(),
-                            "files can't be projected"
-                        ),
+/// Projects again and again. `store`: the FileObjects that there are.
+pub async fn project(
+    options: &OperatorOptions,
+    store: &Store<FileObject>,
+    shown: &watch::Sender<Option<Projection>>,
+) {
+    if store.wait_until_ready().await.is_err() {
+        return;
+    }
+    let (mut position, mut whole) = (None, None::<Instant>);
+    loop {
+        let begun = Instant::now();
+        let catalog = options.site.catalog.borrow().clone();
+        if let Some(catalog) = catalog {
+            let at = catalog.position().await.ok();
+            if at != position || whole.is_none_or(|whole| whole.elapsed() >= WHOLE_EVERY) {
+                whole = Some(Instant::now());
+                match look(options, catalog.as_ref(), &store.state()).await {
+                    Ok(Some(projection)) => {
+                        position = at;
+                        shown.send_if_modified(|known| {
+                            let news = known.as_ref() != Some(&projection);
+                            *known = Some(projection);
+                            news
+                        });
                     }
+                    Ok(None) => {}
+                    Err(error) => tracing::warn!(
+                        category = error.category(),
+                        error = error.chain(),
+                        "files can't be projected"
+                    ),
                 }
             }
-            tokio::time::sleep(LOOK_EVERY).await;
         }
-    };
-    tokio::join!(watching, looking);
+        tokio::time::sleep(pause_after(begun.elapsed())).await;
+    }
+}
+
+/// A picture that takes long to draw is drawn less often: files that come and go by the thousand leave most of the API server's
+/// time, and of the machine's, to others.
+fn pause_after(look: Duration) -> Duration {
+    (look * 4).clamp(LOOK_EVERY, LONGEST_PAUSE)
 }
 
 /// What is to be done so that the FileObjects show the catalog.
@@ -203,7 +200,7 @@ async fn show(
         },
         "spec": {"clusterRef": {"name": names.cluster}, "bucket": file.bucket, "key": file.key},
     }))?;
-    child.apply(&options.client).await.map(|_| ())
+    child.create(&options.client, MANAGER).await
 }
 
 async fn tell_status(
@@ -264,6 +261,13 @@ mod tests {
         let steps = steps(vec![seen("readme", "protected")], &there);
         assert!(steps.make.is_empty() && steps.retract.is_empty());
         assert_eq!(steps.tell[0].0, "mine");
+    }
+
+    #[test]
+    fn looks_take_a_fifth_of_the_time_at_most() {
+        let ms = Duration::from_millis;
+        assert_eq!([pause_after(ms(5)), pause_after(ms(3_000))], [LOOK_EVERY, ms(12_000)]);
+        assert_eq!(pause_after(ms(60_000)), LONGEST_PAUSE);
     }
 
     #[test]

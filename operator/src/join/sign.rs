@@ -5,14 +5,14 @@ use diptych_wire::authority::{Authority, Request, chain_pem};
 use diptych_wire::identity::{Identity, Role};
 use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{Api, ListParams, PostParams};
-use serde_json::json;
+use kube::api::{Api, ListParams};
 
 use super::{AUDIENCE, Joined, VALIDITY};
 use crate::error::{Asked, OperatorError};
 use crate::names::Names;
 use crate::node;
 use crate::options::OperatorOptions;
+use crate::review::reviewed;
 use crate::secrets::Foundation;
 
 /// A pod that the API server vouched for.
@@ -26,12 +26,7 @@ pub struct AgentPod {
 
 /// The node-agent's pod whose token this is; None: it is somebody else's, or no token at all.
 pub async fn agent_pod(options: &OperatorOptions, token: &str) -> Result<Option<AgentPod>, OperatorError> {
-    let body = json!({"metadata": {}, "spec": {"token": token, "audiences": [AUDIENCE]}});
-    let review: TokenReview =
-        serde_json::from_value(body).map_err(|error| OperatorError::Internal(error.to_string()))?;
-    let api: Api<TokenReview> = Api::all(options.client.clone());
-    let review =
-        api.create(&PostParams::default(), &review).await.asked(|| "review a pod's token".to_owned())?;
+    let review = reviewed(options, token, Some(AUDIENCE)).await?;
     let account = format!("system:serviceaccount:{}:{}-agent", options.namespace, options.release);
     Ok(pod_of(&review, &account))
 }
@@ -91,6 +86,7 @@ fn chain(authority: &Authority, csr: &str, identity: Identity) -> Result<String,
 mod tests {
     use diptych_core::ids::ClusterId;
     use diptych_wire::authority::{Issued, signing_request};
+    use serde_json::json;
 
     use super::*;
 

@@ -12,8 +12,10 @@ use axum::routing::any;
 use bytes::Bytes;
 use diptych_catalog::Catalog;
 use diptych_gateway::authority::Authority;
+use diptych_gateway::rest::{Access, Reviewer, Reviews, Verdict};
 use diptych_operator::PodConfig;
 use diptych_operator::join::site::JOIN;
+use diptych_operator::review::{Answer, Question, REVIEW};
 use diptych_site::config::Acknowledge;
 use diptych_site::door::{DoorKeeper, Joins};
 use diptych_site::peer::PeerClient;
@@ -101,6 +103,10 @@ impl Pod<'_> {
             authority: Arc::clone(&self.lent) as Arc<dyn Authority>,
             cluster_key: cluster_key(self.config)?,
             namespace: self.config.namespace.clone(),
+            reviews: Some(Reviews::new(
+                Arc::new(ByKeeper(Arc::clone(&self.keeper))),
+                self.config.namespace.clone(),
+            )),
             peer,
             more: keepers(&self.catalog, &self.keeper),
         };
@@ -118,13 +124,32 @@ fn keepers(catalog: &Arc<dyn Catalog>, keeper: &Arc<ToKeeper>) -> Router {
         .merge(rest::status(Arc::clone(catalog)))
 }
 
-/// Sites join by the keeper's process, which has a way to the API server.
+/// What takes a way to the API server is done by the keeper's process.
 struct ByKeeper(Arc<ToKeeper>);
 
 #[async_trait]
 impl Joins for ByKeeper {
     async fn join(&self, token: &str, question: Bytes) -> Response {
         ask_keeper(&self.0, Method::POST, &format!("{JOIN}/{token}"), full(question)).await
+    }
+}
+
+#[async_trait]
+impl Reviewer for ByKeeper {
+    async fn review(&self, token: &str, access: Access) -> Result<Verdict, String> {
+        let question = Question {
+            token: token.to_owned(),
+            verb: access.verb.to_owned(),
+            group: access.group.to_owned(),
+            resource: access.resource.to_owned(),
+        };
+        let answer = self.0.call(REVIEW, &question).await.map_err(|error| format!("{error:#}"))?;
+        match postcard::from_bytes(&answer) {
+            Ok(Answer::Allowed) => Ok(Verdict::Allowed),
+            Ok(Answer::Denied(who)) => Ok(Verdict::Denied(who)),
+            Ok(Answer::Unknown) => Ok(Verdict::Unknown),
+            Err(error) => Err(format!("the keeper's answer can't be read: {error}")),
+        }
     }
 }
 

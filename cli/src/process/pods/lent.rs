@@ -193,7 +193,7 @@ impl ToKeeper {
         self.known().take();
     }
 
-    async fn call(&self, path: &str, question: &impl Serialize) -> Result<bytes::Bytes> {
+    pub(super) async fn call(&self, path: &str, question: &impl Serialize) -> Result<bytes::Bytes> {
         let call = async {
             let answer = self.send(Method::POST, path, full(postcard::to_stdvec(question)?)).await?;
             let status = answer.status();

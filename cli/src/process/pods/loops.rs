@@ -32,7 +32,7 @@ pub(super) async fn run(
     catalog: &Arc<dyn Catalog>,
     listener: &TcpListener,
     holder: &str,
-    joins: Router,
+    of_api_server: Router,
 ) -> Result<()> {
     let own = credentials(&config.site.identity)?;
     let number = election::elect(catalog.as_ref(), holder, election::PATIENCE).await?;
@@ -77,7 +77,7 @@ pub(super) async fn run(
         () = keeper.run() => anyhow::bail!("another keeper speaks for this site"),
         () = loops::run(Arc::clone(&context), nodes, progress) => Ok(()),
         () = election::beat(catalog.as_ref(), number, holder) => anyhow::bail!("another keeper was elected"),
-        ended = answer_gateways(listener, &own, &context, &handle, fleet, joins) => ended,
+        ended = answer_gateways(listener, &own, &context, &handle, fleet, of_api_server) => ended,
         () = following => Ok(()),
         ended = seeding => ended,
         () = first_start => Ok(()),
@@ -125,7 +125,7 @@ async fn answer_gateways(
     context: &Arc<SiteContext>,
     handle: &KeeperHandle,
     fleet: Arc<Fleet>,
-    joins: Router,
+    of_api_server: Router,
 ) -> Result<()> {
     let identity = own.identity();
     let expected = Expected {
@@ -134,7 +134,7 @@ async fn answer_gateways(
         roles: vec![Role::Gateway],
         name: None,
     };
-    let service = fleet.router().merge(rest::router(Arc::clone(context), handle.clone())).merge(joins);
+    let service = fleet.router().merge(rest::router(Arc::clone(context), handle.clone())).merge(of_api_server);
     // The listener is the process's, the keeper comes and goes.
     let listener = TcpListener::from_std(std::net::TcpListener::from(duplicate(listener)?))?;
     Ok(diptych_wire::http::serve(listener, own, expected, service).await?)

@@ -96,10 +96,11 @@ pub async fn run(command: OperatorCommand) -> Result<()> {
         site: SiteLink { config, catalog },
     };
     let shutdown = CancellationToken::new();
-    let joins = diptych_operator::join::site::router(options.clone());
+    let of_api_server =
+        diptych_operator::join::site::router(options.clone()).merge(diptych_operator::review::router(options.clone()));
     tokio::select! {
         ended = diptych_operator::run(options, shutdown) => Ok(ended?),
-        () = site(configured, opened, &listener, &keeper, &joins) => Ok(()),
+        () = site(configured, opened, &listener, &keeper, &of_api_server) => Ok(()),
         () = told_to_end() => Ok(()),
     }
 }
@@ -110,7 +111,7 @@ async fn site(
     opened: watch::Sender<Option<Arc<dyn Catalog>>>,
     listener: &TcpListener,
     holder: &str,
-    joins: &Router,
+    of_api_server: &Router,
 ) {
     loop {
         let config = configured.borrow_and_update().clone();
@@ -122,7 +123,7 @@ async fn site(
         };
         tokio::select! {
             // A catalog whose endpoints changed is opened anew, so it is let go of first: the mirror's file has one user.
-            () = with_catalog(&config, &opened, listener, holder, joins) => {}
+            () = with_catalog(&config, &opened, listener, holder, of_api_server) => {}
             changed = configured.changed() => {
                 if changed.is_err() {
                     return;
@@ -140,7 +141,7 @@ async fn with_catalog(
     opened: &watch::Sender<Option<Arc<dyn Catalog>>>,
     listener: &TcpListener,
     holder: &str,
-    joins: &Router,
+    of_api_server: &Router,
 ) {
     let catalog = match open_catalog(config).await {
         Ok(catalog) => catalog,
@@ -151,7 +152,7 @@ async fn with_catalog(
     };
     opened.send_replace(Some(Arc::clone(&catalog)));
     loop {
-        match Box::pin(loops::run(config, &catalog, listener, holder, joins.clone())).await {
+        match Box::pin(loops::run(config, &catalog, listener, holder, of_api_server.clone())).await {
             Ok(()) => tracing::warn!("a loop of the site ended: all begin anew"),
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "the site's loops ended and begin anew");
