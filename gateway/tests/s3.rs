@@ -268,12 +268,11 @@ async fn a_checksum_that_came_with_an_object_is_given_to_who_asks_for_it() {
     const SUM: &str = "x-amz-checksum-crc32c";
     let site = TestSite::start().await;
     let client = Client::with_bucket(&site, "bucket").await;
-    let sum_of = |answer: &Response| {
-        Some(answer.headers().get(SUM)?.to_str().expect("text").to_owned())
-    };
+    let sum_of = |answer: &Response| Some(answer.headers().get(SUM)?.to_str().expect("text").to_owned());
     for (key, size) in [("small", 1000), ("large", 2 * MIB)] {
         let url = client.bucket.put_object(Some(&client.credentials), key).sign(SIGNED_FOR);
-        let request = site.http.put(url).header("x-amz-sdk-checksum-algorithm", "CRC32C").body(noise(size, 1));
+        let request =
+            site.http.put(url).header("x-amz-sdk-checksum-algorithm", "CRC32C").body(noise(size, 1));
         let sum = sum_of(&request.send().await.expect("an answer")).expect("it was computed");
         let read = async |method: Method, key: &str, more: &[(&'static str, &str)]| {
             let url = match method {

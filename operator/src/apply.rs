@@ -61,7 +61,8 @@ impl Child {
 
     /// Makes it where it is not there; one that is stays as it is.
     pub async fn create(&self, client: &kube::Client, manager: &str) -> Result<(), OperatorError> {
-        let malformed = |error: serde_json::Error| OperatorError::Internal(format!("{}: {error}", self.title()));
+        let malformed =
+            |error: serde_json::Error| OperatorError::Internal(format!("{}: {error}", self.title()));
         let object: DynamicObject = serde_json::from_value(self.body.clone()).map_err(malformed)?;
         let params = PostParams { field_manager: Some(manager.to_owned()), ..PostParams::default() };
         match self.api(client).create(&params, &object).await {

@@ -109,8 +109,10 @@ mod tests {
     #[test]
     fn only_who_was_authenticated_is_somebody() {
         let review = |authenticated: bool| -> TokenReview {
-            serde_json::from_value(json!({"metadata": {}, "spec": {}, "status": {"authenticated": authenticated,
-                "user": {"username": "jane", "groups": ["ops"], "extra": {"a/b": ["c"]}}}}))
+            serde_json::from_value(
+                json!({"metadata": {}, "spec": {}, "status": {"authenticated": authenticated,
+                "user": {"username": "jane", "groups": ["ops"], "extra": {"a/b": ["c"]}}}}),
+            )
             .expect("a review")
         };
         assert_eq!(holder(&review(false)), None);
@@ -126,6 +128,9 @@ mod tests {
         assert_eq!(asked.spec.groups, Some(vec!["ops".to_owned()]));
         let attributes = asked.spec.resource_attributes.expect("attributes");
         assert_eq!(attributes.namespace.as_deref(), Some("diptych"));
-        assert_eq!((attributes.verb.as_deref(), attributes.resource.as_deref()), (Some("get"), Some("fileobjects")));
+        assert_eq!(
+            (attributes.verb.as_deref(), attributes.resource.as_deref()),
+            (Some("get"), Some("fileobjects"))
+        );
     }
 }

@@ -320,7 +320,8 @@ struct FeedState {
 
 /// Frames of a feed: entries as they come, a beat when there are none, the term whenever it is another.
 fn frames(catalog: Arc<dyn Catalog>, entries: diptych_catalog::Feed) -> impl Stream<Item = Bytes> {
-    let state = FeedState { catalog, entries: entries.ready_chunks(AT_ONCE), said: Said::Nothing, position: None };
+    let state =
+        FeedState { catalog, entries: entries.ready_chunks(AT_ONCE), said: Said::Nothing, position: None };
     stream::unfold(Some(state), |state| async move {
         let mut state = state?;
         match next_frames(&mut state).await {

@@ -33,7 +33,11 @@ pub(super) struct Namespace(pub String);
 
 /// Lets only those pass who show a token that is good for what they ask.
 pub(super) async fn require(State(state): State<RestState>, mut request: Request, next: Next) -> Response {
-    match namespace(&state, &request).await {
+    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let access = Access::of(request.method(), path);
+    let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).map(|token| token.trim().to_owned());
+    match namespace(&state, shown.as_deref(), access).await {
         Ok(namespace) => {
             request.extensions_mut().insert(Namespace(namespace));
             next.run(request).await
@@ -48,14 +52,10 @@ pub(super) async fn require(State(state): State<RestState>, mut request: Request
     }
 }
 
-/// The namespace that the caller acts in.
-async fn namespace(state: &RestState, request: &Request) -> Result<String, GatewayError> {
+/// The namespace that the one who shows this token acts in.
+async fn namespace(state: &RestState, shown: Option<&str>, access: Access) -> Result<String, GatewayError> {
     let unauthorized = |reason: &str| GatewayError::Unauthorized(reason.to_owned());
-    let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let shown = shown
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .ok_or_else(|| unauthorized("send it as `Authorization: Bearer …`"))?
-        .trim();
+    let shown = shown.ok_or_else(|| unauthorized("send it as `Authorization: Bearer …`"))?;
     // All are compared, each in constant time: how long it takes says nothing.
     let known = state.tokens.iter().fold(None, |found, token| {
         let same: bool = token.token.as_bytes().ct_eq(shown.as_bytes()).into();
@@ -65,15 +65,15 @@ async fn namespace(state: &RestState, request: &Request) -> Result<String, Gatew
         return Ok(namespace.clone());
     }
     let Some(reviews) = &state.reviews else { return Err(unauthorized("the one shown is not known")) };
-    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let access = Access::of(request.method(), path);
     match reviews.review(shown, access).await {
         Ok(Verdict::Allowed) => Ok(reviews.namespace.clone()),
         Ok(Verdict::Denied(who)) => Err(GatewayError::AccessDenied(format!(
             "{who} may not {} {}.{} in namespace {}: bind a Role that allows it",
             access.verb, access.resource, access.group, reviews.namespace
         ))),
-        Ok(Verdict::Unknown) => Err(unauthorized("the one shown is not known, nor is it one of this Kubernetes cluster")),
+        Ok(Verdict::Unknown) => {
+            Err(unauthorized("the one shown is not known, nor is it one of this Kubernetes cluster"))
+        }
         Err(reason) => Err(GatewayError::NotReady(format!("the token can't be reviewed now: {reason}"))),
     }
 }

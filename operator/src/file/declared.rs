@@ -38,10 +38,7 @@ struct Context {
 }
 
 /// Watches FileObjects; and all of them, as they were seen.
-pub fn controller(
-    options: &OperatorOptions,
-    events: Recorder,
-) -> (impl Stream + use<>, Store<FileObject>) {
+pub fn controller(options: &OperatorOptions, events: Recorder) -> (impl Stream + use<>, Store<FileObject>) {
     let api: Api<FileObject> = Api::namespaced(options.client.clone(), &options.namespace);
     let context = Context { options: options.clone(), events };
     let controller =

@@ -134,7 +134,8 @@ async fn answer_gateways(
         roles: vec![Role::Gateway],
         name: None,
     };
-    let service = fleet.router().merge(rest::router(Arc::clone(context), handle.clone())).merge(of_api_server);
+    let service =
+        fleet.router().merge(rest::router(Arc::clone(context), handle.clone())).merge(of_api_server);
     // The listener is the process's, the keeper comes and goes.
     let listener = TcpListener::from_std(std::net::TcpListener::from(duplicate(listener)?))?;
     Ok(diptych_wire::http::serve(listener, own, expected, service).await?)

@@ -96,8 +96,8 @@ pub async fn run(command: OperatorCommand) -> Result<()> {
         site: SiteLink { config, catalog },
     };
     let shutdown = CancellationToken::new();
-    let of_api_server =
-        diptych_operator::join::site::router(options.clone()).merge(diptych_operator::review::router(options.clone()));
+    let of_api_server = diptych_operator::join::site::router(options.clone())
+        .merge(diptych_operator::review::router(options.clone()));
     tokio::select! {
         ended = diptych_operator::run(options, shutdown) => Ok(ended?),
         () = site(configured, opened, &listener, &keeper, &of_api_server) => Ok(()),
