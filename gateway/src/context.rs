@@ -77,6 +77,9 @@ pub trait PeerConfirmation: Send + Sync + 'static {
 
     /// The same for what was read of a head at `seen`, whoever wrote it.
     async fn settled(&self, head: &Key, seen: Position, extents: &[ExtentId]) -> bool;
+
+    /// The same for many heads that a list went past, each with all its extents.
+    async fn all_settled(&self, heads: &[Key], seen: Position) -> bool;
 }
 
 /// Rows that the other site has, through its peer door: read where too few are left in this one.

@@ -260,6 +260,10 @@ impl PeerConfirmation for Beside {
     async fn settled(&self, _: &Key, _: Position, _: &[ExtentId]) -> bool {
         self.has.load(Ordering::SeqCst)
     }
+
+    async fn all_settled(&self, heads: &[Key], _: Position) -> bool {
+        heads.is_empty() || self.has.load(Ordering::SeqCst)
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -280,5 +284,12 @@ async fn what_a_failover_could_take_back_is_not_read_with_both_sites() {
         let document: Value = answer.json().await.expect("JSON");
         assert_eq!(document["error"]["code"], "SlowDown");
     }
+    let list = async || {
+        let request = site.http.get(site.rest("/api/v1/files")).bearer_auth(TOKEN);
+        request.send().await.expect("an answer").status()
+    };
+    assert_eq!(list().await, StatusCode::SERVICE_UNAVAILABLE, "it names what a failover could take back");
+    beside.has.store(true, Ordering::SeqCst);
+    assert_eq!(list().await, StatusCode::OK);
     site.stop().await;
 }

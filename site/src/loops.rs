@@ -231,7 +231,6 @@ fn status(context: &SiteContext, seen: &Seen, shared: &Shared, exposure: Option<
         (false, Stands::Passive) => "passive",
         (false, Stands::Active | Stands::Fenced) => "fenced",
     };
-    let repair = shared.repair.borrow().clone();
     let map = context.map();
     let nodes = map.nodes.iter().map(|node| node_status(node, seen.nodes.get(&node.name)));
     SiteStatus {
@@ -241,9 +240,7 @@ fn status(context: &SiteContext, seen: &Seen, shared: &Shared, exposure: Option<
         map_generation: map.generation,
         nodes: nodes.collect(),
         health: shared.health.borrow().clone(),
-        repair_queue: repair.waiting + repair.running,
-        rows_repaired: repair.rows,
-        repair,
+        repair: shared.repair.borrow().clone(),
         inventory: shared.inventory.borrow().status.clone(),
         lease: lease_status(&lease),
         exposure,

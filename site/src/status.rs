@@ -20,10 +20,6 @@ pub struct SiteStatus {
     pub nodes: Vec<NodeStatus>,
     /// Its extents.
     pub health: Health,
-    /// Extents that wait for repair or are being repaired.
-    pub repair_queue: u64,
-    /// Rows that were made anew since this keeper began.
-    pub rows_repaired: u64,
     /// The same, with bytes and time.
     #[serde(default)]
     pub repair: RepairStatus,
@@ -55,6 +51,13 @@ pub struct RepairStatus {
     pub seconds_left: Option<u64>,
     /// Rows that were made anew since this keeper began.
     pub rows: u64,
+}
+
+impl RepairStatus {
+    /// Extents that are not whole yet.
+    pub const fn queue(&self) -> u64 {
+        self.waiting + self.running
+    }
 }
 
 /// Where devices and catalog differ.

@@ -104,15 +104,15 @@ pub async fn whole(installation: &Reach, site: &str, limit: Duration) -> Result<
         let health = &status.health;
         if health.extents > 0
             && health.whole == health.extents
-            && status.repair_queue == 0
+            && status.repair.queue() == 0
             && health.wanted == 0
         {
             return Ok(Ok(format!(
                 "{} extents whole in {site}, {} rows made anew",
-                health.extents, status.rows_repaired
+                health.extents, status.repair.rows
             )));
         }
-        Ok(Err(format!("{health:?}, {} in the queue", status.repair_queue)))
+        Ok(Err(format!("{health:?}, {} in the queue", status.repair.queue())))
     })
     .await
 }

@@ -50,9 +50,13 @@ impl Reach {
 
     /// A site's own REST.
     pub fn rest(&self, site: &str) -> Result<RestClient> {
-        let endpoints = self.endpoints()?;
+        self.rest_by(site, &self.endpoints()?.token)
+    }
+
+    /// A site's own REST, for the holder of another token.
+    pub fn rest_by(&self, site: &str, token: &str) -> Result<RestClient> {
         let http = diptych::client::http_client(&self.data_dir)?;
-        RestClient::new(http, &site_of(&endpoints, site)?.rest, &endpoints.token)
+        RestClient::new(http, &site_of(&self.endpoints()?, site)?.rest, token)
     }
 
     /// What a site says of itself.

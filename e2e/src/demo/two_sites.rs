@@ -249,7 +249,7 @@ async fn dead_site_returns(
                 ensure!(back.role != "active", "the returning site is active");
                 let exposure = active.exposure.clone().context("no exposure in the status")?;
                 let done = back.epoch == active.epoch
-                    && back.repair_queue + active.repair_queue == 0
+                    && back.repair.queue() + active.repair.queue() == 0
                     && back.health.wanted < 8
                     && exposure.age_ms < 2_000
                     && exposure.bytes < 1 << 20;
@@ -259,7 +259,7 @@ async fn dead_site_returns(
                         back.role, back.epoch, back.health.whole
                     ))
                 } else {
-                    Err(format!("{exposure:?}, {site} {:?}, {} to repair", back.health, back.repair_queue))
+                    Err(format!("{exposure:?}, {site} {:?}, {} to repair", back.health, back.repair.queue()))
                 })
             })
             .await?;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
-use super::cluster::{self, Cluster, Node};
+use super::cluster::{self, Cluster, NAMESPACE, Node};
 use super::install::{STORAGE_CLUSTER, clusters, root_of, up};
 use super::state::State;
 use super::{Demo, Up, install};
@@ -19,6 +19,8 @@ use crate::demo::table::Table;
 use crate::demo::two_sites::Scene;
 use crate::demo::writer::{self, Writer};
 
+/// ClusterRole of the chart for those who only look.
+const VIEWER: &str = "diptych-diptych-viewer";
 /// A word that only the declared file has.
 const DECLARED: &str = "applied with kubectl\n";
 
@@ -33,6 +35,7 @@ pub async fn demo(table: &mut Table, state: &State, options: &Demo) -> Result<()
     one_site::store(table, &reach, &s3, &files).await?;
     shown(table, &clusters, files.all().len()).await?;
     declared(table, &clusters[0], &reach).await?;
+    somebody(table, &clusters[0], &reach).await?;
     gateway_dies(table, &clusters[0], &reach).await?;
     let faults = Machines { clusters: &clusters, killed: Mutex::default() };
     let scene = Scene { reach: &reach, faults: &faults, acknowledge: "OneSite", files: &files };
@@ -111,6 +114,28 @@ async fn declared(table: &mut Table, cluster: &Cluster, reach: &Reach) -> Result
             let words = ["patch", "storagecluster", STORAGE_CLUSTER, "--type=merge", "-p", back.as_str()];
             cluster.kubectl(&words).await?;
             Ok(((), said))
+        })
+        .await
+}
+
+/// Somebody who is bound to the chart's role `viewer`.
+async fn somebody(table: &mut Table, cluster: &Cluster, reach: &Reach) -> Result<()> {
+    table
+        .step("a Kubernetes token does by REST what its holder may, and no more", async {
+            let manifest = json!({"apiVersion": "v1", "kind": "List", "items": [
+                {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "reader"}},
+                {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "reader"},
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": VIEWER},
+                    "subjects": [{"kind": "ServiceAccount", "name": "reader", "namespace": NAMESPACE}]}]});
+            cluster.apply(&manifest.to_string()).await?;
+            let token = cluster.kubectl(&["create", "token", "reader"]).await?;
+            let rest = reach.rest_by(cluster.site, token.trim())?;
+            let text = rest.text(&["api", "v1", "files", "declared.txt"]).await?;
+            ensure!(text == DECLARED, "REST gave {text:?}");
+            match rest.post::<Value>(&["api", "v1", "handover"]).await {
+                Ok(answer) => anyhow::bail!("a viewer may ask for a switch: {answer}"),
+                Err(error) => Ok(((), error.to_string())),
+            }
         })
         .await
 }

@@ -58,35 +58,24 @@ impl Objects {
     pub async fn list(&self, namespace: &str, bucket: &str, request: &ListRequest) -> Result<Listing> {
         let view = self.context.view_for_client().await?;
         let bucket = super::buckets::find(view.as_ref(), namespace, bucket)?;
-        page(view.as_ref(), bucket.id, request)
+        let (listing, looked_at) = page(view.as_ref(), bucket.id, request)?;
+        let seen = view.position();
+        drop(view);
+        // What was passed over as deleted may be as new as what is listed.
+        if let Some(other) = self.context.settler()
+            && !other.all_settled(&looked_at, seen).await
+        {
+            return Err(GatewayError::Unsettled);
+        }
+        Ok(listing)
     }
 }
 
-fn page(view: &dyn View, bucket: BucketId, request: &ListRequest) -> Result<Listing> {
-    let mut walk = Walk { listing: Listing::default(), request, looked: 0 };
-    if request.limit == 0 {
-        return Ok(walk.listing);
-    }
-    let Some(mut range) = first_range(bucket, request) else { return Ok(walk.listing) };
-    loop {
-        let found = view.scan(&range, SCAN.min(request.limit + 1))?;
-        let mut skip = None;
-        for (key, value) in &found.entries {
-            match walk.take(bucket, key, value)? {
-                Step::Next => {}
-                Step::Skip(past) => {
-                    skip = Some(past);
-                    break;
-                }
-                Step::Full => return Ok(walk.listing),
-            }
-        }
-        match (skip, found.next) {
-            (Some(past), _) if past < range.end => range.start = past,
-            (Some(_), _) | (None, None) => return Ok(walk.listing),
-            (None, Some(next)) => range.start = next,
-        }
-    }
+/// A page, and the heads that it hangs on.
+fn page(view: &dyn View, bucket: BucketId, request: &ListRequest) -> Result<(Listing, Vec<Key>)> {
+    let mut walk = Walk { listing: Listing::default(), request, looked_at: Vec::new() };
+    walk.walk(view, bucket)?;
+    Ok((walk.listing, walk.looked_at))
 }
 
 enum Step {
@@ -99,17 +88,44 @@ enum Step {
 struct Walk<'a> {
     listing: Listing,
     request: &'a ListRequest,
-    looked: usize,
+    looked_at: Vec<Key>,
 }
 
 impl Walk<'_> {
-    fn take(&mut self, bucket: BucketId, key: &Key, value: &[u8]) -> Result<Step> {
-        self.looked += 1;
+    fn walk(&mut self, view: &dyn View, bucket: BucketId) -> Result<()> {
+        let request = self.request;
+        if request.limit == 0 {
+            return Ok(());
+        }
+        let Some(mut range) = first_range(bucket, request) else { return Ok(()) };
+        loop {
+            let found = view.scan(&range, SCAN.min(request.limit + 1))?;
+            let mut skip = None;
+            for (key, value) in found.entries {
+                match self.take(bucket, key, &value)? {
+                    Step::Next => {}
+                    Step::Skip(past) => {
+                        skip = Some(past);
+                        break;
+                    }
+                    Step::Full => return Ok(()),
+                }
+            }
+            match (skip, found.next) {
+                (Some(past), _) if past < range.end => range.start = past,
+                (Some(_), _) | (None, None) => return Ok(()),
+                (None, Some(next)) => range.start = next,
+            }
+        }
+    }
+
+    fn take(&mut self, bucket: BucketId, key: Key, value: &[u8]) -> Result<Step> {
         let head = Head::decode(value)?;
-        let (_, object_key) = keys::object_of_head(key).ok_or_else(|| damaged(key))?;
-        let name = String::from_utf8(object_key).map_err(|_| damaged(key))?;
+        let (_, object_key) = keys::object_of_head(&key).ok_or_else(|| damaged(&key))?;
+        let name = String::from_utf8(object_key).map_err(|_| damaged(&key))?;
+        self.looked_at.push(key);
         let HeadBody::Object(object) = head.body else {
-            if self.looked >= LOOK_LIMIT {
+            if self.looked_at.len() >= LOOK_LIMIT {
                 self.listing.next = Some(name);
                 return Ok(Step::Full);
             }
@@ -221,7 +237,7 @@ mod tests {
         let mut request = request.clone();
         let mut names = Vec::new();
         loop {
-            let listing = page(view, BUCKET, &request).expect("it lists");
+            let (listing, _) = page(view, BUCKET, &request).expect("it lists");
             assert!(listing.entries.len() <= request.limit);
             names.extend(listing.entries.iter().map(|entry| entry.name().to_owned()));
             match listing.next {
@@ -249,8 +265,9 @@ mod tests {
     #[test]
     fn a_page_that_ends_exactly_with_the_last_key_is_the_last() {
         let view = shown(&["a", "b"], &[]);
-        let listing = page(&view, BUCKET, &ListRequest { limit: 2, ..Default::default() }).expect("it lists");
-        assert_eq!((listing.entries.len(), listing.next), (2, None));
+        let (listing, looked_at) =
+            page(&view, BUCKET, &ListRequest { limit: 2, ..Default::default() }).expect("it lists");
+        assert_eq!((listing.entries.len(), listing.next, looked_at.len()), (2, None, 2));
     }
 
     #[test]

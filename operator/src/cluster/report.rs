@@ -226,7 +226,7 @@ fn degraded(site: &SiteStatus) -> Says {
             "RowsMissing",
             format!(
                 "{} of {} extents lack rows; {} wait for repair",
-                health.degraded, health.extents, site.repair_queue
+                health.degraded, health.extents, site.repair.queue()
             ),
         );
     }
@@ -323,7 +323,7 @@ fn health(known: &SiteStatus) -> HealthStatus {
         degraded: health.degraded as i64,
         unreadable_here: health.unreadable_here as i64,
         margin: health.margin.iter().map(|(margin, extents)| (margin.to_string(), *extents as i64)).collect(),
-        repair_queue: known.repair_queue as i64,
+        repair_queue: known.repair.queue() as i64,
     }
 }
 

@@ -213,6 +213,22 @@ pub async fn peer_has_head(
     }
 }
 
+/// Waits until the other site has these heads as they were at `seen`, and all their extents.
+pub async fn peer_has_heads(progress: &mut watch::Receiver<Progress>, heads: &[Key], seen: Position) {
+    if progress.wait_for(|progress| progress.seen >= seen).await.is_err() {
+        return std::future::pending().await;
+    }
+    let newest = {
+        let progress = progress.borrow();
+        heads.iter().filter_map(|head| progress.exposes(head)).max_by_key(|position| position.revision)
+    };
+    if let Some(position) = newest
+        && progress.wait_for(|progress| progress.confirms(position)).await.is_err()
+    {
+        std::future::pending().await
+    }
+}
+
 /// Whether the other site has applied all up to `position` and holds these extents, whatever else it lacks.
 pub async fn peer_holds(
     catalog: &dyn Catalog,
@@ -272,8 +288,8 @@ mod tests {
         assert!(!progress.confirms(at(4)), "what was not looked at yet is not confirmed");
     }
 
-    #[test]
-    fn a_head_is_exposed_until_its_commit_is_confirmed_and_never_if_it_came_from_the_peer() {
+    #[tokio::test]
+    async fn a_head_is_exposed_until_its_commit_is_confirmed_and_never_if_it_came_from_the_peer() {
         let (east, west): (SiteName, SiteName) =
             ("east".parse().expect("a name"), "west".parse().expect("a name"));
         let [ours, theirs] = ["ours", "theirs"].map(|name| keys::head(BucketId([1; 8]), name.as_bytes()));
@@ -288,8 +304,15 @@ mod tests {
         };
         progress.note(&mirrored, &east, &west).expect("it reads");
         assert_eq!((progress.exposes(&ours), progress.exposes(&theirs)), (Some(at(1)), None), "{progress:?}");
+        let (sender, mut receiver) = watch::channel(progress.clone());
+        peer_has_heads(&mut receiver, std::slice::from_ref(&theirs), at(2)).await;
+        let both = [theirs, ours.clone()];
+        let mut waits = Box::pin(peer_has_heads(&mut receiver, &both, at(2)));
+        assert!(futures::poll!(&mut waits).is_pending(), "one of them is exposed");
         let cursor = Cursor { applied: at(1), confirmed: at(1) };
         progress.note(&entry(3, keys::cursor(&west), &cursor.encode()), &east, &west).expect("it reads");
         assert_eq!(progress.exposes(&ours), None, "{progress:?}");
+        sender.send_replace(progress);
+        waits.await;
     }
 }

@@ -27,7 +27,7 @@ use diptych_site::door::{DoorKeeper, DoorParts, ExtentSource, Joins, router};
 use diptych_site::keeper::witness::Witness;
 use diptych_site::keeper::{KeeperHandle, PeerLink};
 use diptych_site::peer::PeerClient;
-use diptych_site::peer::exposure::{Progress, peer_has_head, peer_holds};
+use diptych_site::peer::exposure::{Progress, peer_has_head, peer_has_heads, peer_holds};
 use diptych_site::witness::OutsideWitness;
 use diptych_wire::http::HttpBody;
 use diptych_wire::identity::{Expected, Identity, Role};
@@ -214,6 +214,11 @@ impl PeerConfirmation for BothSites {
         let mut progress = self.progress.clone();
         let held = peer_has_head(self.catalog.as_ref(), &self.peer, &mut progress, head, seen, extents);
         matches!(tokio::time::timeout(self.limit, held).await, Ok(Ok(())))
+    }
+
+    async fn all_settled(&self, heads: &[Key], seen: Position) -> bool {
+        let mut progress = self.progress.clone();
+        tokio::time::timeout(self.limit, peer_has_heads(&mut progress, heads, seen)).await.is_ok()
     }
 }
 
