@@ -74,7 +74,7 @@ pub struct KeeperHandle {
 }
 
 impl KeeperHandle {
-    pub(super) fn new(events: mpsc::UnboundedSender<Event>, state: watch::Receiver<KeeperState>) -> Self {
+    pub(crate) fn new(events: mpsc::UnboundedSender<Event>, state: watch::Receiver<KeeperState>) -> Self {
         Self { events, state }
     }
 

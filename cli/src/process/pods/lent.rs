@@ -14,7 +14,7 @@ use diptych_core::records::{KeeperLease, Record};
 use diptych_gateway::authority::{Authority, Role};
 use diptych_gateway::{Gateway, HeldWrites};
 use diptych_site::door::DoorKeeper;
-use diptych_site::fleet::{ASK, ASK_EVERY, ASK_SOON, Ask, LEASE, Stands, Told};
+use diptych_site::fleet::{ASK, ASK_EVERY, ASK_SOON, Ask, LEASE, News, Stands, Told};
 use diptych_site::keeper::boot_time;
 use diptych_wire::http::{HttpBody, HttpClient, full};
 use diptych_wire::identity::{Expected, Role as Identity};
@@ -36,7 +36,7 @@ pub(super) struct Lent {
     gateway: String,
     borrowed: Mutex<Borrowed>,
     stopped: Mutex<Epoch>,
-    told: watch::Sender<Option<Told>>,
+    told: watch::Sender<Option<News>>,
     to_keeper: mpsc::Sender<Message>,
 }
 
@@ -67,7 +67,7 @@ impl Lent {
         let mut borrowed = self.borrowed();
         let running = borrowed.running(boot_time());
         // FENCING (a handover misses nothing): stopped before it is said so, which the next question does.
-        if running.is_some_and(|lease| lease.epoch <= told.stop) {
+        if running.is_some_and(|lease| lease.epoch <= told.news.stop) {
             borrowed.stop(boot_time(), told.keeper);
         }
         if let Some(loan) = told.loan {
@@ -75,7 +75,7 @@ impl Lent {
         }
         drop(borrowed);
         let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        *stopped = (*stopped).max(told.stop);
+        *stopped = (*stopped).max(told.news.stop);
     }
 }
 
@@ -86,11 +86,11 @@ impl Authority for Lent {
     }
 
     fn epoch(&self) -> Epoch {
-        self.told.borrow().as_ref().map_or(Epoch(0), |told| told.epoch)
+        self.told.borrow().map_or(Epoch(0), |news| news.epoch)
     }
 
     fn role(&self) -> Role {
-        match self.told.borrow().as_ref().map(|told| told.stands) {
+        match self.told.borrow().map(|news| news.stands) {
             Some(Stands::Active) => Role::Active,
             Some(Stands::Passive) => Role::Passive,
             Some(Stands::Fenced) | None => Role::Fenced,
@@ -125,10 +125,8 @@ impl WhoIsActive for ByLent {
             if self.serves() {
                 return Some(true);
             }
-            let there = told
-                .borrow()
-                .as_ref()
-                .is_some_and(|told| told.peer_term.is_some_and(|term| term >= told.epoch));
+            let there =
+                told.borrow().is_some_and(|news| news.peer_term.is_some_and(|term| term >= news.epoch));
             if there {
                 return Some(false);
             }
@@ -215,33 +213,39 @@ impl ToKeeper {
 pub(super) async fn borrow(lent: Arc<Lent>, keeper: Arc<ToKeeper>, cell: GatewayCell) {
     let mut held = Held::default();
     let mut silent = false;
+    let mut knows = None;
     loop {
         // FENCING (one valid holder): the time counts from here.
         let asked = boot_time();
-        let ask = Ask { gateway: lent.gateway.clone(), holds: held.holds(), stopped: lent.stopped() };
-        let pause =
-            match keeper.call(ASK, &ask).await.and_then(|body| Ok(postcard::from_bytes::<Told>(&body)?)) {
-                Ok(told) => {
-                    lent.take(asked, &told);
-                    held.obey(told.hold, cell.get());
-                    silent = false;
-                    let busy = told.hold != held.holds() || told.hold != 0 || told.stop > ask.stopped;
-                    lent.told.send_replace(Some(told));
-                    if busy { ASK_SOON } else { ASK_EVERY }
+        let ask =
+            Ask { gateway: lent.gateway.clone(), holds: held.holds(), stopped: lent.stopped(), knows };
+        match keeper.call(ASK, &ask).await.and_then(|body| Ok(postcard::from_bytes::<Told>(&body)?)) {
+            Ok(told) => {
+                lent.take(asked, &told);
+                let news = told.news;
+                held.obey(news.hold, cell.get());
+                silent = false;
+                lent.told.send_replace(Some(news));
+                // The keeper may wait for this gateway: it is told as soon as it is so, and not kept waiting.
+                let owes = ask.holds != news.hold || ask.stopped < news.stop;
+                knows = (!owes).then_some(news);
+                if owes {
+                    tokio::time::sleep(ASK_SOON).await;
                 }
-                Err(error) => {
-                    if !silent {
-                        tracing::warn!(%error, "the keeper does not answer");
-                        silent = true;
-                    }
-                    // Nobody waits any more for what a keeper that is gone ordered; without its time nothing is acknowledged.
-                    if lent.sub_lease().is_none() {
-                        held.obey(0, None);
-                    }
-                    ASK_EVERY
+            }
+            Err(error) => {
+                if !silent {
+                    tracing::warn!(%error, "the keeper does not answer");
+                    silent = true;
                 }
-            };
-        tokio::time::sleep(pause).await;
+                // Nobody waits any more for what a keeper that is gone ordered; without its time nothing is acknowledged.
+                if lent.sub_lease().is_none() {
+                    held.obey(0, None);
+                }
+                knows = None;
+                tokio::time::sleep(ASK_EVERY).await;
+            }
+        }
     }
 }
 
