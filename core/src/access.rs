@@ -1,9 +1,11 @@
-//! Access keys: their secrets lie in the catalog, sealed by a ring key, so that either site can check signatures.
+//! Secrets that lie in the catalog, sealed by a ring key: those of access keys, so that either site can check signatures, and
+//! the key of the cluster's authority, so that with devices and cluster key all of an installation is there.
 
 use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::cipher::{CipherError, NONCE_LEN, Nonce, Purpose, open_metadata, seal_metadata};
+use crate::ids::RingKeyNumber;
 use crate::keyring::{Keyring, KeyringError};
 use crate::records::AccessKey;
 
@@ -13,6 +15,12 @@ pub enum AccessError {
     /// Its ring key is not there.
     #[error(transparent)]
     Keyring(#[from] KeyringError),
+    /// Altered, or of another cluster.
+    #[error("the sealed key of the cluster's authority does not open: {source}")]
+    AuthorityKey {
+        /// What the cipher said.
+        source: CipherError,
+    },
     /// Altered, or of another access key.
     #[error("the sealed secret of access key {id} does not open: {source}")]
     Sealed {
@@ -56,6 +64,31 @@ pub fn open_secret(
     String::from_utf8(secret).map(Zeroizing::new).map_err(|_| wrong(CipherError::NotAuthentic))
 }
 
+/// The key of the cluster's authority as the catalog keeps it: number of the ring key (u32, little-endian), nonce, ciphertext
+/// and tag. `nonce` is random and fresh.
+pub fn seal_authority_key(keyring: &Keyring, key: &str, nonce: &Nonce) -> Result<Vec<u8>, CipherError> {
+    let (ring_key, cluster) = (keyring.current(), keyring.cluster());
+    let subkey = ring_key.subkey(Purpose::AuthorityKey, cluster.as_bytes());
+    let sealed = seal_metadata(&subkey, nonce, cluster.as_bytes(), key.as_bytes())?;
+    Ok([&ring_key.number().0.to_le_bytes()[..], &nonce[..], &sealed[..]].concat())
+}
+
+/// Opens what [`seal_authority_key`] made.
+///
+/// # Errors
+/// Of another cluster, altered, or its ring key is not in the keyring.
+pub fn open_authority_key(keyring: &Keyring, sealed: &[u8]) -> Result<Zeroizing<String>, AccessError> {
+    let wrong = |source| AccessError::AuthorityKey { source };
+    let short = || wrong(CipherError::WrongLength { sealed: sealed.len(), plain: 0 });
+    let (number, rest) = sealed.split_first_chunk().ok_or_else(short)?;
+    let (nonce, rest) = rest.split_first_chunk::<NONCE_LEN>().ok_or_else(short)?;
+    let ring_key = keyring.ring_key(RingKeyNumber(u32::from_le_bytes(*number)))?;
+    let cluster = keyring.cluster();
+    let subkey = ring_key.subkey(Purpose::AuthorityKey, cluster.as_bytes());
+    let key = open_metadata(&subkey, nonce, cluster.as_bytes(), rest).map_err(wrong)?;
+    String::from_utf8(key).map(Zeroizing::new).map_err(|_| wrong(CipherError::NotAuthentic))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,5 +104,16 @@ mod tests {
         assert!(record.read_only);
         assert_eq!(open_secret(&keyring, "KEY", &record).expect("it opens").as_str(), "secret");
         assert!(matches!(open_secret(&keyring, "OTHER", &record), Err(AccessError::Sealed { .. })));
+    }
+    #[test]
+    fn the_authoritys_key_opens_in_its_own_cluster_only() {
+        let new = || NewRingKey { key: SecretKey::new([3; 32]), nonce: [4; 12], made_ms: 1 };
+        let keyring = Keyring::create(ClusterId([1; 16]), new());
+        let sealed = seal_authority_key(&keyring, "PRIVATE KEY", &[9; 12]).expect("it seals");
+        let later = keyring.with_ring_key(new());
+        assert_eq!(open_authority_key(&later, &sealed).expect("it opens").as_str(), "PRIVATE KEY");
+        let other = Keyring::create(ClusterId([2; 16]), new());
+        assert!(matches!(open_authority_key(&other, &sealed), Err(AccessError::AuthorityKey { .. })));
+        assert!(matches!(open_authority_key(&keyring, &sealed[..9]), Err(AccessError::AuthorityKey { .. })));
     }
 }

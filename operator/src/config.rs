@@ -34,6 +34,8 @@ pub struct Paths {
     pub catalog_identity: PathBuf,
     /// The cluster key.
     pub cluster_key: PathBuf,
+    /// Key of the cluster's authority, where operators are.
+    pub authority_key: Option<PathBuf>,
     /// The mirror.
     pub mirror: PathBuf,
 }
@@ -45,6 +47,7 @@ impl Paths {
             identity: PathBuf::from("/etc/diptych/identity"),
             catalog_identity: PathBuf::from("/etc/diptych/catalog"),
             cluster_key: PathBuf::from("/etc/diptych/cluster-key/key"),
+            authority_key: None,
             mirror: PathBuf::from("/var/lib/diptych/mirror.redb"),
         }
     }
@@ -55,6 +58,7 @@ impl Paths {
             identity: folder.to_owned(),
             catalog_identity: folder.join("catalog"),
             cluster_key: folder.join("cluster.key"),
+            authority_key: Some(folder.join("authority.key")),
             mirror: mirror.to_owned(),
         }
     }
@@ -77,6 +81,7 @@ impl PodConfig {
         self.site.keeper_identity = identity_in(&paths.identity);
         self.etcd.identity = identity_in(&paths.catalog_identity);
         self.site.cluster_key.clone_from(&paths.cluster_key);
+        self.site.authority_key.clone_from(&paths.authority_key);
         self.site.catalog.clone_from(&paths.mirror);
         self
     }

@@ -156,9 +156,10 @@ async fn fetch_config(options: &OperatorOptions) -> Result<(), OperatorError> {
         let secrets = secrets.clone();
         async move { secrets.get_opt(&name).await.asked(|| format!("read Secret {name}")) }
     };
-    let (own, catalog, site, key) = tokio::try_join!(
+    let (own, catalog, authority, site, key) = tokio::try_join!(
         read(names.child("operator-identity")),
         read(names.child("catalog-client-identity")),
+        read(names.child("authority")),
         read(names.child("site")),
         read(cluster.spec.encryption.key_secret_ref.name.clone()),
     )?;
@@ -173,8 +174,13 @@ async fn fetch_config(options: &OperatorOptions) -> Result<(), OperatorError> {
             keep(&folder.join(file), &text(secret, file)?)?;
         }
     }
-    let (Some(_), Some(_), Some(site), Some(key)) = (own, catalog, site, key) else { return Ok(()) };
+    let (Some(_), Some(_), Some(authority), Some(site), Some(key)) = (own, catalog, authority, site, key) else {
+        return Ok(());
+    };
     keep(&paths.cluster_key, &text(&key, "key")?)?;
+    if let Some(path) = &paths.authority_key {
+        keep(path, &text(&authority, "ca.key")?)?;
+    }
     let malformed =
         |error: serde_json::Error| OperatorError::Internal(format!("the site's configuration: {error}"));
     let config: PodConfig = serde_json::from_str(&text(&site, "site.json")?).map_err(malformed)?;

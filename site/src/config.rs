@@ -116,6 +116,9 @@ pub struct SiteConfig {
     pub keeper_identity: IdentityFiles,
     /// The cluster key, base64.
     pub cluster_key: PathBuf,
+    /// Key of the cluster's authority, for the process that begins a cluster: it seals it into the catalog.
+    #[serde(default)]
+    pub authority_key: Option<PathBuf>,
     /// S3 listener.
     pub s3: SocketAddr,
     /// REST listener.

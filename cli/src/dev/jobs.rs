@@ -77,7 +77,7 @@ impl Maker<'_> {
         let folder = self.data_dir.join("identities");
         std::fs::create_dir_all(&folder)?;
         let files = IdentityFiles {
-            authority: self.data_dir.join("authority").join("ca.pem"),
+            authority: authority_files(self.data_dir).0,
             certificate: folder.join(format!("{name}.pem")),
             key: folder.join(format!("{name}.key")),
         };
@@ -126,6 +126,7 @@ impl Maker<'_> {
             identity,
             keeper_identity,
             cluster_key: self.cluster_key.clone(),
+            authority_key: Some(authority_files(self.data_dir).1),
             s3: site.s3,
             rest: site.rest,
             token: self.plan.token.clone(),
@@ -227,11 +228,16 @@ fn devices_by_node(site: &SitePlan) -> Vec<u8> {
     site.nodes.iter().map(|node| node.devices.len() as u8).collect()
 }
 
+/// Certificate and key of the cluster's own authority.
+fn authority_files(data_dir: &Path) -> (PathBuf, PathBuf) {
+    let folder = data_dir.join("authority");
+    (folder.join("ca.pem"), folder.join("ca.key"))
+}
+
 /// The cluster's own authority: made once, kept in the data folder.
 fn authority(plan: &DevPlan, data_dir: &Path) -> Result<Authority> {
-    let folder = data_dir.join("authority");
-    std::fs::create_dir_all(&folder)?;
-    let (certificate, key) = (folder.join("ca.pem"), folder.join("ca.key"));
+    std::fs::create_dir_all(data_dir.join("authority"))?;
+    let (certificate, key) = authority_files(data_dir);
     if certificate.exists() && key.exists() {
         let read = |path: &Path| {
             std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))

@@ -1,10 +1,11 @@
 //! What a site makes at its first start.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use diptych_catalog::Catalog;
-use diptych_core::access::seal_secret;
+use diptych_core::access::{seal_authority_key, seal_secret};
 use diptych_core::cipher::SecretKey;
 use diptych_core::keyring::{ClusterKey, Keyring, NewRingKey};
 use diptych_core::keys;
@@ -18,6 +19,7 @@ use diptych_site::keeper::{KeeperHandle, boot_time};
 use diptych_site::nodes::Seen;
 use rand::RngCore;
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 /// Owns the buckets of `diptych dev`.
 pub(in crate::process) const NAMESPACE: &str = "default";
@@ -69,10 +71,18 @@ fn seeds(config: &SiteConfig, cluster_key: &ClusterKey) -> Result<Seeds> {
     let first = NewRingKey { key: SecretKey::new(random()), nonce: random(), made_ms: now_ms() };
     let keyring = Keyring::create(config.cluster, first);
     let access = seal_secret(&keyring, &config.access_key, &config.secret_key, &random(), NAMESPACE, false)?;
-    let authority = std::fs::read_to_string(&config.identity.authority)
-        .with_context(|| format!("{} can't be read", config.identity.authority.display()))?;
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))
+    };
+    let key = config.authority_key.as_deref().context("this process was given no key of the authority")?;
+    let key = Zeroizing::new(read(key)?);
+    let cluster = Cluster {
+        id: config.cluster,
+        authority: read(&config.identity.authority)?,
+        sealed_authority_key: seal_authority_key(&keyring, &key, &random())?,
+    };
     Ok(Seeds {
-        cluster: Cluster { id: config.cluster, authority, sealed_authority_key: Vec::new() },
+        cluster,
         keyring: keyring.seal(cluster_key),
         plan: plan(config)?,
         access: vec![(config.access_key.clone(), access.encode())],

@@ -44,6 +44,7 @@ pub(in crate::cluster) fn pod_config(
             identity: identity_in(&PathBuf::new()),
             keeper_identity: identity_in(&PathBuf::new()),
             cluster_key: PathBuf::new(),
+            authority_key: None,
             s3: everywhere(S3_PORT),
             rest: everywhere(REST_PORT),
             public_tls: seen.cluster.spec.gateway.tls_secret_ref.is_some().then_some(public),
