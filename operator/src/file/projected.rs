@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use diptych_api::{FileObject, FileObjectStatus, StorageCluster};
 use diptych_core::ids::SiteName;
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, TryFutureExt, stream};
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams};
 use kube::runtime::reflector::Store;
@@ -24,11 +25,14 @@ use crate::options::OperatorOptions;
 const MANAGER: &str = "diptych-operator-projection";
 /// Between two looks whether the catalog has moved.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A look makes no more calls after this; the next one goes on, with a newer picture.
+const CALLS_FOR: Duration = Duration::from_secs(2);
+/// A new file that is exposed is shown after this time: by then most are protected, and are told of once.
+const SETTLES_IN: Duration = Duration::from_secs(10);
 /// A whole look is taken at least so often: health changes without a commit.
 const WHOLE_EVERY: Duration = Duration::from_secs(20);
 /// Calls to the API server at once.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 
 /// What is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,8 +63,8 @@ pub async fn project(
             if at != position || whole.is_none_or(|whole| whole.elapsed() >= WHOLE_EVERY) {
                 whole = Some(Instant::now());
                 match look(options, catalog.as_ref(), &store.state()).await {
-                    Ok(Some(projection)) => {
-                        position = at;
+                    Ok(Some((projection, whole))) => {
+                        position = at.filter(|_| whole);
                         shown.send_if_modified(|known| {
                             let news = known.as_ref() != Some(&projection);
                             *known = Some(projection);
@@ -76,30 +80,34 @@ pub async fn project(
                 }
             }
         }
-        tokio::time::sleep(pause_after(begun.elapsed())).await;
+        // At most half of the time: files that come by the thousand leave the API server to others too.
+        tokio::time::sleep(begun.elapsed().max(LOOK_EVERY)).await;
     }
-}
-
-/// A picture that takes long to draw is drawn less often: files that come and go by the thousand leave most of the API server's
-/// time, and of the machine's, to others.
-fn pause_after(look: Duration) -> Duration {
-    (look * 4).clamp(LOOK_EVERY, LONGEST_PAUSE)
 }
 
 /// What is to be done so that the FileObjects show the catalog.
 #[derive(Debug, Default)]
 struct Steps {
-    make: Vec<(String, FileSeen)>,
-    tell: Vec<(String, FileObjectStatus)>,
+    /// By name: those to be made, those to be told of, and both.
+    show: Vec<(String, FileSeen, Step)>,
     retract: Vec<Arc<FileObject>>,
+    /// Files of which there is a FileObject.
     shown: u64,
+    /// Some are waited for.
+    unsettled: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    MakeAndTell,
+    Tell,
 }
 
 async fn look(
     options: &OperatorOptions,
     catalog: &dyn diptych_catalog::Catalog,
     there: &[Arc<FileObject>],
-) -> Result<Option<Projection>, OperatorError> {
+) -> Result<Option<(Projection, bool)>, OperatorError> {
     let clusters: Api<StorageCluster> = Api::namespaced(options.client.clone(), &options.namespace);
     let found = clusters.list(&ListParams::default()).await.asked(|| "list StorageClusters".to_owned())?;
     let Some(cluster) = found.items.into_iter().find(|cluster| cluster.spec.site == catalog.site().as_str())
@@ -123,17 +131,18 @@ async fn look(
     })?;
     drop(view);
     let by_state = seen.by_state;
-    let steps = steps(seen.files, there);
-    let shown = steps.shown;
-    carry_out(options, &names, steps).await?;
-    Ok(Some(Projection { shown, by_state, limit: limit as u64 }))
+    let steps = steps(seen.files, there, Timestamp::now());
+    let (known, unsettled) = (steps.shown, steps.unsettled);
+    let (made, all) = carry_out(options, &names, steps).await?;
+    let projection = Projection { shown: known + made, by_state, limit: limit as u64 };
+    Ok(Some((projection, all && !unsettled)))
 }
 
 fn is_projected(file: &FileObject) -> bool {
     file.labels().contains_key(PROJECTED)
 }
 
-fn steps(files: Vec<FileSeen>, there: &[Arc<FileObject>]) -> Steps {
+fn steps(files: Vec<FileSeen>, there: &[Arc<FileObject>], now: Timestamp) -> Steps {
     let mut steps = Steps::default();
     let by_name: BTreeMap<String, &Arc<FileObject>> =
         there.iter().map(|file| (file.name_any(), file)).collect();
@@ -146,21 +155,34 @@ fn steps(files: Vec<FileSeen>, there: &[Arc<FileObject>]) -> Steps {
     for file in files {
         let own = declared.get(&(file.bucket.as_str(), file.key.as_str()));
         let name = own.map_or_else(|| projected_name(&file.bucket, &file.key), |own| own.name_any());
-        steps.shown += 1;
-        let known = by_name.get(&name);
-        if known.is_none_or(|known| !says_the_same(known.status.as_ref(), &file.status)) {
-            steps.tell.push((name.clone(), file.status.clone()));
-        }
-        if known.is_none() {
-            steps.make.push((name.clone(), file));
-        }
-        wanted.insert(name);
+        let step = match by_name.get(&name) {
+            None if settles(&file.status, now) => {
+                steps.unsettled = true;
+                None
+            }
+            None => Some(Step::MakeAndTell),
+            Some(known) => {
+                steps.shown += 1;
+                (!says_the_same(known.status.as_ref(), &file.status)).then_some(Step::Tell)
+            }
+        };
+        wanted.insert(name.clone());
+        steps.show.extend(step.map(|step| (name, file, step)));
     }
+    // What is worst is told first.
+    steps.show.sort_by_key(|(_, file, _)| !file.is_unhealthy());
     let gone = |file: &&Arc<FileObject>| {
         is_projected(file) && !wanted.contains(&file.name_any()) && file.metadata.deletion_timestamp.is_none()
     };
     steps.retract = there.iter().filter(gone).cloned().collect();
     steps
+}
+
+/// Whether it will soon be protected, or is looked at again when it is not.
+fn settles(status: &FileObjectStatus, now: Timestamp) -> bool {
+    let modified = status.modified_at.as_ref().map_or(0, |time| time.0.as_second());
+    let age = now.as_second().saturating_sub(modified);
+    status.state.as_deref() == Some("exposed") && age < SETTLES_IN.as_secs() as i64
 }
 
 /// But for conditions and generation, which have another writer.
@@ -170,20 +192,32 @@ fn says_the_same(known: Option<&FileObjectStatus>, now: &FileObjectStatus) -> bo
     plain == *now
 }
 
-async fn carry_out(options: &OperatorOptions, names: &Names, steps: Steps) -> Result<(), OperatorError> {
-    let Steps { make, tell, retract, shown: _ } = steps;
-    let made = make.iter().map(|(name, file)| show(options, names, name, file));
-    let made: Vec<_> = stream::iter(made).buffer_unordered(AT_ONCE).collect().await;
-    let told = tell.iter().map(|(name, status)| tell_status(options, names, name, status));
-    let told: Vec<_> = stream::iter(told).buffer_unordered(AT_ONCE).collect().await;
-    let retracted = retract.iter().map(|file| take_back(options, file));
-    let retracted: Vec<_> = stream::iter(retracted).buffer_unordered(AT_ONCE).collect().await;
-    let failed: Vec<OperatorError> =
-        made.into_iter().chain(told).chain(retracted).filter_map(Result::err).collect();
-    match failed.into_iter().next() {
-        Some(error) => Err(error),
-        None => Ok(()),
-    }
+/// How many were made, and whether all was done in the time.
+async fn carry_out(
+    options: &OperatorOptions,
+    names: &Names,
+    steps: Steps,
+) -> Result<(u64, bool), OperatorError> {
+    let Steps { show: shows, retract, .. } = steps;
+    let all = shows.len() + retract.len();
+    let shown = shows.iter().map(|(name, file, step)| {
+        async move {
+            if *step == Step::MakeAndTell {
+                show(options, names, name, file).await?;
+            }
+            tell_status(options, names, name, &file.status).await?;
+            Ok(*step == Step::MakeAndTell)
+        }
+        .boxed()
+    });
+    let retracted = retract.iter().map(|file| take_back(options, file).map_ok(|()| false).boxed());
+    let done: Vec<Result<bool, OperatorError>> = stream::iter(shown.chain(retracted))
+        .take_until(tokio::time::sleep(CALLS_FOR))
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    let done = done.into_iter().collect::<Result<Vec<bool>, _>>()?;
+    Ok((done.iter().filter(|made| **made).count() as u64, done.len() == all))
 }
 
 async fn show(
@@ -228,6 +262,8 @@ async fn take_back(options: &OperatorOptions, file: &FileObject) -> Result<(), O
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
     use super::*;
 
     fn seen(key: &str, state: &str) -> FileSeen {
@@ -244,36 +280,44 @@ mod tests {
         Arc::new(serde_json::from_value(object).expect("a FileObject"))
     }
 
+    fn steps_of(files: Vec<FileSeen>, there: &[Arc<FileObject>]) -> Steps {
+        steps(files, there, Timestamp::from_second(1_000).expect("a time"))
+    }
+
     #[test]
     fn a_new_file_is_shown_a_known_one_is_told_of_and_a_gone_one_taken_back() {
         let (old, gone) = (projected_name("docs", "old"), projected_name("docs", "gone"));
         let there = [object(&old, "old", true, "exposed"), object(&gone, "gone", true, "protected")];
-        let steps = steps(vec![seen("new", "exposed"), seen("old", "protected")], &there);
-        assert_eq!(steps.make.iter().map(|(_, file)| file.key.as_str()).collect::<Vec<_>>(), ["new"]);
-        assert_eq!(steps.tell.len(), 2);
+        let steps = steps_of(vec![seen("new", "exposed"), seen("old", "degraded")], &there);
+        let keys: Vec<_> = steps.show.iter().map(|(_, file, step)| (file.key.as_str(), *step)).collect();
+        assert_eq!(keys, [("old", Step::Tell), ("new", Step::MakeAndTell)], "what is worst comes first");
         assert_eq!(steps.retract.iter().map(|file| file.name_any()).collect::<Vec<_>>(), [gone]);
-        assert_eq!(steps.shown, 2);
+        assert_eq!((steps.shown, steps.unsettled), (1, false));
+    }
+
+    #[test]
+    fn a_file_that_is_new_and_exposed_is_shown_when_it_has_settled() {
+        let mut new = seen("new", "exposed");
+        new.status.modified_at = Timestamp::from_second(995).ok().map(Time::from);
+        let steps = steps_of(vec![new.clone()], &[]);
+        assert!(steps.show.is_empty() && steps.unsettled);
+        new.status.state = Some("protected".to_owned());
+        assert_eq!(steps_of(vec![new], &[]).show.len(), 1);
     }
 
     #[test]
     fn a_declared_file_is_not_projected_again_and_is_never_taken_back() {
         let there = [object("mine", "readme", false, ""), object("waits", "not-stored-yet", false, "")];
-        let steps = steps(vec![seen("readme", "protected")], &there);
-        assert!(steps.make.is_empty() && steps.retract.is_empty());
-        assert_eq!(steps.tell[0].0, "mine");
-    }
-
-    #[test]
-    fn looks_take_a_fifth_of_the_time_at_most() {
-        let ms = Duration::from_millis;
-        assert_eq!([pause_after(ms(5)), pause_after(ms(3_000))], [LOOK_EVERY, ms(12_000)]);
-        assert_eq!(pause_after(ms(60_000)), LONGEST_PAUSE);
+        let steps = steps_of(vec![seen("readme", "protected")], &there);
+        assert!(steps.retract.is_empty());
+        assert_eq!(steps.show[0].0, "mine");
+        assert_eq!(steps.show[0].2, Step::Tell);
     }
 
     #[test]
     fn nothing_is_done_where_all_is_shown_as_it_is() {
         let there = [object(&projected_name("docs", "same"), "same", true, "protected")];
-        let steps = steps(vec![seen("same", "protected")], &there);
-        assert!(steps.make.is_empty() && steps.tell.is_empty() && steps.retract.is_empty());
+        let steps = steps_of(vec![seen("same", "protected")], &there);
+        assert!(steps.show.is_empty() && steps.retract.is_empty());
     }
 }
