@@ -1,6 +1,7 @@
 //! The operator's tasks, put together.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use diptych_api::{StorageCluster, StorageNode};
@@ -99,6 +100,7 @@ fn clusters(
     let of = |namespace: Option<String>, name: String| {
         namespace.map(|namespace| ObjectRef::new(&name).within(&namespace))
     };
+    let specs = Specs::default();
     let context = cluster::Context {
         options: options.clone(),
         events,
@@ -112,7 +114,7 @@ fn clusters(
         .owns(deployments, watcher::Config::default())
         .owns(secrets, watcher::Config::default())
         .watches(nodes, watcher::Config::default(), move |node: StorageNode| {
-            of(node.namespace(), node.spec.cluster_ref.name)
+            specs.is_new(&node).then(|| of(node.namespace(), node.spec.cluster_ref.name)).flatten()
         })
         .watches(pods, agents, move |pod: Pod| {
             let cluster = pod.labels().get("app.kubernetes.io/instance").cloned();
@@ -123,6 +125,19 @@ fn clusters(
             |cluster, error, _| cluster::after_failure(&cluster, error),
             Arc::new(context),
         )
+}
+
+/// Generations that were seen. The status of a StorageNode is the operator's own writing, and no reason to look again.
+#[derive(Default)]
+struct Specs(Mutex<HashMap<String, Option<i64>>>);
+
+impl Specs {
+    fn is_new(&self, node: &StorageNode) -> bool {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = node.metadata.generation;
+        node.metadata.deletion_timestamp.is_some()
+            || known.insert(node.name_any(), generation) != Some(generation)
+    }
 }
 
 /// Gives the loops of this process their configuration, whether or not it leads: from its folder, where an earlier run
