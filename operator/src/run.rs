@@ -189,7 +189,8 @@ async fn fetch_config(options: &OperatorOptions) -> Result<(), OperatorError> {
             keep(&folder.join(file), &text(secret, file)?)?;
         }
     }
-    let (Some(_), Some(_), Some(authority), Some(site), Some(key)) = (own, catalog, authority, site, key) else {
+    let (Some(_), Some(_), Some(authority), Some(site), Some(key)) = (own, catalog, authority, site, key)
+    else {
         return Ok(());
     };
     keep(&paths.cluster_key, &text(&key, "key")?)?;

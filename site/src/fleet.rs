@@ -328,7 +328,8 @@ mod tests {
     async fn a_question_waits_for_news_and_a_hold_is_news() {
         let (events, _inbox) = tokio::sync::mpsc::unbounded_channel();
         let serves = Some((Epoch(3), BootTime::NEVER));
-        let (_state, seen) = watch::channel(KeeperState { serves, role: Role::Holder, ..KeeperState::at_start() });
+        let (_state, seen) =
+            watch::channel(KeeperState { serves, role: Role::Holder, ..KeeperState::at_start() });
         let fleet = Fleet::new(KeeperHandle::new(events, seen));
         let told = fleet.answer(&ask("g1", 0, 0)).await;
         assert!(told.news.lends && told.news.hold == 0, "who knows nothing is answered at once: {told:?}");

@@ -226,7 +226,9 @@ fn degraded(site: &SiteStatus) -> Says {
             "RowsMissing",
             format!(
                 "{} of {} extents lack rows; {} wait for repair",
-                health.degraded, health.extents, site.repair.queue()
+                health.degraded,
+                health.extents,
+                site.repair.queue()
             ),
         );
     }

@@ -225,7 +225,7 @@ pub async fn peer_has_heads(progress: &mut watch::Receiver<Progress>, heads: &[K
     if let Some(position) = newest
         && progress.wait_for(|progress| progress.confirms(position)).await.is_err()
     {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

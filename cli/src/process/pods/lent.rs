@@ -217,8 +217,7 @@ pub(super) async fn borrow(lent: Arc<Lent>, keeper: Arc<ToKeeper>, cell: Gateway
     loop {
         // FENCING (one valid holder): the time counts from here.
         let asked = boot_time();
-        let ask =
-            Ask { gateway: lent.gateway.clone(), holds: held.holds(), stopped: lent.stopped(), knows };
+        let ask = Ask { gateway: lent.gateway.clone(), holds: held.holds(), stopped: lent.stopped(), knows };
         match keeper.call(ASK, &ask).await.and_then(|body| Ok(postcard::from_bytes::<Told>(&body)?)) {
             Ok(told) => {
                 lent.take(asked, &told);
