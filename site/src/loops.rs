@@ -61,6 +61,7 @@ async fn repair_loop(context: &SiteContext, mut seen: watch::Receiver<Arc<Seen>>
     let mut repairs = Repairs::new(context);
     loop {
         let unreadable = found_unreadable(&seen, &inventory);
+        let begun = Instant::now();
         match look_over(context, &unreadable).await {
             Ok(found) => {
                 shared.health.send_replace(found.health);
@@ -68,7 +69,7 @@ async fn repair_loop(context: &SiteContext, mut seen: watch::Receiver<Arc<Seen>>
             }
             Err(error) => tracing::warn!(site = %context.site, %error, "what lacks rows is not known now"),
         }
-        let due = tokio::time::sleep(SURVEY_EVERY);
+        let due = tokio::time::sleep(pause(SURVEY_EVERY, begun));
         tokio::pin!(due);
         loop {
             let budget = repairs.start();
@@ -95,6 +96,11 @@ async fn repair_loop(context: &SiteContext, mut seen: watch::Receiver<Arc<Seen>>
             }
         }
     }
+}
+
+/// A look over the whole catalog takes a tenth of the time at most, however many files there are.
+fn pause(every: Duration, begun: Instant) -> Duration {
+    every.max(begun.elapsed() * 10)
 }
 
 /// Until what does not read right is another.
@@ -160,6 +166,7 @@ async fn inventory_loop(context: &SiteContext, shared: &Shared) {
 async fn collect_loop(context: &SiteContext) {
     let mut collector = Collector::default();
     loop {
+        let begun = Instant::now();
         match collector.pass(context).await {
             Ok(done) if done != crate::collector::Collected::default() => {
                 tracing::info!(site = %context.site, ?done, "collected");
@@ -167,7 +174,7 @@ async fn collect_loop(context: &SiteContext) {
             Ok(_) => {}
             Err(error) => tracing::warn!(site = %context.site, %error, "a pass of the collector failed"),
         }
-        tokio::time::sleep(COLLECT_EVERY).await;
+        tokio::time::sleep(pause(COLLECT_EVERY, begun)).await;
     }
 }
 
