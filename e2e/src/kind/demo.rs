@@ -192,12 +192,23 @@ async fn both_sites(table: &mut Table, clusters: &[Cluster; 2]) -> Result<()> {
                 let words =
                     ["patch", "storagecluster", STORAGE_CLUSTER, "--type=merge", "-p", patch.as_str()];
                 cluster.kubectl(&words).await?;
+                carried_out(cluster).await?;
                 let gateways = ["rollout", "status", "deployment/main-gateway", "--timeout=300s"];
                 cluster.kubectl(&gateways).await?;
             }
             Ok(((), "patched in both clusters, gateways rolled".to_owned()))
         })
         .await
+}
+
+/// Waits until the operator has looked at the newest spec: its objects are changed before it says so.
+async fn carried_out(cluster: &Cluster) -> Result<()> {
+    until("the StorageCluster's newest generation is looked at", Duration::from_mins(1), || async {
+        let seen = cluster.get(&["storagecluster", STORAGE_CLUSTER]).await?;
+        let generations = ["/metadata/generation", "/status/observedGeneration"].map(|path| seen.pointer(path));
+        Ok(if generations[0] == generations[1] { Ok(()) } else { Err(format!("{generations:?}")) })
+    })
+    .await
 }
 
 /// What a user sees at the end.
