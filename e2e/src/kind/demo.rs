@@ -19,6 +19,8 @@ use crate::demo::table::Table;
 use crate::demo::two_sites::Scene;
 use crate::demo::writer::{self, Writer};
 
+/// Asks the operator for a planned switch.
+const HANDOVER: &str = "diptych.dev/handover";
 /// ClusterRole of the chart for those who only look.
 const VIEWER: &str = "diptych-diptych-viewer";
 /// A word that only the declared file has.
@@ -43,6 +45,7 @@ pub async fn demo(table: &mut Table, state: &State, options: &Demo) -> Result<()
     both_sites(table, &clusters).await?;
     let reach = self::reach(state, &clusters).await?;
     Scene { reach: &reach, faults: &faults, acknowledge: "BothSites", files: &files }.play(table).await?;
+    annotated(table, &clusters, &reach).await?;
     printed(table, &clusters).await?;
     if !options.keep {
         install::down(state).await?;
@@ -209,6 +212,37 @@ async fn carried_out(cluster: &Cluster) -> Result<()> {
         Ok(if generations[0] == generations[1] { Ok(()) } else { Err(format!("{generations:?}")) })
     })
     .await
+}
+
+/// A planned switch, asked for as an administrator does; the last word is the operator's.
+async fn annotated(table: &mut Table, clusters: &[Cluster; 2], reach: &Reach) -> Result<()> {
+    table
+        .step("a planned switch by kubectl annotate", async {
+            let mut active = None;
+            for cluster in clusters {
+                if reach.status(cluster.site).await?.role == "active" {
+                    active = Some(cluster);
+                }
+            }
+            let from = active.context("no site is active")?;
+            let to = clusters.iter().find(|cluster| cluster.site != from.site).context("one site")?;
+            let annotation = format!("{HANDOVER}={}", to.site);
+            from.kubectl(&["annotate", "storagecluster", STORAGE_CLUSTER, annotation.as_str()]).await?;
+            let seen = until(&format!("{} is active", to.site), Duration::from_mins(2), || async {
+                let there = to.get(&["storagecluster", STORAGE_CLUSTER]).await?;
+                let here = from.get(&["storagecluster", STORAGE_CLUSTER]).await?;
+                let role = there.pointer("/status/role").and_then(Value::as_str).unwrap_or_default();
+                let asked = here["metadata"]["annotations"].get(HANDOVER).is_some();
+                Ok(if role == "active" && !asked {
+                    Ok(format!("{} is active, epoch {}; the annotation is gone", to.site, there["status"]["epoch"]))
+                } else {
+                    Err(format!("{} is {role}, annotation {asked}", to.site))
+                })
+            })
+            .await?;
+            Ok(((), seen))
+        })
+        .await
 }
 
 /// What a user sees at the end.
