@@ -1,5 +1,7 @@
 //! The contract that every engine keeps.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use diptych_core::ids::{Epoch, SiteName};
 use diptych_core::records::{Gate, Position};
@@ -9,8 +11,8 @@ use crate::{Batch, Committed, FeedStart, View};
 
 /// The catalog of one site.
 ///
-/// All of it is linearizable: a view shows every commit that was answered before the view was asked for, by whichever
-/// process of the site.
+/// All of it but [`Catalog::recent_view`] is linearizable: a view shows every commit that was answered before the view was
+/// asked for, by whichever process of the site.
 #[async_trait]
 pub trait Catalog: Send + Sync + 'static {
     /// The site whose catalog this is.
@@ -21,6 +23,13 @@ pub trait Catalog: Send + Sync + 'static {
 
     /// A view at a position that was confirmed after the call came.
     async fn view(&self) -> Result<Box<dyn View>, CatalogError>;
+
+    /// A view that shows every commit that was answered longer than `within` ago, and maybe newer ones: spares a round to a
+    /// majority for what may be known so late.
+    async fn recent_view(&self, within: Duration) -> Result<Box<dyn View>, CatalogError> {
+        let _ = within;
+        self.view().await
+    }
 
     /// Commits a batch: durable when it answers.
     ///

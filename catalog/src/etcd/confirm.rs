@@ -1,9 +1,10 @@
 //! Confirmation: what etcd says is the newest revision, asked once for all who wait.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use diptych_core::records::Position;
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::client::Etcd;
 use crate::CatalogError;
@@ -15,14 +16,22 @@ type Answer = Result<Position, CatalogError>;
 #[derive(Debug)]
 pub(super) struct Confirmer {
     waiting: mpsc::UnboundedSender<oneshot::Sender<Answer>>,
+    last: watch::Receiver<Option<(Instant, Position)>>,
 }
 
 impl Confirmer {
     /// Ends when it is dropped.
     pub(super) fn start(etcd: Etcd, disk: Arc<Disk>, restart: Arc<Notify>) -> Self {
         let (waiting, waiters) = mpsc::unbounded_channel();
-        tokio::spawn(Asker { etcd, disk, restart }.run(waiters));
-        Self { waiting }
+        let (answered, last) = watch::channel(None);
+        tokio::spawn(Asker { etcd, disk, restart, answered }.run(waiters));
+        Self { waiting, last }
+    }
+
+    /// What was the newest position when it was asked for last, if that is no longer ago than `within`.
+    pub(super) fn last(&self, within: Duration) -> Option<Position> {
+        let last = *self.last.borrow();
+        last.filter(|(asked, _)| asked.elapsed() < within).map(|(_, position)| position)
     }
 
     /// The newest position of etcd, confirmed after this was called.
@@ -38,6 +47,7 @@ struct Asker {
     etcd: Etcd,
     disk: Arc<Disk>,
     restart: Arc<Notify>,
+    answered: watch::Sender<Option<(Instant, Position)>>,
 }
 
 impl Asker {
@@ -57,6 +67,7 @@ impl Asker {
 
     async fn ask(&self) -> Answer {
         let known = self.disk.tip()?;
+        let asked = Instant::now();
         let confirmed = self.etcd.confirm().await?;
         // FENCING: an etcd that was restored under a running process must not have the mirror pass for its contents.
         if confirmed.incarnation == known.incarnation && confirmed.revision < known.revision {
@@ -66,6 +77,7 @@ impl Asker {
                 confirmed.revision, known.revision
             )));
         }
+        self.answered.send_replace(Some((asked, confirmed)));
         Ok(confirmed)
     }
 }

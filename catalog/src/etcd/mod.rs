@@ -216,6 +216,17 @@ impl Catalog for EtcdCatalog {
         Ok(Box::new(self.disk.view()?))
     }
 
+    async fn recent_view(&self, within: Duration) -> Result<Box<dyn View>, CatalogError> {
+        let reached = |confirmed: Position| {
+            let tip = self.disk.tip()?;
+            Ok(tip.incarnation == confirmed.incarnation && tip.revision >= confirmed.revision)
+        };
+        if self.confirmer.last(within).map(reached).transpose()? != Some(true) {
+            self.caught_up().await?;
+        }
+        Ok(Box::new(self.disk.view()?))
+    }
+
     async fn commit(&self, batch: Batch) -> Result<Committed, CatalogError> {
         batch.check()?;
         let transaction = transaction::build(&self.etcd.space, &self.site, &batch)?;

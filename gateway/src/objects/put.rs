@@ -82,8 +82,7 @@ impl Objects {
     ) -> Result<Stored> {
         check_key(&request.key)?;
         let lease = may_write(self.context.authority())?;
-        let bucket = self.bucket(namespace, &request.bucket).await?;
-        self.check_early(&bucket, &request).await?;
+        let bucket = self.target(namespace, &request).await?;
         let mut body = Body::new(stream, length, MAX_REQUEST_BYTES, self.context.limits().body_idle)?;
         let object = NewObject::of(&bucket, &request);
         let small = self.small_turn(length).await?;
@@ -99,12 +98,14 @@ impl Objects {
         Box::pin(self.put_streamed(&lease, object, head, body, announced, late)).await
     }
 
-    /// Conditions are part of the commit; looked at before, they spare a body that would be thrown away.
-    async fn check_early(&self, bucket: &Bucket, request: &PutRequest) -> Result<()> {
-        let view = self.context.catalog().view().await?;
+    /// The bucket. Conditions are part of the commit; looked at before, they spare a body that would be thrown away.
+    async fn target(&self, namespace: &str, request: &PutRequest) -> Result<Bucket> {
+        let view = self.context.view_for_client().await?;
+        let bucket = super::buckets::find(view.as_ref(), namespace, &request.bucket)?;
         let raw = view.get(&diptych_core::keys::head(bucket.id, request.key.as_bytes()))?;
         let head = raw.as_deref().map(diptych_core::records::Record::decode).transpose()?;
-        request.condition.check(&request.bucket, &request.key, head.as_ref())
+        request.condition.check(&request.bucket, &request.key, head.as_ref())?;
+        Ok(bucket)
     }
 
     async fn small_turn(&self, length: Option<u64>) -> Result<OwnedSemaphorePermit> {

@@ -1,6 +1,7 @@
 //! Who asks: the access key's record in the catalog.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use diptych_catalog::Catalog;
 use diptych_core::access::open_secret;
@@ -12,6 +13,9 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Result};
 
 use crate::context::Context;
 use crate::error::{GatewayError, Result};
+
+/// An access key that is deleted or changed opens nothing after this.
+const TAKEN_BACK_IN: Duration = Duration::from_secs(1);
 
 /// Secrets for signatures.
 pub(super) struct KeySecrets {
@@ -75,8 +79,13 @@ pub(super) fn namespace<T>(request: &S3Request<T>) -> S3Result<String> {
     caller.map(|caller| caller.namespace.clone()).ok_or_else(unsigned)
 }
 
-/// The record of an access key, if there is one.
+/// The record of an access key, if there is one: a new one is found at once, one that is taken away or changed no longer after
+/// [`TAKEN_BACK_IN`].
 async fn find_key(catalog: &dyn Catalog, id: &str) -> Result<Option<AccessKey>> {
-    let raw = catalog.view().await?.get(&keys::access_key(id))?;
+    let key = keys::access_key(id);
+    let raw = match catalog.recent_view(TAKEN_BACK_IN).await?.get(&key)? {
+        Some(raw) => Some(raw),
+        None => catalog.view().await?.get(&key)?,
+    };
     raw.as_deref().map(AccessKey::decode).transpose().map_err(GatewayError::from)
 }

@@ -83,6 +83,7 @@ macro_rules! conformance {
             commits::counting_by_compare_loses_no_update,
             commits::any_byte_may_stand_in_keys_and_values,
             views::a_view_shows_what_was_committed_before_it,
+            views::a_recent_view_shows_what_is_old_enough,
             views::a_view_stays_as_it_was,
             views::pages_of_a_range_join_without_gap,
             views::a_range_ends_before_its_end,

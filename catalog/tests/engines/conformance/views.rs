@@ -1,5 +1,7 @@
 //! Reading: what a view shows, and ranges.
 
+use std::time::Duration;
+
 use diptych_core::ids::BucketId;
 use diptych_core::keys::{self, Key, KeyRange};
 
@@ -16,6 +18,20 @@ pub(crate) async fn a_view_shows_what_was_committed_before_it(bench: &Bench) {
             let view = reader.view().await.unwrap();
             assert!(view.position() >= committed.position);
             assert_eq!(view.get(&key("k")).unwrap().as_deref(), Some(text.as_bytes()));
+        }
+    }
+}
+
+/// A recent one lacks what is younger at most.
+pub(crate) async fn a_recent_view_shows_what_is_old_enough(bench: &Bench) {
+    for number in 0..20 {
+        let text = number.to_string();
+        put_all(bench.first(), None, vec![put("k", &text)]).await;
+        for reader in &bench.handles {
+            let view = reader.recent_view(Duration::ZERO).await.unwrap();
+            assert_eq!(view.get(&key("k")).unwrap().as_deref(), Some(text.as_bytes()), "nothing may be late");
+            let view = reader.recent_view(Duration::from_mins(1)).await.unwrap();
+            assert_eq!(view.get(&key("k")).unwrap().as_deref(), Some(text.as_bytes()), "it was seen already");
         }
     }
 }
