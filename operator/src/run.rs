@@ -105,6 +105,7 @@ fn clusters(
         options: options.clone(),
         events,
         applied: crate::apply::Applied::default(),
+        looks: cluster::Looks::default(),
         projection,
     };
     Controller::new(api, watcher::Config::default())

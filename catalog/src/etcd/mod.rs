@@ -217,7 +217,7 @@ impl Catalog for EtcdCatalog {
     }
 
     async fn recent_view(&self, within: Duration) -> Result<Box<dyn View>, CatalogError> {
-        let reached = |confirmed: Position| {
+        let reached = |confirmed: Position| -> Result<bool, CatalogError> {
             let tip = self.disk.tip()?;
             Ok(tip.incarnation == confirmed.incarnation && tip.revision >= confirmed.revision)
         };

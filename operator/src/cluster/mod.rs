@@ -8,8 +8,9 @@ mod report;
 mod switch;
 mod validate;
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use diptych_api::StorageCluster;
 use kube::ResourceExt;
@@ -28,6 +29,8 @@ pub use validate::{Declared, Invalid, joins, validate};
 
 /// The status follows the catalog, which nobody watches from here.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// One that is ready is looked at no sooner, unless a person changed it: its own status is news too, and changes all the time.
+const REST: Duration = Duration::from_secs(3);
 /// After a failure.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -39,8 +42,36 @@ pub struct Context {
     pub events: Recorder,
     /// What the API server was given.
     pub applied: Applied,
+    /// Looks at StorageClusters that were ready.
+    pub looks: Looks,
     /// Files that are shown as FileObjects.
     pub projection: tokio::sync::watch::Receiver<Option<crate::file::Projection>>,
+}
+
+/// When a StorageCluster was looked at last, and how a person had left it.
+#[derive(Default)]
+pub struct Looks(Mutex<HashMap<String, (Instant, LeftAs)>>);
+
+/// What a person changes: generation and annotations.
+type LeftAs = (Option<i64>, BTreeMap<String, String>);
+
+impl Looks {
+    /// How long it may still rest; None: it is looked at now.
+    fn rest(&self, cluster: &StorageCluster, now: Instant) -> Option<Duration> {
+        let left_as = (cluster.metadata.generation, cluster.annotations().clone());
+        let conditions = cluster.status.iter().flat_map(|status| &status.conditions);
+        let ready = conditions.into_iter().any(|says| says.type_ == "Ready" && says.status == "True");
+        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((last, known)) = looks.get(&cluster.name_any())
+            && ready
+            && *known == left_as
+            && now.duration_since(*last) < REST
+        {
+            return Some(REST - now.duration_since(*last));
+        }
+        looks.insert(cluster.name_any(), (now, left_as));
+        None
+    }
 }
 
 /// Brings a site one step nearer to what is declared, and says how it is.
@@ -55,6 +86,9 @@ pub async fn reconcile(cluster: Arc<StorageCluster>, context: Arc<Context>) -> R
     let Some(names) = Names::new(&cluster, &context.options.release) else {
         return Ok(Action::await_change());
     };
+    if let Some(rest) = context.looks.rest(&cluster, Instant::now()) {
+        return Ok(Action::requeue(rest));
+    }
     let seen = Box::pin(observe::observe(&context.options, &names, cluster)).await?;
     let planned = match validate(&seen.cluster.spec, &seen) {
         Ok(declared) => plan(&names, &context.options, &declared, &seen),
@@ -108,4 +142,35 @@ pub fn after_failure(cluster: &StorageCluster, error: &OperatorError) -> Action 
     let name = cluster.metadata.name.as_deref().unwrap_or_default();
     tracing::warn!(cluster = name, category = error.category(), error = error.chain(), "not reconciled");
     Action::requeue(AGAIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn cluster(ready: &str, generation: i64, annotations: &serde_json::Value) -> StorageCluster {
+        let condition = json!({"type": "Ready", "status": ready, "reason": "R", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let cluster = json!({"apiVersion": "diptych.dev/v1alpha1", "kind": "StorageCluster",
+            "metadata": {"name": "main", "generation": generation, "annotations": annotations},
+            "spec": {"site": "east", "survive": {"sites": 0, "nodes": 1}, "encryption": {"keySecretRef": {"name": "key"}},
+                "nodeAgents": {"devices": [{"path": "/d0"}]}},
+            "status": {"conditions": [condition]}});
+        serde_json::from_value(cluster).expect("a StorageCluster")
+    }
+
+    #[test]
+    fn what_is_ready_rests_until_a_person_changes_it() {
+        let (looks, begun, none) = (Looks::default(), Instant::now(), json!({}));
+        assert_eq!(looks.rest(&cluster("True", 1, &none), begun), None, "the first look");
+        let soon = begun + Duration::from_secs(1);
+        assert_eq!(looks.rest(&cluster("True", 1, &none), soon), Some(Duration::from_secs(2)));
+        let asked = json!({"diptych.dev/handover": "west"});
+        assert_eq!(looks.rest(&cluster("True", 1, &asked), soon), None, "somebody asks for a switch");
+        assert_eq!(looks.rest(&cluster("True", 2, &asked), soon), None, "another spec");
+        assert_eq!(looks.rest(&cluster("False", 2, &asked), soon), None, "it is not ready");
+        assert_eq!(looks.rest(&cluster("True", 2, &asked), soon + REST), None, "it has rested");
+    }
 }
