@@ -208,7 +208,8 @@ async fn both_sites(table: &mut Table, clusters: &[Cluster; 2]) -> Result<()> {
 async fn carried_out(cluster: &Cluster) -> Result<()> {
     until("the StorageCluster's newest generation is looked at", Duration::from_mins(1), || async {
         let seen = cluster.get(&["storagecluster", STORAGE_CLUSTER]).await?;
-        let generations = ["/metadata/generation", "/status/observedGeneration"].map(|path| seen.pointer(path));
+        let generations =
+            ["/metadata/generation", "/status/observedGeneration"].map(|path| seen.pointer(path));
         Ok(if generations[0] == generations[1] { Ok(()) } else { Err(format!("{generations:?}")) })
     })
     .await
@@ -234,7 +235,10 @@ async fn annotated(table: &mut Table, clusters: &[Cluster; 2], reach: &Reach) ->
                 let role = there.pointer("/status/role").and_then(Value::as_str).unwrap_or_default();
                 let asked = here["metadata"]["annotations"].get(HANDOVER).is_some();
                 Ok(if role == "active" && !asked {
-                    Ok(format!("{} is active, epoch {}; the annotation is gone", to.site, there["status"]["epoch"]))
+                    Ok(format!(
+                        "{} is active, epoch {}; the annotation is gone",
+                        to.site, there["status"]["epoch"]
+                    ))
                 } else {
                     Err(format!("{} is {role}, annotation {asked}", to.site))
                 })

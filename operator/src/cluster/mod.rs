@@ -65,9 +65,9 @@ impl Looks {
         if let Some((last, known)) = looks.get(&cluster.name_any())
             && ready
             && *known == left_as
-            && now.duration_since(*last) < REST
+            && let Some(rest) = REST.checked_sub(now.duration_since(*last)).filter(|rest| !rest.is_zero())
         {
-            return Some(REST - now.duration_since(*last));
+            return Some(rest);
         }
         looks.insert(cluster.name_any(), (now, left_as));
         None
