@@ -27,6 +27,8 @@ pub struct Files {
     pub tree: Vec<Input>,
     /// The one large file.
     pub large: Input,
+    /// Puts on their way at once.
+    pub at_once: usize,
 }
 
 impl Files {
@@ -52,7 +54,7 @@ pub async fn input(table: &mut Table, source: &tree::Source, scratch: &Path) -> 
             let bytes: u64 = tree.iter().map(|input| input.size).sum();
             let seen =
                 format!("{} files of {} MiB, and one of {} MiB", tree.len(), bytes >> 20, source.large);
-            Ok((Files { tree, large }, seen))
+            Ok((Files { tree, large, at_once: source.at_once }, seen))
         })
         .await
 }
@@ -63,7 +65,7 @@ pub async fn store(table: &mut Table, installation: &Reach, s3: &Arc<S3Client>, 
         .step("put the tree through the public name by S3", async {
             s3.create_bucket().await?;
             let begun = Instant::now();
-            put_all(s3, &files.tree).await?;
+            put_all(s3, &files.tree, files.at_once).await?;
             let rate = files.tree.len() as f64 / begun.elapsed().as_secs_f64();
             Ok(((), format!("{} files, {rate:.0} a second", files.tree.len())))
         })

@@ -29,6 +29,9 @@ pub struct Source {
     /// Store at most so many of them
     #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
     pub files: usize,
+    /// Puts on their way at once: small files that are written at the same moment share a commit
+    #[arg(long, default_value_t = 32)]
+    pub at_once: usize,
     /// MiB of the one large file
     #[arg(long, default_value_t = 1024)]
     pub large: u64,

@@ -9,17 +9,16 @@ use sha2::{Digest, Sha256};
 
 use super::tree::Input;
 
-/// Files on their way at once. Small ones that are written at the same moment share a commit.
-const PUTS: usize = 32;
+/// Files on their way at once.
 const GETS: usize = 16;
 
-/// Stores every file.
-pub async fn put_all(s3: &Arc<S3Client>, inputs: &[Input]) -> Result<()> {
+/// Stores every file, so many at once.
+pub async fn put_all(s3: &Arc<S3Client>, inputs: &[Input], at_once: usize) -> Result<()> {
     let puts = inputs.iter().map(|input| {
         let s3 = Arc::clone(s3);
         async move { s3.put_file(&input.key, &input.path).await.with_context(|| input.key.clone()) }
     });
-    stream::iter(puts).buffer_unordered(PUTS).try_collect().await
+    stream::iter(puts).buffer_unordered(at_once).try_collect().await
 }
 
 /// Reads every file and compares it; the bytes that were read.

@@ -80,8 +80,8 @@ pub async fn project(
                 }
             }
         }
-        // At most half of the time: files that come by the thousand leave the API server to others too.
-        tokio::time::sleep(begun.elapsed().max(LOOK_EVERY)).await;
+        // At most a third of the time: files that come by the thousand leave the API server to others too.
+        tokio::time::sleep((begun.elapsed() * 2).max(LOOK_EVERY)).await;
     }
 }
 

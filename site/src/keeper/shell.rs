@@ -73,8 +73,12 @@ impl Keeper {
         let to_peer = parts.peer.clone().map(|peer| {
             let (sender, mut messages) = mpsc::unbounded_channel();
             calls.spawn(async move {
+                // None waits for another: any may be late, and the answer that a handover waits for should not be.
+                let mut sending = JoinSet::new();
                 while let Some(message) = messages.recv().await {
-                    peer.send(message).await;
+                    while sending.try_join_next().is_some() {}
+                    let peer = Arc::clone(&peer);
+                    sending.spawn(async move { peer.send(message).await });
                 }
             });
             sender

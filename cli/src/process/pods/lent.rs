@@ -24,6 +24,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use crate::process::forward::WhoIsActive;
 use crate::process::site::GatewayCell;
@@ -250,10 +251,16 @@ pub(super) async fn borrow(lent: Arc<Lent>, keeper: Arc<ToKeeper>, cell: Gateway
 
 /// Hands the peer's messages on.
 pub(super) async fn hand_on(mut messages: mpsc::Receiver<Message>, keeper: Arc<ToKeeper>) {
+    // None waits for another: any may be late.
+    let mut handing = JoinSet::new();
     while let Some(message) = messages.recv().await {
-        if let Err(error) = keeper.call(LEASE, &message).await {
-            tracing::debug!(%error, "a lease message could not be handed on");
-        }
+        while handing.try_join_next().is_some() {}
+        let keeper = Arc::clone(&keeper);
+        handing.spawn(async move {
+            if let Err(error) = keeper.call(LEASE, &message).await {
+                tracing::debug!(%error, "a lease message could not be handed on");
+            }
+        });
     }
 }
 
