@@ -18,6 +18,9 @@ use diptych_e2e::demo::writer::Writer;
 use diptych_e2e::program::{in_folder, outcome, run};
 use tokio::process::Command;
 
+/// Puts on their way at once.
+const AT_ONCE: usize = 16;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 const CURL_LIMIT: Duration = Duration::from_secs(20);
 
@@ -27,7 +30,7 @@ async fn stored(installation: &Installation, count: usize) -> Result<(Arc<S3Clie
     s3.create_bucket().await?;
     let mut files = tree::collect(Path::new("/usr/share/doc"), "tree/", usize::MAX)?;
     files.truncate(count);
-    put_all(&s3, &files).await?;
+    put_all(&s3, &files, AT_ONCE).await?;
     Ok((s3, files))
 }
 
@@ -41,7 +44,7 @@ async fn with_the_record_as_witness_a_site_is_taken_over_and_handed_back() -> Re
         let (s3, tree) = stored(&installation, 100).await?;
         let large = tree::large(&folder.join("large.bin"), 20)?;
         s3.put_file(&large.key, &large.path).await?;
-        let files = Files { tree, large };
+        let files = Files { tree, large, at_once: AT_ONCE };
         let writer = Writer::start(installation.s3(Duration::ZERO)?);
         let mut table = Table::default();
         let scene =
