@@ -63,8 +63,8 @@ pub async fn project(
             if at != position || whole.is_none_or(|whole| whole.elapsed() >= WHOLE_EVERY) {
                 whole = Some(Instant::now());
                 match look(options, catalog.as_ref(), &store.state()).await {
-                    Ok(Some((projection, whole))) => {
-                        position = at.filter(|_| whole);
+                    Ok(Some((projection, all_told))) => {
+                        position = at.filter(|_| all_told);
                         shown.send_if_modified(|known| {
                             let news = known.as_ref() != Some(&projection);
                             *known = Some(projection);
@@ -88,7 +88,7 @@ pub async fn project(
 /// What is to be done so that the FileObjects show the catalog.
 #[derive(Debug, Default)]
 struct Steps {
-    /// By name: those to be made, those to be told of, and both.
+    /// By the name of the FileObject, what is worst first.
     show: Vec<(String, FileSeen, Step)>,
     retract: Vec<Arc<FileObject>>,
     /// Files of which there is a FileObject.
@@ -103,6 +103,7 @@ enum Step {
     Tell,
 }
 
+/// What is shown now, and whether nothing is left to be told.
 async fn look(
     options: &OperatorOptions,
     catalog: &dyn diptych_catalog::Catalog,

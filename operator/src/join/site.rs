@@ -36,7 +36,7 @@ use crate::secrets::{Foundation, TOKEN, text, texts};
 pub const JOIN: &str = "/keeper/v1/join";
 /// Entry of a join Secret: who spent the token.
 const SPENT_BY: &str = "spent-by";
-/// The other site is asked again after this.
+/// An answer that takes longer is given up, and asked for again at the next look.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// What the other site gave.
