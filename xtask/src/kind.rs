@@ -2,11 +2,14 @@
 
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 
 use crate::run::{must, programs, root};
 use crate::tally::Tally;
 use crate::tools;
+
+/// A disk that is fuller may be full before the demo ends.
+const FULL_PERCENT: u32 = 75;
 
 #[derive(clap::Subcommand)]
 pub enum Step {
@@ -26,6 +29,9 @@ pub struct Words {
 }
 
 pub fn run(step: &Step) -> Result<Tally> {
+    if !matches!(step, Step::Down) {
+        room()?;
+    }
     tools::for_building()?;
     let bin = tools::kind()?;
     let built = programs()?;
@@ -50,6 +56,21 @@ pub fn run(step: &Step) -> Result<Tally> {
     let mut tally = Tally::default();
     tally.add(status.success());
     Ok(tally)
+}
+
+/// All eight machines' devices lie on this machine's disk, and stop taking writes when it is full to 90 %.
+fn room() -> Result<()> {
+    let said =
+        Command::new("df").args(["--output=pcent", "/var/lib"]).output().context("df can't be started")?;
+    let text = String::from_utf8_lossy(&said.stdout);
+    let used: u32 = text.lines().last().unwrap_or_default().trim().trim_end_matches('%').parse()?;
+    ensure!(
+        used <= FULL_PERCENT,
+        "the disk below /var/lib is full to {used} %: the demo's devices stop at 90 %. Bring it to {FULL_PERCENT} % or less, \
+         for instance by removing build folders in {}",
+        crate::run::cache()?.display()
+    );
+    Ok(())
 }
 
 fn image(built: &std::path::Path) -> Result<()> {
