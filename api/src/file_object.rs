@@ -118,13 +118,13 @@ pub struct FileObjectStatus {
     /// `4 of 6`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coding: Option<String>,
-    /// Rows by site: `6/6`.
+    /// Rows by site: `6/6`; those outside: `2`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rows: BTreeMap<String, String>,
     /// The same in a line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rows_summary: Option<String>,
-    /// Further rows of its weakest extent that may be lost in this site.
+    /// Further rows of its weakest extent that may be lost in this site; those outside count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub margin: Option<i32>,
     /// When it was last changed.

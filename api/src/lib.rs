@@ -8,6 +8,8 @@
 
 pub mod access_key;
 pub mod common;
+pub mod failover_drill;
+pub mod failover_drill_status;
 pub mod file_object;
 pub mod generate;
 pub mod storage_cluster;
@@ -16,6 +18,8 @@ pub mod storage_node;
 
 pub use access_key::{AccessKey, AccessKeySpec, AccessKeyStatus};
 pub use common::{ClusterRef, NameRef};
+pub use failover_drill::{FailoverDrill, FailoverDrillSpec};
+pub use failover_drill_status::FailoverDrillStatus;
 pub use file_object::{Content, FileObject, FileObjectSpec, FileObjectStatus};
 pub use storage_cluster::{StorageCluster, StorageClusterSpec};
 pub use storage_cluster_status::StorageClusterStatus;

@@ -137,6 +137,10 @@ pub struct StorageClusterSpec {
     /// The key that everything hangs on.
     pub encryption: Encryption,
 
+    /// Who is told what turns, besides Events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notifications: Option<Notifications>,
+
     /// How the right to write moves between the sites.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover: Option<Failover>,
@@ -491,6 +495,7 @@ pub struct Failover {
     /// With `failback: Automatic`: how long it must have been well.
     #[serde(default = "ten_minutes")]
     #[schemars(length(max = 16), regex(pattern = r"^([0-9]+(ms|s|m|h))+$"))]
+    #[x_kube(validation = ("duration(self) >= duration('1s')", "at least 1s: a site that has just returned may go again"))]
     pub stability_window: String,
 
     /// How long Cloudflare must not reach the active site before it hands over to the other.
@@ -513,6 +518,53 @@ pub struct Failover {
     /// The public name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dns: Option<Dns>,
+
+    /// What drills need, and what they are needed for.
+    #[serde(default)]
+    pub drills: Drills,
+}
+
+/// Who is told what turns.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Notifications {
+    /// Gets a POST of JSON for each change of role, peer, witness, public name and drill.
+    pub webhook: Webhook,
+}
+
+/// An address that is told.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Webhook {
+    /// Its URL; the body has `text`, as Slack and its likes take it.
+    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://.+$"))]
+    pub url: String,
+    /// Secret with `secret`: each body is signed with it by HMAC-SHA256, in header `x-diptych-signature`.
+    pub secret_ref: NameRef,
+}
+
+/// What drills need, and what they are needed for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Drills {
+    /// FailoverReady asks for a drill that has passed within it; Readiness alone proves too little.
+    #[serde(default = "thirty_days")]
+    #[schemars(length(max = 16), regex(pattern = r"^([0-9]+(ms|s|m|h))+$"))]
+    pub passed_within: String,
+    /// REST by the public name, where the prober writes; `https://` and `dns.cloudflare.hostname` if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253), regex(pattern = r"^https?://[^/]+/?$"))]
+    pub public_url: Option<String>,
+}
+
+impl Default for Drills {
+    fn default() -> Self {
+        Self { passed_within: thirty_days(), public_url: None }
+    }
+}
+
+fn thirty_days() -> String {
+    "720h".to_owned()
 }
 
 /// By itself or by a person.
@@ -591,7 +643,7 @@ pub struct Witness {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outside_node: Option<OutsideNode>,
 
-    /// A bucket that honours If-Match (R2, S3).
+    /// A bucket of a store with conditional writes (R2, S3, MinIO); whether it has them is tried.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object_store: Option<ObjectStoreWitness>,
 
@@ -609,15 +661,34 @@ pub struct OutsideNode {
     pub endpoint: String,
 }
 
-/// A witness in a bucket.
+/// A witness in a bucket: one object, changed by If-Match.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ObjectStoreWitness {
-    /// URL of the bucket.
+    /// URL of the store, without the bucket.
     #[schemars(length(min = 8, max = 512), regex(pattern = r"^https?://"))]
-    pub url: String,
-    /// Secret with `accessKeyId` and `secretAccessKey`.
-    pub credentials_secret_ref: NameRef,
+    pub endpoint: String,
+    /// The bucket; it is there already, and the same for both sites.
+    #[schemars(length(min = 3, max = 63), regex(pattern = r"^[a-z0-9][a-z0-9.-]*[a-z0-9]$"))]
+    pub bucket: String,
+    /// Key of the record: one a cluster, the same for both sites.
+    #[serde(default = "lease_key")]
+    #[schemars(length(min = 1, max = 512))]
+    pub key: String,
+    /// Region in signatures; R2 and MinIO take this one.
+    #[serde(default = "us_east_1")]
+    #[schemars(length(min = 1, max = 63))]
+    pub region: String,
+    /// Secret with `accessKeyId` and `secretAccessKey`, and `ca.crt` where the store's certificate is not one that machines trust.
+    pub secret_ref: NameRef,
+}
+
+fn lease_key() -> String {
+    "diptych/lease".to_owned()
+}
+
+fn us_east_1() -> String {
+    "us-east-1".to_owned()
 }
 
 /// A witness in a record of the zone.

@@ -14,6 +14,10 @@ pub struct StorageClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
+    /// Generation of the spec that the site's keeper and its loops run with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation_in_force: Option<i64>,
+
     /// Id of the installation, the same in both sites.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cluster_id: Option<String>,
@@ -51,6 +55,22 @@ pub struct StorageClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replication: Option<ReplicationStatus>,
 
+    /// What a failover would be like now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prediction: Option<PredictionStatus>,
+
+    /// What Cloudflare's health checks say of both sites; left out where it is not asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge: Option<EdgeVerdicts>,
+
+    /// Why the preferred site does not have the lease back; left out while it has it, and where this site is not active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failback: Option<FailbackStatus>,
+
+    /// The newest drill of either site.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_drill: Option<LastDrill>,
+
     /// Where the gateways are reached inside the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<Endpoints>,
@@ -68,7 +88,7 @@ pub struct StorageClusterStatus {
     pub seen_at: Option<Time>,
 
     /// Ready, Progressing, Degraded, TopologySurvives, FilesProjected; with two sites PeerConnected, WitnessReachable,
-    /// FailoverReady.
+    /// FailoverReady; with Cloudflare's health checks EdgeHealthy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
@@ -101,6 +121,9 @@ pub struct NodesStatus {
     pub live: i32,
     /// Those whose rows are rebuilt elsewhere.
     pub dead: i32,
+    /// `2/2`: nodes in neither site that answer, of those declared; absent where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside: Option<String>,
 }
 
 /// Extents by health.
@@ -122,6 +145,12 @@ pub struct HealthStatus {
     pub margin: BTreeMap<String, i64>,
     /// Extents that wait for repair.
     pub repair_queue: i64,
+    /// Rows in neither site that can be read.
+    #[serde(default)]
+    pub outside_rows: i64,
+    /// Extents that lack such rows, on the active site.
+    #[serde(default)]
+    pub outside_lacking: i64,
 }
 
 /// Files, in all and by state: `stored`, `protected`, `exposed`, `degraded`, `unrecoverable`.
@@ -158,6 +187,70 @@ pub struct ReplicationStatus {
     pub lag_seconds: i64,
     /// Extents that this site was told of and lacks.
     pub wanted: i64,
+}
+
+/// What a failover would be like if the active site died now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PredictionStatus {
+    /// `5.03s`: from the last good write to the first one at the other site, at worst; left out where it would not happen by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_time: Option<String>,
+    /// `0s`: how far back the newest lost write would be, at worst; left out where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_point: Option<String>,
+    /// Why it would not happen by itself, and what to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub obstacle: Option<String>,
+}
+
+/// What Cloudflare's health checks say.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeVerdicts {
+    /// By site: `Reached`, `Unreached` or `Unknown`.
+    pub verdicts: BTreeMap<String, String>,
+    /// Why this site goes on though it can't be reached; left out where it can, or is not active.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
+}
+
+/// Why the lease is not given back yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FailbackStatus {
+    /// `Manual`, `Settling`, or what is not well: one word.
+    pub waiting: String,
+    /// The same as a sentence.
+    pub message: String,
+    /// When it is due if all stays well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub due_at: Option<Time>,
+}
+
+/// A drill in a few words.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastDrill {
+    /// Name of the run.
+    pub run: String,
+    /// What it rehearsed.
+    pub mode: String,
+    /// Passed, Failed, Aborted, Refused; left out while it is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Time>,
+    /// At a client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_time: Option<String>,
+    /// At a client.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_point: Option<String>,
+    /// When the newest ended that did more than look, and passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passed_at: Option<Time>,
 }
 
 /// Addresses inside the cluster.

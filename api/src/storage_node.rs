@@ -1,4 +1,5 @@
-//! StorageNode: a node that keeps rows. Nodes register themselves; a person only drains or removes one.
+//! StorageNode: a node that keeps rows. Nodes of a site register themselves, a person only drains or removes one; nodes in
+//! neither site a person declares.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
@@ -6,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::common::ClusterRef;
 
-/// A node that keeps rows, and the numbers of its devices. Made by the operator when its agent first appears; declared
-/// until a person deletes it, so that a dead node never changes the coding.
+/// A node that keeps rows, and the numbers of its devices. Made by the operator when its agent first appears, or by a person
+/// for a node in neither site; declared until a person deletes it, so that a dead node never changes the coding.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
     group = "diptych.dev",
@@ -42,28 +43,43 @@ use crate::common::ClusterRef;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = ("oldSelf.devices.all(old, self.devices.exists(new, new.id == old.id && new.path == old.path))",
-    "a device keeps its number for ever: rows on it are found by that"))]
+    "a device keeps its number for ever: rows on it are found by that"),
+    validation = ("has(self.outside) == has(oldSelf.outside)",
+    "a node can't move into a site or out of it: make another StorageNode"))]
 pub struct StorageNodeSpec {
     /// The site that it belongs to.
     #[x_kube(validation = ("self == oldSelf", "a node can't change its site"))]
     pub cluster_ref: ClusterRef,
 
-    /// Name of the Kubernetes node.
+    /// Name of the Kubernetes node; of a node in neither site its own, unique among those.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     #[x_kube(validation = ("self == oldSelf", "a StorageNode can't move to another node"))]
     pub node: String,
 
-    /// Its devices, by numbers that the operator gave them.
+    /// Its devices, by numbers that the operator gave them or, for a node in neither site, a person.
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["id".to_owned()]))]
     pub devices: Vec<NumberedDevice>,
+
+    /// The node is in neither site: it holds rows of margin, and joins by the token in Secret `<StorageCluster>-outside-<node>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside: Option<OutsideAgent>,
+}
+
+/// Where the agent of a node in neither site is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OutsideAgent {
+    /// Where both sites reach it, `host:port`.
+    #[schemars(length(min = 3, max = 262), regex(pattern = r"^[^:/\s]+:[0-9]{1,5}$"))]
+    pub address: String,
 }
 
 /// A device and its number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NumberedDevice {
-    /// Its number, unique in the site and never used again.
+    /// Its number, unique in the site, or outside, and never used again.
     #[schemars(range(min = 1))]
     pub id: i64,
     /// Its folder on the node.

@@ -11,7 +11,7 @@ use crate::{Batch, Committed, FeedStart, View};
 
 /// The catalog of one site.
 ///
-/// All of it but [`Catalog::recent_view`] is linearizable: a view shows every commit that was answered before the view was
+/// All of it but [`Catalog::recent_view`] and [`Catalog::view_from`] is linearizable: a view shows every commit that was answered before the view was
 /// asked for, by whichever process of the site.
 #[async_trait]
 pub trait Catalog: Send + Sync + 'static {
@@ -28,6 +28,13 @@ pub trait Catalog: Send + Sync + 'static {
     /// majority for what may be known so late.
     async fn recent_view(&self, within: Duration) -> Result<Box<dyn View>, CatalogError> {
         let _ = within;
+        self.view().await
+    }
+
+    /// A view that shows every commit up to `position`, and maybe newer ones: spares a round to a majority to who knows what to
+    /// build on, and guards what others may have changed since.
+    async fn view_from(&self, position: Position) -> Result<Box<dyn View>, CatalogError> {
+        let _ = position;
         self.view().await
     }
 

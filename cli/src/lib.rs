@@ -4,4 +4,6 @@ pub mod client;
 pub mod command;
 pub mod dev;
 pub mod files;
+pub mod folders;
+pub mod kubectl;
 pub mod process;

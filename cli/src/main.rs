@@ -30,12 +30,16 @@ enum Command {
     Rm(command::rm::Rm),
     /// Say how safe everything is
     Status(command::status::Status),
+    /// Rehearse a failover, and say how long it took and what it would have lost
+    Drill(command::drill::DrillCommand),
     /// Read a file's fragments from the devices themselves and compute every hash anew
     Inspect(command::inspect::Inspect),
+    /// Make a site's catalog anew from its devices and the cluster key
+    Resurrect(command::resurrect::Resurrect),
     /// Run a site: gateway, loops and catalog in one process
     Site(process::ConfigFile),
     /// Keep fragments on the devices of a node
-    NodeAgent(process::ConfigFile),
+    NodeAgent(process::node_agent::NodeAgentCommand),
     /// Serve S3, REST and the peer door of a site (a pod of the chart)
     Gateway(process::ConfigFile),
     /// Run the Kubernetes controllers and the loops of a site (a pod of the chart)
@@ -44,6 +48,8 @@ enum Command {
     Join(process::pods::join::JoinCommand),
     /// Be the third voter, outside both sites
     Witness(process::witness::WitnessCommand),
+    /// Ask an installation on Kubernetes: linked as `kubectl-diptych`, the program is `kubectl diptych`
+    KubectlDiptych(Box<diptych::kubectl::Kubectl>),
     /// Stand in for Cloudflare: API, DNS and edge
     CloudflareEmulator(Box<diptych_cloudflare::emulator::EmulatorOptions>),
 }
@@ -95,13 +101,16 @@ async fn main() -> Result<()> {
         Command::Ls(ls) => ls.run().await,
         Command::Rm(rm) => rm.run().await,
         Command::Status(status) => status.run().await,
+        Command::Drill(drill) => drill.run().await,
         Command::Inspect(inspect) => inspect.run().await,
+        Command::Resurrect(resurrect) => resurrect.run().await,
         Command::Site(file) => Box::pin(process::site::run(&file)).await,
-        Command::NodeAgent(file) => process::node_agent::run(&file).await,
+        Command::NodeAgent(command) => process::node_agent::run(command).await,
         Command::Gateway(file) => Box::pin(process::pods::gateway::run(&file)).await,
         Command::Operator(command) => Box::pin(process::pods::operator::run(*command)).await,
         Command::Join(command) => process::pods::join::run(command).await,
         Command::Witness(witness) => process::witness::run(witness).await,
+        Command::KubectlDiptych(command) => command.run().await,
         Command::CloudflareEmulator(options) => process::emulator::run(*options).await,
     }
 }

@@ -4,7 +4,7 @@
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::cipher::{CipherError, NONCE_LEN, Nonce, Purpose, open_metadata, seal_metadata};
+use crate::cipher::{CipherError, Nonce, Purpose, open_with_nonce, seal_with_nonce};
 use crate::ids::RingKeyNumber;
 use crate::keyring::{Keyring, KeyringError};
 use crate::records::AccessKey;
@@ -42,10 +42,8 @@ pub fn seal_secret(
 ) -> Result<AccessKey, AccessError> {
     let ring_key = keyring.current();
     let key = ring_key.subkey(Purpose::AccessKeySecret, id.as_bytes());
-    let sealed = seal_metadata(&key, nonce, id.as_bytes(), secret.as_bytes());
-    let sealed = sealed.map_err(|source| AccessError::Sealed { id: id.to_owned(), source })?;
-    let mut sealed_secret = nonce.to_vec();
-    sealed_secret.extend_from_slice(&sealed);
+    let sealed_secret = seal_with_nonce(&key, nonce, id.as_bytes(), secret.as_bytes())
+        .map_err(|source| AccessError::Sealed { id: id.to_owned(), source })?;
     Ok(AccessKey { namespace: namespace.to_owned(), sealed_secret, ring_key: ring_key.number(), read_only })
 }
 
@@ -56,11 +54,8 @@ pub fn open_secret(
     record: &AccessKey,
 ) -> Result<Zeroizing<String>, AccessError> {
     let wrong = |source| AccessError::Sealed { id: id.to_owned(), source };
-    let short = CipherError::WrongLength { sealed: record.sealed_secret.len(), plain: 0 };
     let key = keyring.ring_key(record.ring_key)?.subkey(Purpose::AccessKeySecret, id.as_bytes());
-    let (nonce, sealed) =
-        record.sealed_secret.split_first_chunk::<NONCE_LEN>().ok_or_else(|| wrong(short))?;
-    let secret = open_metadata(&key, nonce, id.as_bytes(), sealed).map_err(wrong)?;
+    let secret = open_with_nonce(&key, id.as_bytes(), &record.sealed_secret).map_err(wrong)?;
     String::from_utf8(secret).map(Zeroizing::new).map_err(|_| wrong(CipherError::NotAuthentic))
 }
 
@@ -69,8 +64,8 @@ pub fn open_secret(
 pub fn seal_authority_key(keyring: &Keyring, key: &str, nonce: &Nonce) -> Result<Vec<u8>, CipherError> {
     let (ring_key, cluster) = (keyring.current(), keyring.cluster());
     let subkey = ring_key.subkey(Purpose::AuthorityKey, cluster.as_bytes());
-    let sealed = seal_metadata(&subkey, nonce, cluster.as_bytes(), key.as_bytes())?;
-    Ok([&ring_key.number().0.to_le_bytes()[..], &nonce[..], &sealed[..]].concat())
+    let sealed = seal_with_nonce(&subkey, nonce, cluster.as_bytes(), key.as_bytes())?;
+    Ok([&ring_key.number().0.to_le_bytes()[..], &sealed].concat())
 }
 
 /// Opens what [`seal_authority_key`] made.
@@ -81,11 +76,10 @@ pub fn open_authority_key(keyring: &Keyring, sealed: &[u8]) -> Result<Zeroizing<
     let wrong = |source| AccessError::AuthorityKey { source };
     let short = || wrong(CipherError::WrongLength { sealed: sealed.len(), plain: 0 });
     let (number, rest) = sealed.split_first_chunk().ok_or_else(short)?;
-    let (nonce, rest) = rest.split_first_chunk::<NONCE_LEN>().ok_or_else(short)?;
     let ring_key = keyring.ring_key(RingKeyNumber(u32::from_le_bytes(*number)))?;
     let cluster = keyring.cluster();
     let subkey = ring_key.subkey(Purpose::AuthorityKey, cluster.as_bytes());
-    let key = open_metadata(&subkey, nonce, cluster.as_bytes(), rest).map_err(wrong)?;
+    let key = open_with_nonce(&subkey, cluster.as_bytes(), rest).map_err(wrong)?;
     String::from_utf8(key).map(Zeroizing::new).map_err(|_| wrong(CipherError::NotAuthentic))
 }
 

@@ -193,6 +193,23 @@ pub fn open_metadata(
     Ok(plain)
 }
 
+/// As [`seal_metadata`], with the nonce before the ciphertext: what lies in records.
+pub fn seal_with_nonce(
+    key: &SecretKey,
+    nonce: &Nonce,
+    aad: &[u8],
+    plain: &[u8],
+) -> Result<Vec<u8>, CipherError> {
+    Ok([&nonce[..], &seal_metadata(key, nonce, aad, plain)?].concat())
+}
+
+/// Opens what [`seal_with_nonce`] made.
+pub fn open_with_nonce(key: &SecretKey, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, CipherError> {
+    let short = CipherError::WrongLength { sealed: sealed.len(), plain: 0 };
+    let (nonce, sealed) = sealed.split_first_chunk().ok_or(short)?;
+    open_metadata(key, nonce, aad, sealed)
+}
+
 /// What a key that is derived from a ring key is for: a key for one purpose opens nothing of another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Purpose {
@@ -202,6 +219,8 @@ pub enum Purpose {
     AccessKeySecret,
     /// Signatures of REST and web tokens; no context.
     TokenSignature,
+    /// Marks of configured tokens in sessions; no context.
+    TokenMark,
     /// The private key of the cluster's certificate authority; context: the cluster id.
     AuthorityKey,
     /// Page tokens and other opaque values handed to clients; no context.
@@ -214,6 +233,7 @@ impl Purpose {
             Self::ExtentTail => b"diptych/1 extent tail",
             Self::AccessKeySecret => b"diptych/1 access key secret",
             Self::TokenSignature => b"diptych/1 token signature",
+            Self::TokenMark => b"diptych/1 token mark",
             Self::AuthorityKey => b"diptych/1 authority key",
             Self::OpaqueToken => b"diptych/1 opaque token",
         }
@@ -223,6 +243,11 @@ impl Purpose {
 /// The key for one purpose: HKDF-SHA256 of a ring key, salt `context`, info the purpose's text.
 pub fn subkey(ring_key: &SecretKey, purpose: Purpose, context: &[u8]) -> SecretKey {
     ring_key.derive(context, purpose.info())
+}
+
+/// HMAC-SHA256 of `message`. HKDF's extract step is defined as just that (RFC 5869, 2.2).
+pub(crate) fn hmac_sha256(key: &SecretKey, message: &[u8]) -> [u8; 32] {
+    Hkdf::<Sha256>::extract(Some(key.expose()), message).0.into()
 }
 
 /// The key of a blob's chunks: HKDF-SHA256 of the ring key, salt the blob id. A blob id is fresh for each attempt,

@@ -5,6 +5,7 @@
 //! one is wanted, and makes its parity only as one contiguous set.
 
 mod matrix;
+mod sets;
 
 use std::sync::OnceLock;
 
@@ -15,6 +16,8 @@ use thiserror::Error;
 use crate::ids::Row;
 use crate::layout::{NEEDED_MAX, Stripe};
 use matrix::Matrix;
+
+pub use sets::combinations;
 
 /// Bytes of each row that are worked on at a time: input and output then stay in the nearest caches.
 const STEP: usize = 16 << 10;

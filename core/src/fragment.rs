@@ -17,7 +17,7 @@ mod trailer;
 use thiserror::Error;
 
 use crate::ids::{ClusterId, SegmentId};
-use crate::layout::SHARD;
+use crate::layout::{CRC_BLOCK_SMALL, SHARD};
 
 pub use head::{Codec, RECORD_HEAD_LEN, Record, RecordHead, RecordKind, Tombstone};
 pub use segment::{FOOT_END_LEN, Foot, FootEntry, SEGMENT_HEAD_LEN, SegmentHead};
@@ -27,6 +27,8 @@ pub use trailer::{BlockChecks, TRAILER_END_LEN, Trailer, record_len, trailer_len
 pub const FORMAT: u16 = 1;
 /// Records begin at multiples of it, in bytes.
 pub const ALIGNMENT: u64 = 64;
+/// Bytes of the longest record: a row is not longer than an extent, whose length has 32 bits.
+pub const RECORD_MAX: u64 = record_len(u32::MAX as u64, CRC_BLOCK_SMALL);
 
 /// Why bytes of a device are not what they should be. `what` is "segment head", "record head", "trailer" or
 /// "segment foot".
@@ -93,7 +95,7 @@ pub enum FragmentError {
     /// k is 0 or beyond the greatest.
     #[error("k = {0} is wrong")]
     Needed(u8),
-    /// Not a multiple of [`ALIGNMENT`], or too small for head and trailer.
+    /// Not a multiple of [`ALIGNMENT`], too small for head and trailer, or beyond [`RECORD_MAX`].
     #[error("a record of {0} reserved bytes is impossible")]
     Reserved(u64),
     /// The trailer's lengths contradict each other or the record's room.
@@ -109,6 +111,14 @@ pub enum FragmentError {
         crc_block: u32,
         /// Bytes of the record.
         reserved: u64,
+    },
+    /// A foot with a right checksum that names a record outside of its segment's log, or in the room of another.
+    #[error("the foot names a record of {length} bytes at byte {offset}: none can be there")]
+    Place {
+        /// Where it would begin.
+        offset: u64,
+        /// Bytes that it would have.
+        length: u64,
     },
     /// Rot in the payload.
     #[error("block {index} of the row has checksum {stored:08x}, its bytes give {computed:08x}")]

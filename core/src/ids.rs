@@ -113,6 +113,10 @@ byte_id!(
     BucketId, 8
 );
 byte_id!(
+    /// A session of REST: every token that follows from one beginning.
+    FamilyId, 16
+);
+byte_id!(
     /// One fragment record: a row that is written again is another instance.
     InstanceId, 8
 );

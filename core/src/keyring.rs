@@ -20,8 +20,8 @@ use thiserror::Error;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::cipher::{
-    CipherError, KEY_LEN, NONCE_LEN, Nonce, Purpose, SecretKey, blob_key, open_metadata, seal_metadata,
-    subkey, tail_key,
+    CipherError, KEY_LEN, Nonce, Purpose, SecretKey, blob_key, open_with_nonce, seal_with_nonce, subkey,
+    tail_key,
 };
 use crate::ids::{BlobId, ClusterId, ExtentId, Generation, RingKeyNumber};
 
@@ -108,21 +108,19 @@ impl ClusterKey {
         nonce: &Nonce,
         plain: &[u8],
     ) -> Result<Vec<u8>, CipherError> {
-        let sealed = seal_metadata(&self.join_key(cluster), nonce, cluster.as_bytes(), plain)?;
-        Ok([&nonce[..], &sealed[..]].concat())
+        seal_with_nonce(&self.join_key(cluster), nonce, cluster.as_bytes(), plain)
     }
 
     /// Opens what [`ClusterKey::seal_for_join`] made.
     ///
     /// # Errors
-    /// `NotAuthentic`: another cluster key sealed it, or another cluster's site.
+    /// `NotAuthentic`: another cluster key sealed it, or another cluster's site. `WrongLength`: a part of it.
     pub fn open_from_join(
         &self,
         cluster: ClusterId,
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, CipherError> {
-        let (nonce, sealed) = sealed.split_first_chunk::<NONCE_LEN>().ok_or(CipherError::NotAuthentic)?;
-        open_metadata(&self.join_key(cluster), nonce, cluster.as_bytes(), sealed).map(Zeroizing::new)
+        open_with_nonce(&self.join_key(cluster), cluster.as_bytes(), sealed).map(Zeroizing::new)
     }
 
     fn join_key(&self, cluster: ClusterId) -> SecretKey {

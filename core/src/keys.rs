@@ -7,7 +7,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BlobId, BucketId, DeviceId, Epoch, ExtentId, Hlc, SiteName, UploadId, VersionId};
+use crate::ids::{
+    BlobId, BucketId, DeviceId, Epoch, ExtentId, FamilyId, Hlc, NodeName, SiteName, UploadId, VersionId,
+};
 
 /// A key of the catalog.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -136,9 +138,24 @@ pub fn site_status(site: &SiteName) -> Key {
     joined(&[b"s/site/", site.as_str().as_bytes(), b"/status"])
 }
 
+/// `s/site/<site>/stale`: means nothing; what a drill tries to write under an epoch that is over.
+pub fn site_stale_write(site: &SiteName) -> Key {
+    joined(&[b"s/site/", site.as_str().as_bytes(), b"/stale"])
+}
+
+/// `s/drill/<site>`: the drills that `site` has run, as JSON for people and programs; the other site is told.
+pub fn drills(site: &SiteName) -> Key {
+    joined(&[b"s/drill/", site.as_str().as_bytes()])
+}
+
 /// `s/term/<epoch>`: `records::Term`.
 pub fn term(epoch: Epoch) -> Key {
     joined(&[b"s/term/", &epoch.0.to_be_bytes()])
+}
+
+/// All terms, the newest last.
+pub fn terms() -> KeyRange {
+    prefix_range(b"s/term/")
 }
 
 /// `s/cursor/<site>`: `records::Cursor`, how far `site` has followed the other's feed.
@@ -161,6 +178,16 @@ pub fn plan(number: u32) -> Key {
     joined(&[b"s/plan/", &number.to_be_bytes()])
 }
 
+/// All plans; the last one is in force.
+pub fn plans() -> KeyRange {
+    prefix_range(b"s/plan/")
+}
+
+/// `s/journal`: `journal::Progress`.
+pub fn journal() -> Key {
+    joined(&[b"s/journal"])
+}
+
 /// `s/map/<site>`: `placement::PlacementMap`.
 pub fn map(site: &SiteName) -> Key {
     joined(&[b"s/map/", site.as_str().as_bytes()])
@@ -176,9 +203,52 @@ pub fn devices(site: &SiteName) -> KeyRange {
     prefix_range(&joined(&[b"s/dev/", site.as_str().as_bytes(), b"/"]).0)
 }
 
+/// `s/outside/<node>`: `records::OutsideNode`.
+pub fn outside_node(node: &NodeName) -> Key {
+    joined(&[b"s/outside/", node.as_str().as_bytes()])
+}
+
+/// All outside nodes that are declared.
+pub fn outside_nodes() -> KeyRange {
+    prefix_range(b"s/outside/")
+}
+
+/// Node of an `s/outside/` key.
+pub fn outside_node_of(key: &Key) -> Option<NodeName> {
+    std::str::from_utf8(key.0.strip_prefix(b"s/outside/")?).ok()?.parse().ok()
+}
+
+/// Whether it says where rows lie outside: the map, a device, a placement. The nodes themselves can say it again, so it is
+/// neither journaled nor exposed.
+pub fn is_outside(key: &Key) -> bool {
+    [b"s/map/outside".as_slice(), b"s/dev/outside/", b"l/outside/"]
+        .iter()
+        .any(|place| key.0.starts_with(place))
+}
+
 /// `a/<access key>`: `records::AccessKey`.
 pub fn access_key(id: &str) -> Key {
     joined(&[b"a/", id.as_bytes()])
+}
+
+/// `t/<family>`: `records::TokenFamily`.
+pub fn token_family(family: FamilyId) -> Key {
+    joined(&[b"t/", family.as_bytes()])
+}
+
+/// All families of tokens.
+pub fn token_families() -> KeyRange {
+    prefix_range(b"t/")
+}
+
+/// The family of a `t/` key.
+pub fn family_of(key: &Key) -> Option<FamilyId> {
+    key.0.strip_prefix(b"t/")?.try_into().ok().map(FamilyId)
+}
+
+/// Whether it is a `t/` key.
+pub fn is_token_family(key: &Key) -> bool {
+    key.0.starts_with(b"t/")
 }
 
 /// `b/<name>`: `records::Bucket`.
@@ -359,7 +429,7 @@ pub fn owner(key: &Key) -> Option<Owner> {
     if let Some(site) = site_after(b"s/site/") {
         return Some(Owner::Private(site));
     }
-    for prefix in [b"s/cursor/".as_slice(), b"s/map/", b"s/dev/", b"l/", b"n/"] {
+    for prefix in [b"s/cursor/".as_slice(), b"s/map/", b"s/dev/", b"s/drill/", b"l/", b"n/"] {
         if let Some(site) = site_after(prefix) {
             return Some(if site == SiteName::outside() { Owner::Active } else { Owner::Site(site) });
         }
@@ -419,13 +489,38 @@ mod tests {
         let east: SiteName = "east".parse().expect("a name");
         let extent_id = ExtentId([1; 16]);
         assert_eq!(owner(&site_gate(&east)), Some(Owner::Private(east.clone())));
-        for key in [cursor(&east), map(&east), device(&east, DeviceId(1)), placement(&east, extent_id)] {
+        for key in [
+            cursor(&east),
+            map(&east),
+            device(&east, DeviceId(1)),
+            drills(&east),
+            placement(&east, extent_id),
+        ] {
             assert_eq!(owner(&key), Some(Owner::Site(east.clone())), "{key:?}");
         }
         for key in [cluster(), term(Epoch(1)), bucket("b"), head(BUCKET, b"k"), extent(extent_id)] {
             assert_eq!(owner(&key), Some(Owner::Active), "{key:?}");
         }
-        assert_eq!(owner(&map(&SiteName::outside())), Some(Owner::Active));
+        assert_eq!(owner(&token_family(FamilyId([1; 16]))), Some(Owner::Active));
+        let outside = SiteName::outside();
+        let node: NodeName = "o1".parse().expect("a name");
+        for key in [map(&outside), placement(&outside, extent_id), outside_node(&node)] {
+            assert_eq!(owner(&key), Some(Owner::Active), "{key:?}");
+        }
         assert_eq!(owner(&Key(b"zz/".to_vec())), None);
+    }
+
+    #[test]
+    fn what_outside_nodes_can_say_again_is_told_from_what_was_declared_of_them() {
+        let (outside, east) = (SiteName::outside(), "east".parse().expect("a name"));
+        let extent_id = ExtentId([1; 16]);
+        assert!(
+            [map(&outside), device(&outside, DeviceId(1)), placement(&outside, extent_id)]
+                .iter()
+                .all(is_outside)
+        );
+        let node = "o1".parse().expect("a name");
+        assert_eq!(outside_node_of(&outside_node(&node)), Some(node.clone()));
+        assert!(![outside_node(&node), map(&east), placement(&east, extent_id)].iter().any(is_outside));
     }
 }

@@ -4,12 +4,18 @@
 //! The same functions run in production, under property tests and in the model checker.
 
 pub mod access;
+pub mod checksum;
 pub mod chunk;
 pub mod cipher;
 pub mod clock;
+pub mod drill;
+pub mod durability;
+pub mod edge;
 pub mod erasure;
+pub mod failback;
 pub mod fragment;
 pub mod ids;
+pub mod journal;
 pub mod keyring;
 pub mod keys;
 pub mod layout;
@@ -20,4 +26,6 @@ pub mod placement;
 pub mod planner;
 pub mod records;
 pub mod repair;
+pub mod session;
 pub mod tail;
+pub mod whole;

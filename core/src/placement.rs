@@ -13,13 +13,14 @@ mod hash;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::ids::{DeviceId, ExtentId, Generation, NodeName, Row};
-use crate::records::Record;
+use crate::records::{ExtentKind, Record};
 
 use hash::{Cost, device_cost, node_cost};
 
@@ -82,7 +83,7 @@ pub enum MapDeviceState {
     Draining,
     /// Gone; its rows are rebuilt elsewhere.
     Dead,
-    /// Reads; its rows stay, and it takes no others.
+    /// Reads; its rows stay, and it takes no others but those of journals and checkpoints.
     Full,
 }
 
@@ -96,6 +97,32 @@ impl PlacementMap {
     pub fn devices(&self) -> impl Iterator<Item = (usize, &MapNode, &MapDevice)> {
         let numbered = self.nodes.iter().enumerate();
         numbered.flat_map(|(index, node)| node.devices.iter().map(move |device| (index, node, device)))
+    }
+
+    /// The map by which rows of an extent of this kind are placed: a device that is full for all others takes journals and
+    /// checkpoints. Nothing is freed before they are written.
+    pub fn for_kind(&self, kind: ExtentKind) -> Cow<'_, Self> {
+        match kind {
+            ExtentKind::Data => Cow::Borrowed(self),
+            ExtentKind::Journal | ExtentKind::Checkpoint => {
+                let mut map = self.clone();
+                for device in map.nodes.iter_mut().flat_map(|node| &mut node.devices) {
+                    if device.state == MapDeviceState::Full {
+                        device.state = MapDeviceState::Live;
+                    }
+                }
+                Cow::Owned(map)
+            }
+        }
+    }
+
+    /// A device takes no more rows.
+    pub fn leave_out(&mut self, id: DeviceId) {
+        for device in self.nodes.iter_mut().flat_map(|node| &mut node.devices) {
+            if device.id == id {
+                device.state = MapDeviceState::Full;
+            }
+        }
     }
 }
 

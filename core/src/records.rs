@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::checksum::{ChecksumAlgorithm, UploadChecksum};
 use crate::ids::{
     BlobId, BucketId, ClusterId, DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, KeeperNumber,
     NodeName, RingKeyNumber, Row, SiteName, UploadId, VersionId,
@@ -81,10 +82,12 @@ record!(
     KeeperBeat,
     KeeperLease,
     LedgerEntry,
+    OutsideNode,
     Part,
     Placement,
     ReferencePage,
     Term,
+    TokenFamily,
     Upload,
     Vote,
     Wanted
@@ -157,7 +160,7 @@ pub struct Term {
 pub struct Cursor {
     /// All up to it is in this catalog.
     pub applied: Position,
-    /// All up to it is in this catalog, and every extent of it whole here (or listed as unrecoverable).
+    /// All up to it is in this catalog, and every extent of objects' bytes of it whole here (or listed as unrecoverable).
     pub confirmed: Position,
 }
 
@@ -179,6 +182,27 @@ pub struct CodingPlan {
     pub needed: u8,
     /// Rows that each site holds; the preferred site comes first.
     pub rows: Vec<(SiteName, u8)>,
+}
+
+impl CodingPlan {
+    /// First row and number of rows by site: the writer's site takes 0…f−1, the others the next.
+    pub fn rows_by_site(&self, writer: &SiteName) -> Vec<(SiteName, Row, u8)> {
+        let own = self.rows.iter().filter(|(site, _)| site == writer);
+        let others = self.rows.iter().filter(|(site, _)| site != writer);
+        let mut next = 0;
+        let numbered = own.chain(others).map(|(site, rows)| {
+            let first = next;
+            next += rows;
+            (site.clone(), Row(first), *rows)
+        });
+        numbered.collect()
+    }
+
+    /// The rows that the writer's own site takes; none if it is not in the plan.
+    pub fn own_rows(&self, writer: &SiteName) -> Vec<Row> {
+        let own = self.rows.iter().find(|(site, _)| site == writer);
+        own.map_or_else(Vec::new, |(_, rows)| (0..*rows).map(Row).collect())
+    }
 }
 
 /// `s/dev/<site>/<device>`.
@@ -209,6 +233,21 @@ pub enum DeviceState {
     Dead,
 }
 
+/// `s/outside/<node>`: a node in neither site, as it is declared, and who joined as it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutsideNode {
+    /// `host:port` of its agent.
+    pub address: String,
+    /// Its devices: their numbers outside, and where the node has them.
+    pub devices: Vec<(DeviceId, String)>,
+    /// The site whose operator declares it; that one takes it away too.
+    pub declared_by: SiteName,
+    /// Name of the token that lets it join.
+    pub token: String,
+    /// SHA-256 of the public key that spent the token; None: it was not spent.
+    pub spent_by: Option<[u8; 32]>,
+}
+
 // ---- who may ----
 
 /// `a/<access key>`.
@@ -222,6 +261,19 @@ pub struct AccessKey {
     pub ring_key: RingKeyNumber,
     /// Only reads are allowed.
     pub read_only: bool,
+}
+
+/// `t/<family>`: a session of REST (`session`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenFamily {
+    /// SHA-256 of the one refresh token that is good.
+    pub refresh_hash: [u8; 32],
+    /// Milliseconds since 1970 when the last of its tokens runs out.
+    pub ends_ms: u64,
+    /// None of its tokens is good any more.
+    pub revoked: bool,
+    /// Of the user that it is (`session::user_hash`); None: it was begun with a configured token.
+    pub user_hash: Option<[u8; 32]>,
 }
 
 /// `b/<name>`.
@@ -369,8 +421,21 @@ pub struct Upload {
     pub headers: Vec<(String, String)>,
     /// As for the object.
     pub tags: Vec<(String, String)>,
-    /// A completion is under way: no part is taken any more.
-    pub completing: bool,
+    /// What parts and object are summed by; None: nobody asked for it.
+    pub checksum: Option<UploadChecksum>,
+    /// How far it is.
+    pub state: UploadState,
+}
+
+/// How far an upload in parts is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UploadState {
+    /// It takes parts.
+    Open,
+    /// It takes none any more: who wrote this number completes it or gives it up, until another writes its own.
+    Claimed(u64),
+    /// It has become an object; what is left of it goes.
+    Completed,
 }
 
 /// `u/B<key><upload><part>`.
@@ -380,6 +445,8 @@ pub struct Part {
     pub size: u64,
     /// Of the part.
     pub md5: [u8; 16],
+    /// Others of the part: what its client announced, and what the upload is summed by.
+    pub sums: Vec<(ChecksumAlgorithm, Vec<u8>)>,
     /// Milliseconds since 1970.
     pub modified_ms: u64,
     /// Its bytes.
@@ -394,7 +461,7 @@ pub struct Extent {
     /// Whether its rows may be freed.
     pub state: ExtentState,
     /// What lies in it.
-    pub kind: ExtentKind,
+    pub holds: Holds,
     /// Bytes, the tail with them.
     pub length: u32,
     /// Sealed bytes of blobs in it: when the dead marks sum up to them, nothing names it any more.
@@ -411,6 +478,22 @@ pub struct Extent {
     pub hlc: Hlc,
 }
 
+impl Extent {
+    /// The numbers of the rows that were made for a site.
+    pub fn rows_of<'a>(&'a self, site: &'a SiteName) -> impl Iterator<Item = Row> + 'a {
+        let own = self.rows.iter().filter(move |(name, _, _)| name == site);
+        own.flat_map(|(_, first, count)| (0..*count).map(move |index| Row(first.0 + index)))
+    }
+
+    /// The numbers of `count` rows outside: those after the rows of its sites. They are in no coding, so a row more or less
+    /// changes no extent.
+    pub fn outside_rows(&self, count: u8) -> impl Iterator<Item = Row> + use<> {
+        let first =
+            self.rows.iter().map(|(_, first, count)| first.0.saturating_add(*count)).max().unwrap_or(0);
+        (0..count).filter_map(move |index| first.checked_add(index)).map(Row)
+    }
+}
+
 /// Life of an extent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExtentState {
@@ -423,14 +506,73 @@ pub enum ExtentState {
 }
 
 /// What an extent holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ExtentKind {
     /// Bytes of objects.
     Data,
     /// Changes of the catalog, sealed.
     Journal,
-    /// A whole catalog, sealed.
+    /// A part of a whole catalog, sealed.
     Checkpoint,
+}
+
+/// What an extent holds, with the place of it in the catalog's history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Holds {
+    /// Bytes of objects.
+    Data,
+    /// Changes of the catalog, sealed.
+    Journal(Span),
+    /// A part of a whole catalog as it was at this position, sealed.
+    Checkpoint(Position),
+}
+
+/// A stretch of one catalog's feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Span {
+    /// It begins behind this position.
+    pub after: Position,
+    /// The last position in it.
+    pub upto: Position,
+}
+
+impl Holds {
+    /// Of a record whose head and trailer name these positions. None: a journal or checkpoint without them.
+    pub const fn of(kind: ExtentKind, first: Option<Position>, last: Option<Position>) -> Option<Self> {
+        match (kind, first, last) {
+            (ExtentKind::Data, ..) => Some(Self::Data),
+            (ExtentKind::Journal, Some(after), Some(upto)) => Some(Self::Journal(Span { after, upto })),
+            (ExtentKind::Checkpoint, Some(at), _) => Some(Self::Checkpoint(at)),
+            (ExtentKind::Journal | ExtentKind::Checkpoint, ..) => None,
+        }
+    }
+
+    /// Without the place.
+    pub const fn kind(self) -> ExtentKind {
+        match self {
+            Self::Data => ExtentKind::Data,
+            Self::Journal(_) => ExtentKind::Journal,
+            Self::Checkpoint(_) => ExtentKind::Checkpoint,
+        }
+    }
+
+    /// First position of a record's head: where a journal begins, or what a checkpoint shows.
+    pub const fn first_position(self) -> Option<Position> {
+        match self {
+            Self::Data => None,
+            Self::Journal(span) => Some(span.after),
+            Self::Checkpoint(at) => Some(at),
+        }
+    }
+
+    /// Last position of a record's trailer.
+    pub const fn last_position(self) -> Option<Position> {
+        match self {
+            Self::Data => None,
+            Self::Journal(span) => Some(span.upto),
+            Self::Checkpoint(at) => Some(at),
+        }
+    }
 }
 
 /// `l/<site>/<extent>`: where a site's rows are.
@@ -456,6 +598,8 @@ pub struct PlacedRow {
 /// `n/<site>/<extent>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
+    /// What lies in it: objects' bytes come first, and only they count as lacking.
+    pub kind: ExtentKind,
     /// Bytes of ciphertext.
     pub bytes: u32,
     /// Milliseconds since 1970 when the site was told of it.
@@ -498,6 +642,27 @@ mod tests {
         bytes[0] = 9;
         let error = DeadMark::decode(&bytes).expect_err("format 9 is unknown");
         assert!(error.to_string().starts_with("DeadMark has format 9, this version reads 1"), "{error}");
+    }
+
+    #[test]
+    fn outside_rows_come_after_those_of_both_sites() {
+        let name = |text: &str| text.parse::<SiteName>().expect("a name");
+        let extent = Extent {
+            state: ExtentState::Live,
+            holds: Holds::Data,
+            length: 1,
+            payload: 1,
+            hash: [0; 32],
+            needed: 4,
+            rows: vec![(name("west"), Row(0), 6), (name("east"), Row(6), 120)],
+            epoch: Epoch(1),
+            hlc: Hlc(1),
+        };
+        assert_eq!(extent.outside_rows(2).collect::<Vec<_>>(), [Row(126), Row(127)]);
+        assert_eq!(extent.outside_rows(0).count(), 0);
+        let widest =
+            Extent { rows: vec![(name("west"), Row(0), 120), (name("east"), Row(120), 120)], ..extent };
+        assert_eq!(widest.outside_rows(16).last(), Some(Row(255)));
     }
 
     #[test]

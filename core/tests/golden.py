@@ -6,6 +6,7 @@ HKDF and postcard written anew. Prints JSON; `golden/vectors.json` is its commit
 
     python3 core/tests/golden.py > core/tests/golden/vectors.json
 """
+import base64
 import hashlib
 import hmac
 import json
@@ -211,6 +212,8 @@ CLUSTER_KEY = stream("cluster key", 32)
 RING_KEYS = [stream("ring key 1", 32), stream("ring key 2", 32)]
 NONCES = [stream("nonce 1", 12), stream("nonce 2", 12)]
 TAIL_NONCE = stream("tail nonce", 12)
+FAMILY = bytes(range(0xA0, 0xB0))
+SERIAL = bytes(range(0xB0, 0xC0))
 
 
 def rows():
@@ -299,12 +302,35 @@ def tail():
 
 
 def subkeys():
-    purposes = ["extent tail", "access key secret", "token signature", "authority key", "opaque token"]
+    purposes = ["extent tail", "access key secret", "token signature", "token mark", "authority key",
+                "opaque token"]
     return {name: hkdf(RING_KEYS[0], b"context", b"diptych/1 " + name.encode()).hex() for name in purposes}
+
+
+def base64url(data):
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+def session():
+    """The two tokens of a user's session, and its record."""
+    now, week = 1_790_000_000_000, 7 * 86_400_000
+    extra = varint(1) + counted(b"scopes") + varint(1) + counted(b"read")
+    user = counted(b"jane") + b"\1" + counted(b"uid-1") + varint(2) + counted(b"readers") + counted(b"writers") + extra
+    key = hkdf(RING_KEYS[1], b"", b"diptych/1 token signature")
+
+    def token(prefix, expires):
+        grant = FAMILY + b"\1" + user + varint(expires) + SERIAL
+        text = prefix + base64url(struct.pack("<I", 2) + grant)
+        return text + b"." + base64url(hmac.new(key, text, hashlib.sha256).digest())
+
+    refresh = token(b"dpr1.", now + week)
+    record = b"\1" + hashlib.sha256(refresh).digest() + varint(now + week) + b"\0" + b"\1" + hashlib.sha256(b"jane").digest()
+    session = token(b"dps1.", now + 86_400_000)
+    return {"now_ms": now, "session": session.decode(), "refresh": refresh.decode(), "record": record.hex()}
 
 
 if __name__ == "__main__":
     self_test()
     vectors = {"rows": rows(), "chunks": chunks(), "fragments": fragments(), "keyring": keyring(), "tail": tail(),
-               "subkeys": subkeys()}
+               "subkeys": subkeys(), "session": session()}
     print(json.dumps(vectors, indent=1))

@@ -12,12 +12,13 @@ use diptych_core::fragment::{
     record_len,
 };
 use diptych_core::ids::{
-    BlobId, BucketId, ClusterId, DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, KeeperNumber,
-    RingKeyNumber, Row, SegmentId, Stamp, UploadId, VersionId,
+    BlobId, BucketId, ClusterId, DeviceId, Epoch, ExtentId, FamilyId, Generation, Hlc, InstanceId,
+    KeeperNumber, RingKeyNumber, Row, SegmentId, Stamp, UploadId, VersionId,
 };
 use diptych_core::keyring::{ClusterKey, Keyring, NewRingKey};
 use diptych_core::layout::{CHUNK, StripeBuilder, StripeLayout};
-use diptych_core::records::{Etag, ExtentKind, Position};
+use diptych_core::records::{Etag, ExtentKind, Position, Record as _};
+use diptych_core::session::{self, FAMILY_MS, Grant, Holder, SESSION_MS, TokenKind, User};
 use diptych_core::tail::{Tail, TailBuilder, TailEntry};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -161,6 +162,7 @@ fn subkeys_are_those_of_the_vectors() {
         (Purpose::ExtentTail, "extent tail"),
         (Purpose::AccessKeySecret, "access key secret"),
         (Purpose::TokenSignature, "token signature"),
+        (Purpose::TokenMark, "token mark"),
         (Purpose::AuthorityKey, "authority key"),
         (Purpose::OpaqueToken, "opaque token"),
     ] {
@@ -232,7 +234,8 @@ fn segment_and_record_are_those_of_the_vectors() {
     let foot = Foot { entries };
     let bytes = hex_of(&golden["foot"]);
     assert_eq!(foot.encode(SEGMENT), bytes);
-    assert_eq!(Foot::parse(&bytes, SEGMENT), Ok(foot));
+    let segment_len = 4096 + reserved + 128 + bytes.len() as u64;
+    assert_eq!(Foot::parse(&bytes, SEGMENT, segment_len), Ok(foot));
 }
 
 fn keyring() -> Keyring {
@@ -286,4 +289,28 @@ fn the_tail_is_that_of_the_vectors() {
     assert_eq!(made, bytes);
     let tail = Tail::parse(&bytes).expect("it parses");
     assert_eq!(tail.open(extent(), &keyring), Ok(vec![entry]));
+}
+
+#[test]
+fn a_session_is_that_of_the_vectors() {
+    let golden = &vectors()["session"];
+    let text = |name: &str| golden[name].as_str().expect("text").to_owned();
+    let now = number(&golden["now_ms"]);
+    let user = User {
+        name: "jane".to_owned(),
+        uid: Some("uid-1".to_owned()),
+        groups: vec!["readers".to_owned(), "writers".to_owned()],
+        extra: [("scopes".to_owned(), vec!["read".to_owned()])].into(),
+    };
+    let (family, holder, serial) = (FamilyId(counted(0xa0)), Holder::User(user), counted(0xb0));
+    let issued = session::issue(&keyring(), (family, holder.clone()), serial, now + FAMILY_MS, now);
+    let issued = issued.expect("tokens");
+    assert_eq!((issued.session.as_str(), issued.refresh.as_str()), (&*text("session"), &*text("refresh")));
+    assert_eq!(issued.record.encode(), hex_of(&golden["record"]));
+    for (kind, name, lives) in
+        [(TokenKind::Session, "session", SESSION_MS), (TokenKind::Refresh, "refresh", FAMILY_MS)]
+    {
+        let grant = Grant { family, holder: holder.clone(), expires_ms: now + lives, serial };
+        assert_eq!(session::read(&keyring(), kind, &text(name), now), Ok(grant), "{name}");
+    }
 }

@@ -1,7 +1,7 @@
 //! The wall clock, and the hybrid time that orders versions.
 
 use std::sync::Mutex;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use diptych_core::clock::{self, ClockSkew};
 use diptych_core::ids::Hlc;
@@ -17,6 +17,11 @@ impl GatewayClock {
     pub fn now_ms(&self) -> u64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// How long ago something was born, by this clock.
+    pub fn age(&self, born: Hlc) -> Duration {
+        Duration::from_millis(self.now_ms().saturating_sub(born.milliseconds()))
     }
 
     /// A time after `seen` and after every time given before.

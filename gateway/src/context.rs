@@ -10,6 +10,7 @@ use bytes::Bytes;
 use diptych_catalog::{Catalog, View};
 use diptych_core::cipher::BulkCipher;
 use diptych_core::ids::{ExtentId, NodeName, Row, SiteName};
+use diptych_core::journal::FOUND_WITHIN;
 use diptych_core::keyring::Keyring;
 use diptych_core::keys::{self, Key};
 use diptych_core::placement::PlacementMap;
@@ -42,6 +43,10 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// Rows of an extent that are sent whole, together, at most; more are streamed.
     pub whole_rows: usize,
+    /// An extent that a body has filled for this long is entered, and the body goes on in another one.
+    pub extent_open: Duration,
+    /// An extent that is this old is not entered any more: a resurrection takes older ones that it does not know for deleted.
+    pub enter_within: Duration,
     /// A body that is silent for this long is given up.
     pub body_idle: Duration,
     /// Time for a request's header.
@@ -60,6 +65,8 @@ impl Default for Limits {
             read_bytes: 80 << 20,
             batch_bytes: 24 << 20,
             whole_rows: 2 << 20,
+            extent_open: Duration::from_mins(10),
+            enter_within: FOUND_WITHIN,
             body_idle: Duration::from_secs(30),
             header: Duration::from_secs(15),
             connections: 2048,
@@ -123,6 +130,7 @@ pub struct Context {
     keyring: ArcSwap<Keyring>,
     cipher: Arc<dyn BulkCipher>,
     pool: AgentPool,
+    outside: AgentPool,
     plan: ArcSwapOption<CodingPlan>,
     survive: Survive,
     peer: Option<Arc<dyn PeerConfirmation>>,
@@ -142,7 +150,8 @@ impl Context {
     pub async fn new(given: Dependencies, limits: Limits) -> Result<Self> {
         let metrics = Metrics::new().map_err(|error| GatewayError::Internal(error.to_string()))?;
         let context = Self {
-            pool: AgentPool::new(given.site.clone(), given.dial),
+            pool: AgentPool::new(given.site.clone(), given.dial.clone()),
+            outside: AgentPool::new(SiteName::outside(), given.dial),
             site: given.site,
             catalog: given.catalog,
             authority: given.authority,
@@ -248,6 +257,11 @@ impl Context {
         self.pool.current()
     }
 
+    /// The agents in neither site.
+    pub(crate) fn outside_agents(&self) -> Arc<Agents> {
+        self.outside.current()
+    }
+
     /// Turns of streamed bodies.
     pub(crate) fn streams(&self) -> &Arc<Semaphore> {
         &self.streams
@@ -271,32 +285,18 @@ impl Context {
     /// The coding in force: k, and this site's rows.
     pub fn coding(&self) -> Result<(u8, Vec<Row>)> {
         let plan = self.plan()?;
-        let sites = self.rows_by_site(&plan);
-        let own = sites.first().filter(|(site, ..)| *site == self.site);
-        let (_, first, count) = own.ok_or_else(|| {
-            GatewayError::NotReady(format!("the coding plan has no rows for site {}", self.site))
-        })?;
-        Ok((plan.needed, (first.0..first.0 + count).map(Row).collect()))
+        let rows = plan.own_rows(&self.site);
+        if rows.is_empty() {
+            let reason = format!("the coding plan has no rows for site {}", self.site);
+            return Err(GatewayError::NotReady(reason));
+        }
+        Ok((plan.needed, rows))
     }
 
     /// The plan in force.
     pub fn plan(&self) -> Result<Arc<CodingPlan>> {
         let missing = || GatewayError::NotReady("the catalog has no coding plan yet".to_owned());
         self.plan.load_full().ok_or_else(missing)
-    }
-
-    /// First row and number of rows by site: the writer's site takes 0…f−1, the others the next.
-    pub fn rows_by_site(&self, plan: &CodingPlan) -> Vec<(SiteName, Row, u8)> {
-        let own = plan.rows.iter().filter(|(site, _)| *site == self.site);
-        let others = plan.rows.iter().filter(|(site, _)| *site != self.site);
-        let mut next = 0;
-        own.chain(others)
-            .map(|(site, rows)| {
-                let first = next;
-                next += rows;
-                (site.clone(), Row(first), *rows)
-            })
-            .collect()
     }
 
     /// Notes a node that can't be reached. One that is merely slow does not count as down: that would lower what a
@@ -327,10 +327,12 @@ impl Context {
     /// Reads map and plan anew.
     pub async fn refresh_now(&self) -> Result<()> {
         let view = self.catalog.view().await?;
-        if let Some(raw) = view.get(&keys::map(&self.site))? {
-            self.pool.take(PlacementMap::decode(&raw)?);
+        for (place, pool) in [(&self.site, &self.pool), (&SiteName::outside(), &self.outside)] {
+            if let Some(raw) = view.get(&keys::map(place))? {
+                pool.take(PlacementMap::decode(&raw)?);
+            }
         }
-        if let Some((_, raw)) = view.last(&keys::prefix_range(b"s/plan/"))? {
+        if let Some((_, raw)) = view.last(&keys::plans())? {
             let plan = CodingPlan::decode(&raw)?;
             if self.plan.load().as_deref() != Some(&plan) {
                 tracing::info!(needed = plan.needed, rows = ?plan.rows, "coding plan");

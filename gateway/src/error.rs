@@ -46,8 +46,11 @@ pub enum GatewayError {
     /// A parameter that can't be.
     #[error("{0}")]
     InvalidArgument(String),
+    /// A request that does not go with those before it.
+    #[error("{0}")]
+    InvalidRequest(String),
     /// A part that a completion names is missing or differs.
-    #[error("part {0} of the completion was not uploaded or has another etag")]
+    #[error("part {0} of the completion was not uploaded or has another etag or checksum")]
     InvalidPart(u16),
     /// Parts must be named in ascending order.
     #[error("the parts of a completion must be in ascending order")]
@@ -64,7 +67,7 @@ pub enum GatewayError {
     #[error("{0} bytes are too many; 5 TiB an object and 5 GiB a request are allowed")]
     TooLarge(u64),
     /// The bytes are not those that the client announced.
-    #[error("{what} of the body is {found}, the request says {announced}; nothing was stored")]
+    #[error("{what} of the bytes is {found}, the request says {announced}; nothing was stored")]
     BadDigest {
         /// Name of the checksum.
         what: &'static str,
@@ -180,6 +183,7 @@ impl GatewayError {
             Self::Unauthorized(_) => "Unauthorized",
             Self::KeyTooLong(_) => "KeyTooLongError",
             Self::InvalidArgument(_) => "InvalidArgument",
+            Self::InvalidRequest(_) => "InvalidRequest",
             Self::InvalidPart(_) => "InvalidPart",
             Self::InvalidPartOrder => "InvalidPartOrder",
             Self::PartTooSmall { .. } => "EntityTooSmall",
@@ -215,6 +219,7 @@ impl GatewayError {
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::KeyTooLong(_)
             | Self::InvalidArgument(_)
+            | Self::InvalidRequest(_)
             | Self::InvalidPart(_)
             | Self::InvalidPartOrder
             | Self::PartTooSmall { .. }

@@ -17,9 +17,11 @@ mod linger;
 pub mod metrics;
 pub mod objects;
 mod read;
+mod recent;
 pub mod rest;
 mod s3;
 mod server;
+mod sessions;
 mod write;
 
 pub use context::{Context, Dependencies, Limits, PeerConfirmation, PeerRows};

@@ -39,6 +39,18 @@ pub struct Metrics {
     pub lease_running: IntGauge,
     /// The newest epoch known.
     pub epoch: IntGauge,
+    of_site: OfSite,
+}
+
+/// What the keeper wrote of its site.
+#[derive(Debug)]
+struct OfSite {
+    exposed_bytes: IntGauge,
+    exposed_ms: IntGauge,
+    predicted_recovery_ms: IntGauge,
+    drill_passed: IntGauge,
+    repair_queue: IntGauge,
+    journal_behind: IntGauge,
 }
 
 impl Metrics {
@@ -89,8 +101,47 @@ impl Metrics {
             commit_retries: counter("commit_retries_total", "Commits planned anew after a race")?,
             lease_running: gauge("lease_running", "1 while this gateway may acknowledge writes")?,
             epoch: gauge("epoch", "Newest epoch known")?,
+            of_site: OfSite {
+                exposed_bytes: gauge("exposed_bytes", "Bytes that lie in the active site only")?,
+                exposed_ms: gauge("exposed_milliseconds", "Age of the oldest of them")?,
+                predicted_recovery_ms: gauge(
+                    "predicted_recovery_milliseconds",
+                    "What a failover now would take at worst; -1: it would not happen by itself",
+                )?,
+                drill_passed: gauge(
+                    "drill_passed_timestamp_seconds",
+                    "When a drill last passed that did more than look; 0: none has",
+                )?,
+                repair_queue: gauge("repair_queue", "Extents that wait for repair")?,
+                journal_behind: gauge(
+                    "journal_behind",
+                    "1 while a journal or checkpoint can't be written: nothing is freed then",
+                )?,
+            },
             registry,
         })
+    }
+
+    /// Takes over what the keeper wrote, as JSON; what it does not say stays as it was.
+    pub(crate) fn note_site(&self, status: &serde_json::Value) {
+        let number = |pointer: &str| status.pointer(pointer).and_then(serde_json::Value::as_i64);
+        let set = |gauge: &IntGauge, value: Option<i64>| {
+            if let Some(value) = value {
+                gauge.set(value);
+            }
+        };
+        let of = &self.of_site;
+        set(&of.exposed_bytes, number("/exposure/bytes"));
+        set(&of.exposed_ms, number("/exposure/age_ms"));
+        if status.get("prediction").is_some_and(|prediction| !prediction.is_null()) {
+            of.predicted_recovery_ms.set(number("/prediction/recovery_time").unwrap_or(-1));
+        }
+        set(&of.drill_passed, number("/passed_drill/ended_ms").map(|ended| ended / 1_000));
+        set(&of.repair_queue, number("/repair/waiting"));
+        set(
+            &of.journal_behind,
+            status.pointer("/journal/trouble").map(|trouble| i64::from(!trouble.is_null())),
+        );
     }
 
     /// The registry: whoever runs the gateway may add to it.
@@ -105,5 +156,37 @@ impl Metrics {
             Ok(()) => String::from_utf8(text).unwrap_or_default(),
             Err(error) => format!("# metrics can't be shown: {error}\n"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_the_keeper_wrote_is_on_show_and_a_failover_that_would_not_happen_is_minus_one() {
+        let metrics = Metrics::new().expect("metrics");
+        let mut status = json!({
+            "exposure": {"bytes": 42, "age_ms": 1_500}, "repair": {"waiting": 3},
+            "prediction": {"recovery_time": 5_030}, "passed_drill": {"ended_ms": 1_700_000_000_123_i64},
+            "journal": {"trouble": "no room"},
+        });
+        metrics.note_site(&status);
+        let text = metrics.text();
+        for line in [
+            "exposed_bytes 42",
+            "exposed_milliseconds 1500",
+            "predicted_recovery_milliseconds 5030",
+            "drill_passed_timestamp_seconds 1700000000",
+            "repair_queue 3",
+            "journal_behind 1",
+        ] {
+            assert!(text.contains(&format!("diptych_gateway_{line}\n")), "{line} is not in {text}");
+        }
+        status["prediction"] = json!({"recovery_time": null, "obstacle": "no witness"});
+        metrics.note_site(&status);
+        assert!(metrics.text().contains("predicted_recovery_milliseconds -1\n"));
     }
 }

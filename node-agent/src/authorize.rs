@@ -37,7 +37,8 @@ const fn for_operators(op: Op) -> bool {
         | Op::Status
         | Op::Scrub
         | Op::GetKeyring
-        | Op::Metrics => false,
+        | Op::Metrics
+        | Op::Verify => false,
     }
 }
 
@@ -54,6 +55,7 @@ const fn for_siblings(op: Op) -> bool {
             | Op::Append
             | Op::Seal
             | Op::Abandon
+            | Op::Verify
     )
 }
 
@@ -94,6 +96,9 @@ mod tests {
         let agent = identity(1, "outside", Role::Agent);
         for site in ["east", "west"] {
             assert_eq!(authorize(&agent, &identity(1, site, Role::Gateway), Op::PlaceRows), Ok(()));
+            assert_eq!(authorize(&agent, &identity(1, site, Role::Agent), Op::Verify), Ok(()));
+            let near = identity(1, site, Role::Agent);
+            assert!(authorize(&near, &agent, Op::Read).is_err(), "it may ask nothing of a site's agents");
         }
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use diptych_store::Purpose;
 use diptych_wire::agent::{
     Abandon, AgentError, Append, Begin, Call, Cross, Delete, Describe, Format, Hello, HelloReply, Inventory,
-    Op, PlaceRows, PutKeyring, Raise, Read, Rebuild, Scrub, Seal,
+    Op, PlaceRows, PutKeyring, Raise, Read, Rebuild, Scrub, Seal, Verify,
 };
 use diptych_wire::identity::Role;
 use diptych_wire::server::{Answer, Counters, Handler, Peer, Request};
@@ -87,6 +87,7 @@ impl AgentHandler {
             Op::Abandon => reply(&request, |m: Abandon| agent.abandon(who, m.stream)).await,
             Op::Read => self.read(&request).await,
             Op::Describe => reply(&request, |m: Describe| agent.describe(m)).await,
+            Op::Verify => reply(&request, |m: Verify| agent.verify(m)).await,
             Op::Delete => reply(&request, |m: Delete| agent.delete(m)).await,
             Op::Inventory => reply(&request, |m: Inventory| agent.inventory(m)).await,
             Op::Status => (Answer::of(&Ok(agent.status().await), Vec::new()), None),

@@ -20,6 +20,7 @@ mod scrub;
 mod siblings;
 mod start;
 mod streams;
+mod target;
 
 pub use options::{AgentOptions, DeviceOption, ScrubOptions};
 pub use start::{RunningAgent, StartError, run, start};

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use diptych_core::ids::{InstanceId, Row, Stamp};
 use diptych_core::layout::{NEEDED_MAX, SHARD, StripeLayout};
+use diptych_core::records::Holds;
 use diptych_store::{Deleted, InventoryKey, NewRow, Purpose, RowEnd};
 use diptych_wire::agent::{
     AgentError, Delete, Describe, Inventory, InventoryPage, InventoryRecord, PlaceRows, Read, ReadItem,
-    RowAt, RowFacts, RowHead,
+    RowAt, RowFacts, RowHead, Verified, Verify,
 };
 use diptych_wire::frame;
 use tokio::sync::OwnedSemaphorePermit;
@@ -72,7 +73,8 @@ impl Agent {
         }
         let slot = self.devices.find(head.device)?;
         let device = slot.device()?;
-        let (row, end) = (new_row(&head), row_end(head.extent_len, head.extent_hash));
+        let (row, end) = (new_row(&head), row_end(head.extent_len, head.extent_hash, head.holds));
+        let purpose = purpose_of(head.holds, purpose);
         let pending = slot
             .with(move |device| {
                 device.admit(stamp)?;
@@ -104,17 +106,28 @@ impl Agent {
         self.devices.find(device)?.with(move |device| device.read(extent, row, instance, range)).await
     }
 
+    /// What the *disk* has of a row: every block of it is read.
+    pub(crate) async fn verify(&self, request: Verify) -> Result<Verified, AgentError> {
+        let RowAt { device, extent, row, instance } = request.at;
+        let slot = self.devices.find(device)?;
+        let verified = slot.with(move |device| device.verify(extent, row, instance)).await?;
+        Ok(Verified { row_len: verified.row_bytes, extent_hash: verified.extent_hash })
+    }
+
     pub(crate) async fn describe(&self, request: Describe) -> Result<RowFacts, AgentError> {
         let RowAt { device, extent, row, instance } = request.at;
         let slot = self.devices.find(device)?;
         let described = slot.with(move |device| device.describe(extent, row, instance)).await?;
         let diptych_store::RowDescription { row, end, row_bytes, quarantined } = described;
+        let holds = Holds::of(row.kind, row.first_position, end.last_position);
+        let reason = || "the record of a journal names no positions".to_owned();
+        let holds = holds.ok_or_else(|| AgentError::Internal { reason: reason() })?;
         let head = RowHead {
             device,
             extent: row.extent,
             row: row.row,
             needed: row.needed,
-            kind: row.kind,
+            holds,
             extent_len: end.extent_bytes as u32,
             extent_hash: end.extent_hash,
             birth_epoch: row.epoch,
@@ -148,7 +161,7 @@ impl Agent {
         let limit = request.limit.clamp(1, PAGE) as usize;
         let after = request.after.map(|(extent, row, instance)| InventoryKey { extent, row, instance });
         let slot = self.devices.find(request.device)?;
-        let entries = slot.with(move |device| device.inventory(after, limit)).await?;
+        let entries = slot.with(move |device| device.inventory(after, request.kind, limit)).await?;
         let last = entries.len() < limit;
         let records = entries
             .into_iter()
@@ -174,7 +187,7 @@ impl Agent {
 
 fn new_row(head: &RowHead) -> NewRow {
     NewRow {
-        kind: head.kind,
+        kind: head.holds.kind(),
         extent: head.extent,
         row: Row(head.row.0),
         instance: fresh_instance(),
@@ -183,10 +196,18 @@ fn new_row(head: &RowHead) -> NewRow {
         shard_bytes: SHARD as u32,
         epoch: head.birth_epoch,
         hlc: head.birth_hlc,
-        first_position: None,
+        first_position: head.holds.first_position(),
     }
 }
 
-pub(crate) const fn row_end(extent_len: u32, extent_hash: [u8; 32]) -> RowEnd {
-    RowEnd { extent_bytes: extent_len as u64, extent_hash, last_position: None }
+pub(crate) const fn row_end(extent_len: u32, extent_hash: [u8; 32], holds: Holds) -> RowEnd {
+    RowEnd { extent_bytes: extent_len as u64, extent_hash, last_position: holds.last_position() }
+}
+
+/// How full a device may be for a row: who sends it decides, but for journals and checkpoints.
+pub(crate) const fn purpose_of(holds: Holds, sender: Purpose) -> Purpose {
+    match holds {
+        Holds::Data => sender,
+        Holds::Journal(_) | Holds::Checkpoint(_) => Purpose::Journal,
+    }
 }

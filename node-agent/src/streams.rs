@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use diptych_core::ids::{InstanceId, Stamp};
 use diptych_core::layout::SHARD;
+use diptych_core::records::Holds;
 use diptych_store::{NewRow, Purpose, Writer};
 use diptych_wire::agent::{AgentError, Append, Begin, BeginReply, Seal, StreamId};
 use diptych_wire::identity::Identity;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::agent::Agent;
 use crate::device::Slot;
-use crate::rows::{fresh_instance, invalid, row_end, row_len};
+use crate::rows::{fresh_instance, invalid, purpose_of, row_end, row_len};
 
 /// Streams at once: each holds reserved room on its devices.
 const STREAMS: usize = 512;
@@ -31,6 +32,7 @@ struct OpenRow {
 /// Rows of one extent that are being written. Dropped unsealed they are given up.
 pub(crate) struct OpenRows {
     needed: u8,
+    holds: Holds,
     stamp: Stamp,
     rows: Vec<Option<OpenRow>>,
     /// By row: why it could not be begun.
@@ -40,11 +42,12 @@ pub(crate) struct OpenRows {
 impl OpenRows {
     /// FENCING: each device admits the stamp before it reserves room.
     pub(crate) async fn begin(agent: &Agent, begin: &Begin, purpose: Purpose) -> Self {
+        let purpose = purpose_of(begin.holds, purpose);
         let begun = begin.rows.iter().map(|row| async move {
             let slot = agent.writable(row.device)?;
             let (stamp, reserve) = (begin.stamp, u64::from(row.reserve));
             let new = NewRow {
-                kind: begin.kind,
+                kind: begin.holds.kind(),
                 extent: begin.extent,
                 row: row.row,
                 instance: fresh_instance(),
@@ -53,7 +56,7 @@ impl OpenRows {
                 shard_bytes: SHARD as u32,
                 epoch: begin.birth_epoch,
                 hlc: begin.birth_hlc,
-                first_position: None,
+                first_position: begin.holds.first_position(),
             };
             let writer = slot
                 .with(move |device| {
@@ -67,6 +70,7 @@ impl OpenRows {
         let refused = begun.iter().map(|row| row.as_ref().err().cloned()).collect();
         Self {
             needed: begin.needed,
+            holds: begin.holds,
             stamp: begin.stamp,
             rows: begun.into_iter().map(Result::ok).collect(),
             refused,
@@ -76,6 +80,12 @@ impl OpenRows {
     /// Rows that may still become durable.
     pub(crate) fn alive(&self) -> usize {
         self.rows.iter().flatten().filter(|row| row.writer.is_ok()).count()
+    }
+
+    /// Why a row failed so far, if one did.
+    pub(crate) fn failure(&self) -> Option<AgentError> {
+        let failed = self.rows.iter().flatten().filter_map(|row| row.writer.as_ref().err());
+        self.refused.iter().flatten().chain(failed).next().cloned()
     }
 
     /// Appends pieces, each to its row; gives the rows that failed now. A failed row takes nothing more.
@@ -105,7 +115,7 @@ impl OpenRows {
     ) -> Result<Vec<Result<InstanceId, AgentError>>, AgentError> {
         agent.fence.not_stale(self.stamp)?;
         let len = u64::from(row_len(self.needed, extent_len)?);
-        let end = row_end(extent_len, extent_hash);
+        let end = row_end(extent_len, extent_hash, self.holds);
         let Self { rows, refused, stamp, .. } = self;
         let sealed = rows.into_iter().zip(refused).map(|(row, refused)| {
             let end = end.clone();

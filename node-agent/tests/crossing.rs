@@ -117,7 +117,7 @@ async fn records(site: &Site) -> usize {
     let mut records = 0;
     for device in 0..4u32 {
         let client = site.gateway(device as usize / 2);
-        records += client.inventory(DeviceId(device), None, 10).await.expect("a page").records.len();
+        records += client.inventory(DeviceId(device), None, None, 10).await.expect("a page").records.len();
     }
     records
 }
@@ -194,6 +194,6 @@ async fn with_a_sibling_away_too_few_rows_are_an_error_and_nothing_is_sealed() {
     let error = cross(&site, &command).await.expect_err("two rows of four");
     let told = matches!(error.agent(), Some(AgentError::InsufficientRows { present: 2, needed: 4, .. }));
     assert!(told, "{error}");
-    let page = site.gateway(0).inventory(DeviceId(0), None, 10).await.expect("a page");
+    let page = site.gateway(0).inventory(DeviceId(0), None, None, 10).await.expect("a page");
     assert!(page.records.is_empty());
 }

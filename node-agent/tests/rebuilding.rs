@@ -3,7 +3,8 @@
 mod support;
 
 use diptych_core::ids::{DeviceId, InstanceId, Row};
-use diptych_wire::agent::{AgentError, ExtentFacts, Rebuild, Source};
+use diptych_core::records::{ExtentKind, Holds, Position, Span};
+use diptych_wire::agent::{AgentError, ExtentFacts, FarNode, Rebuild, Source};
 use support::{MAP, Site, at, content, extent_id, facts, place, rows_of, stamp, whole};
 
 const LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
@@ -16,8 +17,12 @@ struct Placed {
 }
 
 async fn place_all(site: &Site, number: u8, len: usize, forged: &[u8]) -> Placed {
+    place_holding(site, number, len, forged, Holds::Data).await
+}
+
+async fn place_holding(site: &Site, number: u8, len: usize, forged: &[u8], holds: Holds) -> Placed {
     let bytes = content(u64::from(number), len);
-    let facts = facts(extent_id(number), 4, &bytes);
+    let facts = ExtentFacts { holds, ..facts(extent_id(number), 4, &bytes) };
     let rows = rows_of(4, &bytes, 6);
     let mut instances = Vec::new();
     for row in 0..6u8 {
@@ -57,6 +62,7 @@ impl Placed {
             extent: self.facts.clone(),
             row: Row(row),
             device: DeviceId(device),
+            far: None,
             sources,
             budget: None,
         }
@@ -85,6 +91,47 @@ async fn a_lost_row_is_made_from_others_here_and_on_siblings() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_row_for_an_outside_node_is_made_here_and_read_back_from_its_disk() {
+    let site = Site::start(3).await;
+    let outside = site.start_outside(2).await;
+    site.raise_all().await;
+    outside.raise_all().await;
+    let placed = place_all(&site, 1, (9 << 20) + 77, &[]).await;
+    let far = FarNode {
+        address: outside.agents[1].address.to_string(),
+        site: "outside".parse().expect("a name"),
+        node: outside.agents[1].name.parse().expect("a name"),
+        map_generation: MAP,
+    };
+    let command = Rebuild { far: Some(far), ..placed.command(&site, 12, 3, &[0, 1, 2, 3, 4, 5]) };
+    let rebuilt = site.operator(0).rebuild(&command, LIMIT).await.expect("it is made");
+    let wanted = rows_of(4, &content(1, (9 << 20) + 77), 13).pop().expect("row 12");
+    let at = at(placed.facts.extent, 3, 12, Some(rebuilt.instance));
+    assert!(outside.gateway(1).read(whole(at, wanted.len())).await.expect("it is there") == wanted);
+    let stale = Rebuild { stamp: stamp(0, 9), ..command };
+    assert!(site.operator(0).rebuild(&stale, LIMIT).await.is_err(), "a term that is over makes no rows");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journals_row_says_where_it_begins_and_ends_and_says_so_when_it_is_made_anew() {
+    let site = Site::start(3).await;
+    site.raise_all().await;
+    let position = |revision| Position { incarnation: 7, revision };
+    let holds = Holds::Journal(Span { after: position(3), upto: position(9) });
+    let placed = place_holding(&site, 1, 1_000, &[], holds).await;
+    let rebuilt = site.operator(0).rebuild(&placed.command(&site, 5, 1, &[0, 1, 2, 3, 4]), LIMIT).await;
+    let instance = rebuilt.expect("it is rebuilt").instance;
+    for at in [at(placed.facts.extent, 0, 0, None), at(placed.facts.extent, 1, 5, Some(instance))] {
+        let facts = site.gateway(0).describe(at).await.expect("it is there");
+        assert_eq!(facts.head.holds, holds);
+    }
+    let journals = site.gateway(0).inventory(DeviceId(1), None, Some(ExtentKind::Journal), 10).await;
+    assert_eq!(journals.expect("a page").records.len(), 2);
+    let data = site.gateway(0).inventory(DeviceId(1), None, Some(ExtentKind::Data), 10).await;
+    assert!(data.expect("a page").records.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_lies_is_named_and_the_row_is_right_all_the_same() {
     let site = Site::start(3).await;
     site.raise_all().await;
@@ -101,11 +148,11 @@ async fn with_no_row_to_spare_a_lie_is_noticed_and_nothing_is_written() {
     let site = Site::start(3).await;
     site.raise_all().await;
     let placed = place_all(&site, 1, 100_000, &[2]).await;
-    let before = site.gateway(0).inventory(DeviceId(0), None, 10).await.expect("a page").records.len();
+    let before = site.gateway(0).inventory(DeviceId(0), None, None, 10).await.expect("a page").records.len();
     let command = placed.command(&site, 0, 0, &[1, 2, 3, 4]);
     let error = site.operator(0).rebuild(&command, LIMIT).await.expect_err("the hash does not come out");
     assert_eq!(error.agent(), Some(&AgentError::WrongExtent));
-    let after = site.gateway(0).inventory(DeviceId(0), None, 10).await.expect("a page").records.len();
+    let after = site.gateway(0).inventory(DeviceId(0), None, None, 10).await.expect("a page").records.len();
     assert_eq!(before, after);
 }
 

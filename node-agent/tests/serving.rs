@@ -41,7 +41,7 @@ async fn rows_are_placed_read_by_ranges_listed_and_deleted() {
 
     let described = gateway.describe(at(facts.extent, 1, 1, None)).await.expect("it is there");
     assert_eq!((described.instance, described.head), (placed[1], head(&facts, 1, 1, rows[1].len())));
-    let page = gateway.inventory(DeviceId(1), None, 10).await.expect("a page");
+    let page = gateway.inventory(DeviceId(1), None, None, 10).await.expect("a page");
     assert!(page.last);
     assert_eq!(page.records.iter().map(|record| record.instance).collect::<Vec<_>>(), [placed[1]]);
 

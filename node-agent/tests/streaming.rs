@@ -5,7 +5,7 @@ mod support;
 use bytes::Bytes;
 use diptych_core::ids::{DeviceId, Row};
 use diptych_core::layout::{SHARD, StripeLayout};
-use diptych_core::records::ExtentKind;
+use diptych_core::records::Holds;
 use diptych_wire::agent::{AgentError, Begin, BeginRow};
 use diptych_wire::client::CallError;
 use support::{MAP, Site, at, content, extent_id, facts, peak_memory, stamp, whole};
@@ -17,7 +17,7 @@ fn begin(extent: u8, needed: u8, rows: &[(u32, u8)], reserve: u64) -> Begin {
         map_generation: MAP,
         extent: facts.extent,
         needed,
-        kind: ExtentKind::Data,
+        holds: Holds::Data,
         birth_epoch: facts.birth_epoch,
         birth_hlc: facts.birth_hlc,
         rows: rows
@@ -95,7 +95,7 @@ async fn a_stream_that_is_given_up_or_too_short_leaves_no_row() {
     stream.append(vec![(0, Bytes::copy_from_slice(&bytes[..999]))]).await.expect("it is taken");
     let sealed = stream.seal(facts.length, facts.hash).await.expect("an answer");
     assert!(matches!(sealed[..], [Err(AgentError::Invalid { .. })]), "{sealed:?}");
-    assert!(gateway.inventory(DeviceId(0), None, 10).await.expect("a page").records.is_empty());
+    assert!(gateway.inventory(DeviceId(0), None, None, 10).await.expect("a page").records.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,5 +113,5 @@ async fn a_stream_of_a_term_that_ended_meanwhile_is_not_sealed() {
         matches!(refused, CallError::Agent(AgentError::StaleStamp { have }) if have == stamp(2, 1)),
         "{refused}"
     );
-    assert!(gateway.inventory(DeviceId(0), None, 10).await.expect("a page").records.is_empty());
+    assert!(gateway.inventory(DeviceId(0), None, None, 10).await.expect("a page").records.is_empty());
 }

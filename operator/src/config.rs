@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use diptych_site::config::{IdentityFiles, SiteConfig};
+use diptych_site::config::{IdentityFiles, Policy, SiteConfig};
 use serde::{Deserialize, Serialize};
 
 /// Configuration of a gateway and of the loops: a site's, and what differs where its processes are pods.
@@ -17,7 +17,7 @@ pub struct PodConfig {
 }
 
 /// Where the catalog's engine is, and who one is there.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EtcdConfig {
     /// Client URLs of its members.
     pub endpoints: Vec<String>,
@@ -74,6 +74,21 @@ pub fn identity_in(folder: &Path) -> IdentityFiles {
 }
 
 impl PodConfig {
+    /// Whether a keeper that began with the other one goes on with this one, and with the catalog that it has open.
+    pub fn keeps_keeper_of(&self, other: &Self) -> bool {
+        self.site.keeps_keeper_of(&other.site) && self.etcd == other.etcd && self.namespace == other.namespace
+    }
+
+    /// Without what no gateway reads: another one of that is no reason for new pods.
+    pub fn of_gateways(&self) -> Self {
+        let mut own = self.clone();
+        own.site.generation = 0;
+        own.site.webhook = None;
+        own.site.policy =
+            Policy { acknowledge_timeout_ms: self.site.policy.acknowledge_timeout_ms, ..Policy::default() };
+        own
+    }
+
     /// The same, for a process that has its files elsewhere.
     pub fn at(mut self, paths: &Paths) -> Self {
         // Each pod is one of the two.

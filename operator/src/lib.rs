@@ -8,6 +8,7 @@ pub mod apply;
 pub mod cluster;
 pub mod conditions;
 pub mod config;
+pub mod drill;
 pub mod error;
 pub mod events;
 pub mod file;

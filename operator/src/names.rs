@@ -67,6 +67,11 @@ impl Names {
         fitting(&format!("{}-agent", self.cluster), node)
     }
 
+    /// Secret with the token of a node in neither site.
+    pub fn outside_token(&self, node: &str) -> String {
+        fitting(&self.child("outside"), node)
+    }
+
     /// Labels that select the pods of a component.
     pub fn selector(&self, component: &str) -> BTreeMap<String, String> {
         [

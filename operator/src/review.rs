@@ -6,54 +6,40 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
+use diptych_core::session::User;
+use diptych_wire::review::{IDENTIFY, Question, REVIEW};
 use http::StatusCode;
-use k8s_openapi::api::authentication::v1::{TokenReview, UserInfo};
+use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
 use kube::api::{Api, PostParams};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::error::{Asked, OperatorError};
 use crate::options::OperatorOptions;
 
-/// Where a keeper is asked: [`Question`] → [`Answer`].
-pub const REVIEW: &str = "/keeper/v1/review";
-
-/// Whether the holder of a token may do something in the operator's namespace.
-#[derive(Serialize, Deserialize)]
-pub struct Question {
-    /// As it was shown.
-    pub token: String,
-    /// Of Kubernetes.
-    pub verb: String,
-    /// API group.
-    pub group: String,
-    /// Plural.
-    pub resource: String,
-}
-
-/// What the API server said.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Answer {
-    /// It may.
-    Allowed,
-    /// This one may not.
-    Denied(String),
-    /// The token is nobody's.
-    Unknown,
-}
-
 /// The keeper's service for its gateways.
 pub fn router(options: OperatorOptions) -> Router {
-    Router::new().route(REVIEW, post(review)).with_state(options)
+    Router::new().route(IDENTIFY, post(identify)).route(REVIEW, post(review)).with_state(options)
+}
+
+async fn identify(State(options): State<OperatorOptions>, body: Bytes) -> Response {
+    let Ok(token) = postcard::from_bytes::<String>(&body) else { return unreadable() };
+    answered(reviewed(&options, &token, None).await.map(holder))
 }
 
 async fn review(State(options): State<OperatorOptions>, body: Bytes) -> Response {
-    let Ok(question) = postcard::from_bytes::<Question>(&body) else {
-        return (StatusCode::BAD_REQUEST, "the question can't be read").into_response();
-    };
-    let answer = answer(&options, &question).await.and_then(|answer| {
+    let Ok(question) = postcard::from_bytes::<Question>(&body) else { return unreadable() };
+    answered(allowed(&options, &question).await)
+}
+
+fn unreadable() -> Response {
+    (StatusCode::BAD_REQUEST, "the question can't be read").into_response()
+}
+
+fn answered(answer: Result<impl Serialize, OperatorError>) -> Response {
+    let answer = answer.and_then(|answer| {
         postcard::to_stdvec(&answer).map_err(|error| OperatorError::Internal(error.to_string()))
     });
     match answer {
@@ -62,16 +48,12 @@ async fn review(State(options): State<OperatorOptions>, body: Bytes) -> Response
     }
 }
 
-async fn answer(options: &OperatorOptions, question: &Question) -> Result<Answer, OperatorError> {
-    let Some(user) = holder(&reviewed(options, &question.token, None).await?) else {
-        return Ok(Answer::Unknown);
-    };
+async fn allowed(options: &OperatorOptions, question: &Question) -> Result<bool, OperatorError> {
     let api: Api<SubjectAccessReview> = Api::all(options.client.clone());
-    let body = made(access_of(&user, question, &options.namespace))?;
+    let body = made(review_of(question, &options.namespace))?;
     let review =
         api.create(&PostParams::default(), &body).await.asked(|| "review somebody's rights".to_owned())?;
-    let allowed = review.status.is_some_and(|status| status.allowed);
-    Ok(if allowed { Answer::Allowed } else { Answer::Denied(user.username.unwrap_or_default()) })
+    Ok(review.status.is_some_and(|status| status.allowed))
 }
 
 /// What the API server says of a token. None of an audience: its own, which `kubectl create token` makes tokens for.
@@ -90,20 +72,28 @@ fn made<T: DeserializeOwned>(body: Value) -> Result<T, OperatorError> {
     serde_json::from_value(body).map_err(|error| OperatorError::Internal(error.to_string()))
 }
 
-fn holder(review: &TokenReview) -> Option<UserInfo> {
-    let status = review.status.as_ref()?;
-    status.user.clone().filter(|user| status.authenticated == Some(true) && user.username.is_some())
+fn holder(review: TokenReview) -> Option<User> {
+    let status = review.status.filter(|status| status.authenticated == Some(true))?;
+    let user = status.user?;
+    Some(User {
+        name: user.username?,
+        uid: user.uid,
+        groups: user.groups.unwrap_or_default(),
+        extra: user.extra.unwrap_or_default(),
+    })
 }
 
-fn access_of(user: &UserInfo, question: &Question, namespace: &str) -> Value {
+fn review_of(Question { user, access }: &Question, namespace: &str) -> Value {
     json!({"metadata": {}, "spec": {
-        "user": user.username, "uid": user.uid, "groups": user.groups, "extra": user.extra,
-        "resourceAttributes": {"namespace": namespace, "verb": question.verb, "group": question.group,
-            "resource": question.resource}}})
+        "user": user.name, "uid": user.uid, "groups": user.groups, "extra": user.extra,
+        "resourceAttributes": {"namespace": namespace, "verb": access.verb.as_str(),
+            "group": access.resource.group(), "resource": access.resource.plural()}}})
 }
 
 #[cfg(test)]
 mod tests {
+    use diptych_wire::review::{Access, Resource, Verb};
+
     use super::*;
 
     #[test]
@@ -115,17 +105,14 @@ mod tests {
             )
             .expect("a review")
         };
-        assert_eq!(holder(&review(false)), None);
-        let user = holder(&review(true)).expect("jane");
-        let question = Question {
-            token: String::new(),
-            verb: "get".to_owned(),
-            group: "files.diptych.dev".to_owned(),
-            resource: "fileobjects".to_owned(),
-        };
-        let asked: SubjectAccessReview = made(access_of(&user, &question, "diptych")).expect("a review");
+        assert_eq!(holder(review(false)), None);
+        let user = holder(review(true)).expect("jane");
+        let access = Access { verb: Verb::Get, resource: Resource::FileObjects };
+        let question = Question { user, access };
+        let asked: SubjectAccessReview = made(review_of(&question, "diptych")).expect("a review");
         assert_eq!(asked.spec.user.as_deref(), Some("jane"));
         assert_eq!(asked.spec.groups, Some(vec!["ops".to_owned()]));
+        assert_eq!(asked.spec.extra, Some([("a/b".to_owned(), vec!["c".to_owned()])].into()));
         let attributes = asked.spec.resource_attributes.expect("attributes");
         assert_eq!(attributes.namespace.as_deref(), Some("diptych"));
         assert_eq!(

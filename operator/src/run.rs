@@ -1,7 +1,7 @@
 //! The operator's tasks, put together.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use diptych_api::{StorageCluster, StorageNode};
@@ -9,11 +9,11 @@ use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
-use kube::api::Api;
+use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::controller::{Config, Controller};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher;
+use kube::runtime::{WatchStreamExt, watcher};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -27,12 +27,14 @@ use crate::leader::Leader;
 use crate::names::MANAGER;
 use crate::options::OperatorOptions;
 use crate::secrets::text;
-use crate::{access_key, file};
+use crate::{access_key, drill, file};
 
 /// Between two looks for the configuration of this process's loops, until it has one.
 const LOOK_SOON: Duration = Duration::from_secs(2);
-/// And from then on.
+/// And from then on, where nothing is heard of its Secret.
 const LOOK_EVERY: Duration = Duration::from_secs(20);
+/// Changes that come together.
+const TOGETHER: usize = 64;
 /// Its file, in the operator's folder.
 const KEPT: &str = "site.json";
 
@@ -71,7 +73,8 @@ async fn controllers(options: &OperatorOptions, events: Recorder) {
     let (files, store) = file::controller(options, events.clone());
     tokio::join!(
         log(clusters(options, events.clone(), projection)),
-        log(access_key::controller(options, events)),
+        log(access_key::controller(options, events.clone())),
+        log(drill::controller(options, events)),
         log(files),
         file::project(options, &store, &shown),
     );
@@ -100,7 +103,6 @@ fn clusters(
     let of = |namespace: Option<String>, name: String| {
         namespace.map(|namespace| ObjectRef::new(&name).within(&namespace))
     };
-    let specs = Specs::default();
     let context = cluster::Context {
         options: options.clone(),
         events,
@@ -115,7 +117,7 @@ fn clusters(
         .owns(deployments, watcher::Config::default())
         .owns(secrets, watcher::Config::default())
         .watches(nodes, watcher::Config::default(), move |node: StorageNode| {
-            specs.is_new(&node).then(|| of(node.namespace(), node.spec.cluster_ref.name)).flatten()
+            of(node.namespace(), node.spec.cluster_ref.name)
         })
         .watches(pods, agents, move |pod: Pod| {
             let cluster = pod.labels().get("app.kubernetes.io/instance").cloned();
@@ -128,19 +130,6 @@ fn clusters(
         )
 }
 
-/// Generations that were seen. The status of a StorageNode is the operator's own writing, and no reason to look again.
-#[derive(Default)]
-struct Specs(Mutex<HashMap<String, Option<i64>>>);
-
-impl Specs {
-    fn is_new(&self, node: &StorageNode) -> bool {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let generation = node.metadata.generation;
-        node.metadata.deletion_timestamp.is_some()
-            || known.insert(node.name_any(), generation) != Some(generation)
-    }
-}
-
 /// Gives the loops of this process their configuration, whether or not it leads: from its folder, where an earlier run
 /// of this pod left it, then from the Secrets that the leader makes.
 async fn keep_config(options: &OperatorOptions) {
@@ -150,6 +139,11 @@ async fn keep_config(options: &OperatorOptions) {
         tracing::info!("the site's loops begin with the configuration that this pod had before");
         options.site.config.send_replace(Some(config));
     }
+    let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(options.client.clone(), &options.namespace);
+    // The Secret that has the configuration is the gateways' too.
+    let of_gateways = watcher::Config::default().labels("app.kubernetes.io/component=gateway");
+    let changes = watcher(secrets, of_gateways).default_backoff().touched_objects();
+    let mut changes = pin!(changes.ready_chunks(TOGETHER));
     let mut logged = String::new();
     loop {
         match fetch_config(options).await {
@@ -161,7 +155,9 @@ async fn keep_config(options: &OperatorOptions) {
             Err(_) => {}
         }
         let configured = options.site.config.borrow().is_some();
-        tokio::time::sleep(if configured { LOOK_EVERY } else { LOOK_SOON }).await;
+        let again = if configured { LOOK_EVERY } else { LOOK_SOON };
+        // What ends it is the time, or a change; a watch that fails is one too, and comes again after a pause of its own.
+        let _ = tokio::time::timeout(again, changes.next()).await;
     }
 }
 

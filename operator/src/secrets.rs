@@ -129,14 +129,14 @@ impl Foundation {
         let identity =
             Identity { cluster: self.cluster, site: peer.clone(), role: Role::Join, name: token.clone() };
         let issued = self.authority.issue(&Request::new(identity, JOIN_VALIDITY))?;
-        let entries = data(&[
-            (TOKEN, &token),
-            ("fingerprint", &self.authority.fingerprint()),
-            ("tls.crt", &issued.chain_pem()),
-            ("tls.key", &issued.key_pem()),
-        ]);
-        Child::new(json!({"apiVersion": "v1", "kind": "Secret", "type": "Opaque",
-            "metadata": names.meta(&names.child("join"), "join"), "data": entries}))
+        let (fingerprint, chain, key) = (self.authority.fingerprint(), issued.chain_pem(), issued.key_pem());
+        let entries = [
+            (TOKEN, token.as_str()),
+            ("fingerprint", fingerprint.as_str()),
+            ("tls.crt", chain.as_str()),
+            ("tls.key", key.as_str()),
+        ];
+        owned(names, &names.child("join"), "join", &entries)
     }
 
     /// What everybody may know of it.

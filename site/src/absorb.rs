@@ -16,6 +16,7 @@ use diptych_wire::peer::UnseenTerm;
 use crate::context::now_ms;
 use crate::error::SiteError;
 use crate::peer::want_all;
+use crate::sessions;
 use crate::survey::each;
 
 /// Rounds after which a key that clients keep changing is left for the next call.
@@ -26,10 +27,14 @@ pub async fn absorb(catalog: &dyn Catalog, epoch: Epoch, term: &UnseenTerm) -> R
     let mut taken = 0;
     let mut objects: BTreeMap<(BucketId, Vec<u8>), Vec<Head>> = BTreeMap::new();
     for (key, value) in &term.versions {
-        match keys::bucket_and_object(key) {
-            Some(object) => objects.entry(object).or_default().push(Head::decode(value)?),
-            None => taken += u64::from(put_if_absent(catalog, epoch, key, value).await?),
+        if let Some(object) = keys::bucket_and_object(key) {
+            objects.entry(object).or_default().push(Head::decode(value)?);
+            continue;
         }
+        let new = put_if_absent(catalog, epoch, key, value).await?;
+        let merged =
+            !new && keys::is_token_family(key) && sessions::merge(catalog, epoch, key, value).await?;
+        taken += u64::from(new || merged);
     }
     for ((bucket, object), versions) in objects {
         taken += merge_object(catalog, epoch, bucket, &object, versions).await?;

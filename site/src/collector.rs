@@ -1,29 +1,34 @@
 //! The collector: what nothing names any more is condemned, and its rows are freed once the other site knows.
 //!
 //! ```text
-//! replaced or deleted ──► v/ and dead marks ──confirmed──► v/, p/ gone, marks written again ──all marks──► x/ condemned
+//! replaced or deleted ──► v/ and dead marks ──confirmed, journaled──► v/, p/ gone, marks written again ──all marks──► x/ condemned
 //!                                  ──confirmed, free_after──► rows deleted, l/ gone ──► x/, marks gone
 //! ```
 //! A placement whose extent the catalog no longer knows at all goes the way of a condemned one.
-//! FENCING: a pass remembers the position that it looked at, and acts only when the other site has confirmed that position:
-//! what a takeover could still bring back is never freed.
+//! FENCING: a pass remembers the position that it looked at, and acts only when the other site has confirmed that position and the
+//! journal holds all up to it: what a takeover or a resurrection could still bring back is never freed.
+
+mod freeing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use diptych_catalog::{Batch, Change, Expect, Footprint, Guard, Outcome, View, Write, blobs_of, dead_marks};
 use diptych_core::ids::{BucketId, Epoch, ExtentId, SiteName};
 use diptych_core::keys::{self, Key};
 use diptych_core::records::{
-    Bucket, Content, Cursor, DeadMark, Extent, ExtentState, Head, HeadBody, Placement, Position, Record,
+    Bucket, Content, DeadMark, Extent, ExtentState, Head, HeadBody, Position, Record,
 };
-use diptych_wire::agent::{AgentError, RowAt};
 
-use crate::context::SiteContext;
+use crate::context::{LoopOptions, SiteContext, now_ms};
 use crate::error::SiteError;
+use crate::journal::is_journaled;
+use crate::peer::cursor_of;
+use crate::sessions;
 use crate::survey::each;
+use freeing::Freeing;
 
 /// Changes of one commit.
 const BATCH: usize = 60;
@@ -31,8 +36,6 @@ const BATCH: usize = 60;
 const BATCH_BYTES: usize = 512 << 10;
 /// Writes of one change.
 const WRITES: usize = 256;
-/// Between two looks for placements without an extent.
-const LOOK_FOR_UNNAMED: Duration = Duration::from_mins(1);
 
 /// Keys that go, each with the value that it must still have.
 type Doomed = Vec<(Key, Bytes)>;
@@ -49,9 +52,8 @@ struct Seen {
 #[derive(Debug, Default)]
 pub struct Collector {
     waiting: Option<Seen>,
-    condemned_since: BTreeMap<ExtentId, (Instant, Position)>,
-    unnamed: BTreeMap<ExtentId, Bytes>,
-    unnamed_looked: Option<Instant>,
+    here: Freeing,
+    outside: Freeing,
 }
 
 /// What a pass did.
@@ -61,8 +63,10 @@ pub struct Collected {
     pub versions: u64,
     /// Extents that were condemned.
     pub condemned: u64,
-    /// Extents whose rows in this site were freed.
+    /// Extents whose rows in this site were freed; those outside, on the active site, counted by themselves.
     pub freed: u64,
+    /// Sessions that had run out.
+    pub sessions: u64,
 }
 
 impl Collector {
@@ -72,51 +76,29 @@ impl Collector {
         let view = context.catalog.view().await?;
         let confirmed = confirmed_by_peer(context, view.as_ref())?;
         if let Some(epoch) = context.active_epoch() {
-            if self.waiting.as_ref().is_some_and(|seen| covers(confirmed, seen.position)) {
+            let is_known =
+                |seen: &Seen| covers(confirmed, seen.position) && is_journaled(context, seen.position);
+            if self.waiting.as_ref().is_some_and(is_known) {
                 let seen = self.waiting.take().unwrap_or_default();
                 done.versions = forget(context, epoch, &seen.forgotten).await?;
                 done.condemned = condemn(context, epoch, &seen.dead).await?;
             }
             if self.waiting.is_none() {
-                self.waiting = Some(look(view.as_ref())?);
+                self.waiting = Some(look(view.as_ref(), &context.options)?);
             }
             drop_records(context, epoch, view.as_ref()).await?;
+            done.sessions = sessions::collect(context, epoch, view.as_ref(), now_ms()).await?;
         } else {
             self.waiting = None;
         }
-        done.freed = self.free(context, view.as_ref(), confirmed).await?;
+        done.freed = self.here.pass(context, &context.here(), view.as_ref(), confirmed).await?;
+        match context.outside_nodes() {
+            Some(outside) => {
+                done.freed += self.outside.pass(context, &outside, view.as_ref(), confirmed).await?;
+            }
+            None => self.outside = Freeing::default(),
+        }
         Ok(done)
-    }
-
-    /// Deletes this site's rows of what is condemned for long enough and confirmed.
-    async fn free(
-        &mut self,
-        context: &SiteContext,
-        view: &dyn View,
-        confirmed: Option<Position>,
-    ) -> Result<u64, SiteError> {
-        let mut condemned = condemned_with_rows(view, &context.site)?;
-        if self.unnamed_looked.is_none_or(|looked| looked.elapsed() >= LOOK_FOR_UNNAMED) {
-            self.unnamed = unnamed_with_rows(view, &context.site)?;
-            self.unnamed_looked = Some(Instant::now());
-        }
-        for (extent, raw) in &self.unnamed {
-            // It may have come back since: what a returning site hands over is away for a while.
-            if view.get(&keys::extent(*extent))?.is_none() {
-                condemned.insert(*extent, raw.clone());
-            }
-        }
-        self.condemned_since.retain(|extent, _| condemned.contains_key(extent));
-        let mut freed = 0;
-        for (extent, raw) in condemned {
-            let fresh = (Instant::now(), view.position());
-            let (since, position) = *self.condemned_since.entry(extent).or_insert(fresh);
-            if since.elapsed() >= context.options.free_after && covers(confirmed, position) {
-                freed += u64::from(free_rows(context, extent, &raw).await?);
-                self.unnamed.remove(&extent);
-            }
-        }
-        Ok(freed)
     }
 }
 
@@ -130,11 +112,10 @@ pub(crate) fn covers(confirmed: Option<Position>, position: Position) -> bool {
 /// The position of this site's feed that the other one has confirmed; None without another site.
 pub fn confirmed_by_peer(context: &SiteContext, view: &dyn View) -> Result<Option<Position>, SiteError> {
     let Some(peer) = &context.peer else { return Ok(None) };
-    let cursor = view.get(&keys::cursor(peer))?.map(|raw| Cursor::decode(&raw)).transpose()?;
-    Ok(Some(cursor.unwrap_or_default().confirmed))
+    Ok(Some(cursor_of(view, peer)?.confirmed))
 }
 
-fn look(view: &dyn View) -> Result<Seen, SiteError> {
+fn look(view: &dyn View, options: &LoopOptions) -> Result<Seen, SiteError> {
     let mut seen = Seen { position: view.position(), ..Seen::default() };
     let versioned = versioned_buckets(view)?;
     each(view, &keys::prefix_range(b"v/"), |key, value| {
@@ -144,7 +125,10 @@ fn look(view: &dyn View) -> Result<Seen, SiteError> {
         Ok(ControlFlow::Continue(()))
     })?;
     each(view, &keys::prefix_range(b"h/"), |key, value| {
-        if Head::decode(value)?.body == HeadBody::Tombstone {
+        let head = Head::decode(value)?;
+        let age = Duration::from_millis(now_ms().saturating_sub(head.at.hlc.milliseconds()));
+        // FENCING: within that time a resurrection may find an older version of the key that no journal knows.
+        if head.body == HeadBody::Tombstone && age >= options.tombstone_hold {
             seen.forgotten.push((key.clone(), value.clone()));
         }
         Ok(ControlFlow::Continue(()))
@@ -190,8 +174,7 @@ fn bucket_of(key: &Key) -> Option<BucketId> {
 /// the key names: a mark on bytes that are still named would let them be freed.
 async fn forget(context: &SiteContext, epoch: Epoch, doomed: &Doomed) -> Result<u64, SiteError> {
     let going: BTreeSet<&Key> = doomed.iter().map(|(key, _)| key).collect();
-    let mut batches =
-        Batches { context, epoch, changes: Vec::new(), footprint: Footprint::default(), applied: 0 };
+    let mut batches = Batches::new(context, epoch);
     for (key, raw) in doomed {
         let view = context.catalog.view().await?;
         let mut writes = match remains(view.as_ref(), key, raw, &going) {
@@ -211,8 +194,7 @@ async fn forget(context: &SiteContext, epoch: Epoch, doomed: &Doomed) -> Result<
         let guard = Guard { key: key.clone(), expect: Expect::Value(raw.clone()) };
         batches.add(Change { guards: vec![guard], writes }).await?;
     }
-    batches.commit().await?;
-    Ok(batches.applied)
+    batches.commit().await
 }
 
 /// Dead marks for the bytes of a version that goes, and its pages.
@@ -251,7 +233,7 @@ fn remains(view: &dyn View, key: &Key, raw: &Bytes, going: &BTreeSet<&Key>) -> R
 }
 
 /// Changes that are committed together, as many as may be.
-struct Batches<'a> {
+pub(crate) struct Batches<'a> {
     context: &'a SiteContext,
     epoch: Epoch,
     changes: Vec<Change>,
@@ -259,8 +241,12 @@ struct Batches<'a> {
     applied: u64,
 }
 
-impl Batches<'_> {
-    async fn add(&mut self, change: Change) -> Result<(), SiteError> {
+impl<'a> Batches<'a> {
+    pub(crate) fn new(context: &'a SiteContext, epoch: Epoch) -> Self {
+        Self { context, epoch, changes: Vec::new(), footprint: Footprint::default(), applied: 0 }
+    }
+
+    pub(crate) async fn add(&mut self, change: Change) -> Result<(), SiteError> {
         let bytes: usize = self.changes.iter().map(Change::bytes).sum();
         let full = self.changes.len() == BATCH || bytes + change.bytes() > BATCH_BYTES;
         if full || self.footprint.add(&change).is_err() {
@@ -271,101 +257,45 @@ impl Batches<'_> {
         Ok(())
     }
 
-    async fn commit(&mut self) -> Result<(), SiteError> {
+    /// Commits what is left; how many changes were applied, from the first on.
+    pub(crate) async fn commit(&mut self) -> Result<u64, SiteError> {
         self.footprint = Footprint::default();
         let changes = std::mem::take(&mut self.changes);
         if changes.is_empty() {
-            return Ok(());
+            return Ok(self.applied);
         }
         let committed = self.context.catalog.commit(Batch { epoch: Some(self.epoch), changes }).await?;
         let applied = committed.outcomes.iter().filter(|outcome| **outcome == Outcome::Applied);
         self.applied += applied.count() as u64;
-        Ok(())
+        Ok(self.applied)
     }
 }
 
 /// Condemns each extent that still is as it was seen; how many were.
 async fn condemn(context: &SiteContext, epoch: Epoch, doomed: &Doomed) -> Result<u64, SiteError> {
-    let mut batches =
-        Batches { context, epoch, changes: Vec::new(), footprint: Footprint::default(), applied: 0 };
+    let mut batches = Batches::new(context, epoch);
     for (key, raw) in doomed {
         let record = Extent { state: ExtentState::Condemned, ..Extent::decode(raw)? };
         let guard = Guard { key: key.clone(), expect: Expect::Value(raw.clone()) };
         let writes = vec![Write::Put(key.clone(), Bytes::from(record.encode()))];
         batches.add(Change { guards: vec![guard], writes }).await?;
     }
-    batches.commit().await?;
-    Ok(batches.applied)
+    batches.commit().await
 }
 
-/// Condemned extents that this site still has rows of, with their placements.
-fn condemned_with_rows(view: &dyn View, site: &SiteName) -> Result<BTreeMap<ExtentId, Bytes>, SiteError> {
-    let mut found = BTreeMap::new();
-    each(view, &keys::extents(), |key, value| {
-        if Extent::decode(value)?.state == ExtentState::Condemned
-            && let Some(extent) = keys::extent_of(key)
-            && let Some(placement) = view.get(&keys::placement(site, extent))?
-        {
-            found.insert(extent, placement);
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(found)
-}
-
-/// Placements of extents that the catalog does not know at all.
-fn unnamed_with_rows(view: &dyn View, site: &SiteName) -> Result<BTreeMap<ExtentId, Bytes>, SiteError> {
-    let mut found = BTreeMap::new();
-    each(view, &keys::placements(site), |key, value| {
-        if let Some(extent) = keys::extent_of(key)
-            && view.get(&keys::extent(extent))?.is_none()
-        {
-            found.insert(extent, value.clone());
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(found)
-}
-
-/// Deletes an extent's rows here, then its placement. False: a device that may come back still has one.
-async fn free_rows(context: &SiteContext, extent: ExtentId, raw: &Bytes) -> Result<bool, SiteError> {
-    let map = context.map();
-    for placed in Placement::decode(raw)?.rows {
-        // Rows on what is dead go with it; if it returns, its inventory shows them as orphans.
-        let dead = map.find(placed.device).is_none_or(|(_, node, device)| !node.readable(device));
-        if dead {
-            continue;
-        }
-        let item = RowAt { device: placed.device, extent, row: placed.row, instance: Some(placed.instance) };
-        let agent = context.agents.of_device(&map, placed.device)?;
-        for outcome in agent.delete(context.stamp(), vec![item]).await? {
-            match outcome {
-                Ok(()) | Err(AgentError::NotFound) => {}
-                Err(error) => {
-                    tracing::info!(%extent, row = %placed.row, %error, "a row could not be freed now");
-                    return Ok(false);
-                }
-            }
-        }
-    }
-    let key = keys::placement(&context.site, extent);
-    let guard = Guard { key: key.clone(), expect: Expect::Value(raw.clone()) };
-    let change = Change { guards: vec![guard], writes: vec![Write::Delete(key)] };
-    Ok(context.catalog.commit(Batch::one(None, change)).await?.all_applied())
-}
-
-/// Forgets condemned extents that no site has rows of any more.
+/// Forgets condemned extents of which no rows are left in either site or outside.
 async fn drop_records(context: &SiteContext, epoch: Epoch, view: &dyn View) -> Result<(), SiteError> {
-    let sites: Vec<&SiteName> = std::iter::once(&context.site).chain(&context.peer).collect();
+    let outside = SiteName::outside();
+    let places: Vec<&SiteName> = [&context.site, &outside].into_iter().chain(&context.peer).collect();
     let mut gone: Vec<(Key, Bytes)> = Vec::new();
     each(view, &keys::extents(), |key, value| {
         let Some(extent) = keys::extent_of(key) else { return Ok(ControlFlow::Continue(())) };
         if Extent::decode(value)?.state != ExtentState::Condemned {
             return Ok(ControlFlow::Continue(()));
         }
-        for site in &sites {
-            let kept = view.get(&keys::placement(site, extent))?.is_some()
-                || view.get(&keys::wanted(site, extent))?.is_some();
+        for place in &places {
+            let kept = view.get(&keys::placement(place, extent))?.is_some()
+                || view.get(&keys::wanted(place, extent))?.is_some();
             if kept {
                 return Ok(ControlFlow::Continue(()));
             }

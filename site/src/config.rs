@@ -12,9 +12,12 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::context::LoopOptions;
+use crate::drill::RestEndpoint;
+use crate::notify::WebhookConfig;
+use crate::witness::ObjectStoreConfig;
 
 /// Files of a process's identity, all PEM.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IdentityFiles {
     /// The cluster's authority.
     pub authority: PathBuf,
@@ -57,7 +60,7 @@ impl AgentConfig {
 }
 
 /// One device of a node-agent.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceConfig {
     /// Its number in the site.
     pub id: DeviceId,
@@ -76,6 +79,28 @@ pub struct NodeConfig {
     pub socket: Option<PathBuf>,
     /// Its devices.
     pub devices: Vec<DeviceConfig>,
+}
+
+/// The nodes in neither site, as an operator declares them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct OutsideConfig {
+    /// Rows of margin that each extent has on them.
+    pub rows: u8,
+    /// The nodes; the other site may declare more.
+    pub nodes: Vec<OutsideNodeConfig>,
+}
+
+/// A node in neither site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutsideNodeConfig {
+    /// Its name.
+    pub name: NodeName,
+    /// `host:port` of its agent.
+    pub address: String,
+    /// Its devices.
+    pub devices: Vec<DeviceConfig>,
+    /// Name of the token that it joins with.
+    pub token: String,
 }
 
 /// What an installation must survive at one instant.
@@ -141,11 +166,33 @@ pub struct SiteConfig {
     pub peer_nodes: Vec<u8>,
     /// Seconds without a sign of life after which a node's rows are rebuilt elsewhere.
     pub node_dead_after_s: u32,
+    /// The nodes in neither site.
+    #[serde(default)]
+    pub outside: OutsideConfig,
     /// Times and budgets.
     #[serde(default)]
     pub policy: Policy,
     /// The other site.
     pub peer: Option<PeerConfig>,
+    /// Told what turns.
+    #[serde(default)]
+    pub webhook: Option<WebhookConfig>,
+    /// Generation of the declaration that this was made from; 0: nothing was declared.
+    #[serde(default)]
+    pub generation: i64,
+}
+
+impl SiteConfig {
+    /// Whether a keeper that began with the other one goes on with this one, lease and all: it votes for the same site, with
+    /// the same times, and reaches the same peer and witness as the same identity.
+    pub fn keeps_keeper_of(&self, other: &Self) -> bool {
+        let keeper = |config: &Self| {
+            let names = (config.cluster, config.site.clone(), config.preferred.clone());
+            let files = (config.keeper_identity.clone(), config.cluster_key.clone(), config.catalog.clone());
+            (names, files, config.policy.lease_ms, config.peer.clone())
+        };
+        keeper(self) == keeper(other)
+    }
 }
 
 /// Times and budgets of a `StorageCluster`; one that does not say gets the design's.
@@ -156,6 +203,11 @@ pub struct Policy {
     pub lease_ms: u64,
     /// Whether the passive site takes over by itself.
     pub automatic: bool,
+    /// Milliseconds that the preferred site must have been well until it gets the lease back by itself; None: a person
+    /// hands it back.
+    pub stability_window_ms: Option<u64>,
+    /// Milliseconds that the edge must not have reached the active site until it hands over to the other one.
+    pub edge_grace_ms: u64,
     /// Milliseconds that a write waits for the other site with `BothSites`.
     pub acknowledge_timeout_ms: u64,
     /// Milliseconds: a promotion that would lose what has been exposed for longer waits for a person.
@@ -173,6 +225,8 @@ impl Default for Policy {
         Self {
             lease_ms: 3_000,
             automatic: true,
+            stability_window_ms: None,
+            edge_grace_ms: 60_000,
             acknowledge_timeout_ms: 10_000,
             max_loss_age_ms: 10_000,
             repair_lan: 200 << 20,
@@ -196,7 +250,7 @@ impl Policy {
 }
 
 /// The other site, and what both need to fail over.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerConfig {
     /// Its name.
     pub site: SiteName,
@@ -208,6 +262,9 @@ pub struct PeerConfig {
     pub witness: WitnessKind,
     /// `address:port` of the outside witness.
     pub witness_address: Option<SocketAddr>,
+    /// The witness's bucket.
+    #[serde(default)]
+    pub witness_store: Option<ObjectStoreConfig>,
     /// Base URL of Cloudflare's API; its own by default.
     pub cloudflare_api: Option<String>,
     /// Token for it.
@@ -222,6 +279,30 @@ pub struct PeerConfig {
     pub public_addresses: Vec<std::net::IpAddr>,
     /// What stands in the Host header of requests that come under the public name.
     pub public_hosts: Vec<String>,
+    /// How Cloudflare shall look at this site's first public address; None: not at all.
+    #[serde(default)]
+    pub health_check: Option<HealthProbe>,
+    /// What drills ask as any client does; none without a public name.
+    #[serde(default)]
+    pub drills: Option<DrillEndpoints>,
+}
+
+/// How REST is probed from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthProbe {
+    /// By https, with a certificate that Cloudflare trusts; else plain.
+    pub https: bool,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// Where the prober writes, and where samples are read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrillEndpoints {
+    /// REST by the public name.
+    pub public: RestEndpoint,
+    /// REST of this site's own gateways.
+    pub own: RestEndpoint,
 }
 
 /// When a write is answered.
@@ -240,6 +321,8 @@ pub enum WitnessKind {
     Outside,
     /// A record at Cloudflare.
     Record,
+    /// An object in a bucket.
+    ObjectStore,
 }
 
 /// A word that is none of those that are known.
@@ -266,7 +349,8 @@ impl FromStr for WitnessKind {
         match word {
             "outside" => Ok(Self::Outside),
             "record" => Ok(Self::Record),
-            _ => Err(UnknownWord(word.to_owned(), "outside, record")),
+            "objectstore" => Ok(Self::ObjectStore),
+            _ => Err(UnknownWord(word.to_owned(), "outside, record, objectstore")),
         }
     }
 }

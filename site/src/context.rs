@@ -5,12 +5,25 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use diptych_catalog::Catalog;
 use diptych_core::ids::{Epoch, KeeperNumber, SiteName, Stamp};
+use diptych_core::journal::TOMBSTONE_HOLD;
+use diptych_core::keyring::ClusterKey;
 use diptych_core::placement::PlacementMap;
+use diptych_core::planner::Survive;
+use diptych_core::records::Position;
 use diptych_wire::agent::Door;
 use tokio::sync::watch;
 
 use crate::agents::Agents;
+use crate::config::{Acknowledge, Policy};
+use crate::drill::CutSwitch;
+use crate::edge::EdgeStatus;
 use crate::keeper::KeeperState;
+use crate::keeper::witness::Witness;
+use crate::name::NameSeen;
+use crate::notify::Notifier;
+use crate::peer::follow::Followed;
+use crate::place::Outside;
+use crate::status::FailbackStatus;
 
 /// What this keeper knows of its right to command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +62,16 @@ pub struct LoopOptions {
     pub repair_lan: u64,
     /// Bytes a second that repair may bring over from the other site.
     pub repair_wan: u64,
+    /// Between two journals, at least.
+    pub journal_every: Duration,
+    /// The first checkpoint of a term is made so long after the term began: a site that has just become active has better things to do.
+    pub checkpoint_after: Duration,
+    /// Between two merges of small journals.
+    pub merge_every: Duration,
+    /// Bytes of journals below which no checkpoint is made, however small the last one is.
+    pub checkpoint_least: u64,
+    /// A tombstone stays for so long, so that what a resurrection finds and no journal knows is never newer than it.
+    pub tombstone_hold: Duration,
 }
 
 impl Default for LoopOptions {
@@ -62,6 +85,11 @@ impl Default for LoopOptions {
             inventory_every: Duration::from_mins(10),
             repair_lan: 200 << 20,
             repair_wan: 50 << 20,
+            journal_every: Duration::from_secs(1),
+            checkpoint_after: Duration::from_secs(10),
+            merge_every: Duration::from_hours(1),
+            checkpoint_least: 4 << 20,
+            tombstone_hold: TOMBSTONE_HOLD,
         }
     }
 }
@@ -72,6 +100,8 @@ pub struct SiteContext {
     pub site: SiteName,
     /// The other one.
     pub peer: Option<SiteName>,
+    /// The one that is active in the first term, and shall be again after a failover.
+    pub preferred: SiteName,
     /// The other one's listeners; none with one site.
     pub doors: Vec<Door>,
     /// Its catalog.
@@ -82,12 +112,39 @@ pub struct SiteContext {
     pub standing: watch::Receiver<Standing>,
     /// Changes with each renewal.
     pub lease: watch::Receiver<KeeperState>,
+    /// The third voter; None with one site.
+    pub witness: Option<Arc<dyn Witness>>,
     /// Changes with each node that comes, goes or dies.
     pub map: watch::Receiver<Arc<PlacementMap>>,
+    /// The nodes in neither site.
+    pub outside: Outside,
+    /// Of the declaration that it runs with; 0: nothing was declared.
+    pub generation: i64,
     /// Times and limits.
     pub options: LoopOptions,
-    /// Why the public name can't be kept; None: it can.
-    pub name_trouble: watch::Sender<Option<String>>,
+    /// How far the other site's feed was followed.
+    pub followed: watch::Sender<Followed>,
+    /// What was last seen of the public name.
+    pub name: watch::Sender<NameSeen>,
+    /// What the edge says of both sites; None: it is not asked, or was not yet.
+    pub edge: watch::Sender<Option<EdgeStatus>>,
+    /// Why the preferred site does not have the lease back; None: it has it, or this site is not active.
+    pub failback: watch::Sender<Option<FailbackStatus>>,
+    /// Times and budgets, as declared.
+    pub policy: Policy,
+    /// What a write waits for.
+    pub acknowledge: Acknowledge,
+    /// Whether a drill has cut this site off.
+    pub cut: CutSwitch,
+    /// Told what turns.
+    pub notifier: Notifier,
+    /// What an extent's rows must survive.
+    pub survive: Survive,
+    /// Opens the keyring.
+    pub cluster_key: Arc<ClusterKey>,
+    /// All role-owned changes up to it are in a whole checkpoint and the journals behind it; None: no checkpoint of this catalog
+    /// is whole yet, or that is not known.
+    pub journaled: watch::Sender<Option<Position>>,
 }
 
 impl SiteContext {

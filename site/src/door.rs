@@ -2,6 +2,8 @@
 //!
 //! A gateway listens, and takes forwarded requests aside; lease messages go to its keeper.
 
+mod callers;
+
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +11,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::extract::{Path, Query, Request, State};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
@@ -18,20 +21,22 @@ use diptych_core::ids::{Epoch, ExtentId, SiteName};
 use diptych_core::keys::{self, Key, KeyRange, Owner};
 use diptych_core::lease::Message;
 use diptych_core::records::{Gate, Position, Record, Term};
-use diptych_wire::identity::{Identity, Role};
 use diptych_wire::peer::{
     self, Compacted, FeedFrame, RowsWanted, SnapshotPage, SnapshotReply, TermLabel, UnseenTerm,
 };
 use futures::{Stream, StreamExt, stream};
 use http::StatusCode;
-use http::request::Parts;
 use serde::Deserialize;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use self::callers::{FromKeeper, FromPeer, JoinToken, OutsideToken};
 use crate::absorb::absorb;
+use crate::drill::{CutSwitch, DrillOrders};
 use crate::error::SiteError;
 use crate::keeper::{KeeperHandle, boot_time};
+use crate::outside::OutsideJoins;
+use crate::status::last_written;
 
 /// A follower that hears nothing for longer takes the feed for broken.
 const BEAT_EVERY: Duration = Duration::from_millis(500);
@@ -89,6 +94,12 @@ pub struct DoorParts {
     pub extents: Arc<dyn ExtentSource>,
     /// None: the sites were made together.
     pub joins: Option<Arc<dyn Joins>>,
+    /// Lets outside nodes join.
+    pub outside: Arc<dyn OutsideJoins>,
+    /// Takes what the other site's drill asks.
+    pub drills: Arc<dyn DrillOrders>,
+    /// While it is on only that is answered.
+    pub cut: CutSwitch,
 }
 
 type Door = Arc<DoorParts>;
@@ -105,49 +116,12 @@ pub fn router(parts: DoorParts) -> Router {
         .route(peer::READ, post(read))
         .route(peer::UNSEEN, post(unseen))
         .route(peer::JOIN, post(join))
+        .route(peer::JOIN_OUTSIDE, post(join_outside))
+        .route(peer::STATUS, get(status))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&door), unless_cut))
+        .route(peer::DRILL, post(drill))
         .layer(axum::extract::DefaultBodyLimit::max(64 << 20))
         .with_state(door)
-}
-
-/// A caller of the other site, with one of the roles that may ask.
-struct FromPeer;
-
-impl FromRequestParts<Door> for FromPeer {
-    type Rejection = Response;
-
-    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, Response> {
-        caller(parts, door, &[Role::Gateway, Role::Operator, Role::Agent, Role::Peer])
-            .map(|_| Self)
-            .map_err(|refusal| *refusal)
-    }
-}
-
-/// Name of the token of a site that is to join: it may ask for that and nothing else.
-struct JoinToken(String);
-
-impl FromRequestParts<Door> for JoinToken {
-    type Rejection = Response;
-
-    async fn from_request_parts(parts: &mut Parts, door: &Door) -> Result<Self, Response> {
-        caller(parts, door, &[Role::Join])
-            .map(|identity| Self(identity.name.clone()))
-            .map_err(|refusal| *refusal)
-    }
-}
-
-/// The caller, if it is of the other site and has one of these roles.
-fn caller<'a>(parts: &'a Parts, door: &Door, roles: &[Role]) -> Result<&'a Identity, Box<Response>> {
-    let identity = parts.extensions.get::<Identity>();
-    if let Some(identity) = identity
-        && identity.site == door.peer
-        && roles.contains(&identity.role)
-    {
-        return Ok(identity);
-    }
-    let who = identity.map_or_else(|| "nobody".to_owned(), ToString::to_string);
-    tracing::warn!(who, path = parts.uri.path(), "denied at the peer door");
-    let text = format!("{who} may not ask here: only site {} may", door.peer);
-    Err(Box::new(refuse(StatusCode::FORBIDDEN, text)))
 }
 
 fn refuse(status: StatusCode, text: impl Into<String>) -> Response {
@@ -170,11 +144,39 @@ fn question<T: DeserializeOwned>(body: &[u8]) -> Result<T, Box<Response>> {
     postcard::from_bytes(body).map_err(|error| Box::new(refusal(error)))
 }
 
+/// A site that is cut off answers nothing of this, as if the line were broken.
+async fn unless_cut(State(door): State<Door>, request: Request, next: Next) -> Response {
+    if door.cut.is_cut() {
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, "a drill has cut this site off");
+    }
+    next.run(request).await
+}
+
+async fn drill(_: FromKeeper, State(door): State<Door>, order: Bytes) -> Response {
+    door.drills.order(order).await
+}
+
+async fn status(_: FromKeeper, State(door): State<Door>) -> Response {
+    match last_written(door.catalog.as_ref()).await {
+        Ok(Some(status)) => axum::Json(status).into_response(),
+        Ok(None) => refuse(StatusCode::SERVICE_UNAVAILABLE, "the keeper has written no status yet"),
+        Err(error) => failed(&error),
+    }
+}
+
 async fn join(JoinToken(token): JoinToken, State(door): State<Door>, question: Bytes) -> Response {
     match &door.joins {
         Some(joins) => joins.join(&token, question).await,
         None => refuse(StatusCode::NOT_FOUND, "nobody joins here"),
     }
+}
+
+async fn join_outside(
+    OutsideToken(token): OutsideToken,
+    State(door): State<Door>,
+    question: Bytes,
+) -> Response {
+    door.outside.join_outside(&token, question).await
 }
 
 async fn extent(
@@ -290,7 +292,9 @@ async fn feed(_: FromPeer, State(door): State<Door>, Query(query): Query<FeedQue
     let after = Position { incarnation: query.incarnation, revision: query.revision };
     match door.catalog.feed(after).await {
         Ok(FeedStart::From(entries)) => {
+            let cut = door.cut.clone();
             let frames = frames(Arc::clone(&door.catalog), entries);
+            let frames = frames.take_until(async move { cut.begun().await });
             Response::new(Body::from_stream(frames.map(Ok::<Bytes, Infallible>)))
         }
         Ok(FeedStart::Compacted { oldest }) => {

@@ -1,7 +1,10 @@
 //! What a loop can fail with; it is logged where the loop handles it, and the loop goes on.
 
 use diptych_catalog::CatalogError;
+use diptych_core::erasure::ErasureError;
 use diptych_core::ids::ExtentId;
+use diptych_core::journal::DocumentError;
+use diptych_core::keyring::KeyringError;
 use diptych_core::placement::PlaceError;
 use diptych_core::records::RecordError;
 use diptych_wire::client::CallError;
@@ -22,9 +25,44 @@ pub enum SiteError {
     /// Rows have nowhere to go.
     #[error(transparent)]
     Place(#[from] PlaceError),
+    /// A journal or checkpoint can't be sealed or opened.
+    #[error(transparent)]
+    Document(#[from] DocumentError),
+    /// Bytes can't be coded.
+    #[error(transparent)]
+    Coding(#[from] ErasureError),
+    /// What every site gets in its first moments is not there.
+    #[error("the catalog has no {0} yet")]
+    NothingYet(&'static str),
+    /// What was to be changed is another by now.
+    #[error("the catalog was changed under way: it is looked at again")]
+    Changed,
+    /// The process ends.
+    #[error("the process stops")]
+    Stopped,
+    /// Too few rows became durable.
+    #[error("extent {extent} is not durable: {reason}")]
+    NotDurable {
+        /// The extent.
+        extent: ExtentId,
+        /// What is missing.
+        reason: String,
+    },
+    /// Rows with right checksums give other bytes than they were made of.
+    #[error("extent {extent} has other bytes than its record says, whichever rows are taken")]
+    WrongExtent {
+        /// The extent.
+        extent: ExtentId,
+    },
     /// No such node, or none that answers.
     #[error("node {0} is not known to this site")]
     UnknownNode(String),
+    /// It comes about by itself.
+    #[error("not yet: {0}")]
+    NotYet(&'static str),
+    /// The cluster's authority can't be opened, or does not sign.
+    #[error("the cluster's authority can't sign: {0}")]
+    Signing(String),
     /// Fewer rows than are needed are left in this site.
     #[error("extent {extent}: {present} rows are left in this site and {needed} are needed")]
     TooFewRows {
@@ -35,4 +73,10 @@ pub enum SiteError {
         /// Rows that are needed.
         needed: u8,
     },
+}
+
+impl From<KeyringError> for SiteError {
+    fn from(error: KeyringError) -> Self {
+        Self::Document(error.into())
+    }
 }

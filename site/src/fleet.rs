@@ -19,11 +19,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use bytes::Bytes;
 use diptych_core::ids::{Epoch, KeeperNumber};
-use diptych_core::lease::{BootTime, Loan, Message, Role};
+use diptych_core::lease::{BootTime, Loan, Message, Millis, Role};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
+use crate::drill::CutSwitch;
 use crate::keeper::{KeeperHandle, boot_time};
 use crate::peer::follow::Followed;
 
@@ -75,6 +76,8 @@ pub struct Told {
     pub keeper: KeeperNumber,
     /// What else there is to know.
     pub news: News,
+    /// For how long a drill cuts the site off; None: it does not.
+    pub cut: Option<Millis>,
 }
 
 /// Where a site stands, for a gateway.
@@ -122,13 +125,15 @@ pub struct Fleet {
     orders: Mutex<Orders>,
     heard: Notify,
     ordered: Notify,
+    cut: CutSwitch,
 }
 
 impl Fleet {
     /// None are known at first.
-    pub fn new(keeper: KeeperHandle) -> Arc<Self> {
+    pub fn new(keeper: KeeperHandle, cut: CutSwitch) -> Arc<Self> {
         Arc::new(Self {
             keeper,
+            cut,
             followed: Mutex::default(),
             orders: Mutex::default(),
             heard: Notify::new(),
@@ -210,7 +215,7 @@ impl Fleet {
         let (news, loan) = self.news(&orders, now);
         orders.lend(ask, loan, now);
         drop(orders);
-        Told { loan, keeper: self.keeper.state().keeper, news }
+        Told { loan, keeper: self.keeper.state().keeper, news, cut: self.cut.left() }
     }
 
     /// Has all gateways hold writes back; returns when none is under way.
@@ -311,8 +316,6 @@ async fn lease(State(fleet): State<Arc<Fleet>>, body: Bytes) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use diptych_core::lease::Millis;
-
     use super::*;
     use crate::keeper::KeeperState;
 
@@ -324,13 +327,18 @@ mod tests {
         Loan { epoch: Epoch(3), keeper: KeeperNumber(1), left: Millis(left) }
     }
 
+    /// Of a keeper that holds the lease, as long as the sender lives.
+    fn fleet() -> (Arc<Fleet>, watch::Sender<KeeperState>) {
+        let serves = Some((Epoch(3), BootTime::NEVER));
+        let state = KeeperState { serves, role: Role::Holder, ..KeeperState::at_start() };
+        let (state, seen) = watch::channel(state);
+        let keeper = KeeperHandle::new(tokio::sync::mpsc::unbounded_channel().0, seen);
+        (Fleet::new(keeper, CutSwitch::default()), state)
+    }
+
     #[tokio::test]
     async fn a_question_waits_for_news_and_a_hold_is_news() {
-        let (events, _inbox) = tokio::sync::mpsc::unbounded_channel();
-        let serves = Some((Epoch(3), BootTime::NEVER));
-        let (_state, seen) =
-            watch::channel(KeeperState { serves, role: Role::Holder, ..KeeperState::at_start() });
-        let fleet = Fleet::new(KeeperHandle::new(events, seen));
+        let (fleet, _keeper) = fleet();
         let told = fleet.answer(&ask("g1", 0, 0)).await;
         assert!(told.news.lends && told.news.hold == 0, "who knows nothing is answered at once: {told:?}");
         let knows = Ask { knows: Some(told.news), ..ask("g1", 0, 0) };
@@ -364,8 +372,9 @@ mod tests {
 
     #[test]
     fn an_answer_to_an_earlier_hold_is_none_to_a_later_one() {
-        let mut orders = Orders { hold: 2, last_hold: 2, ..Orders::default() };
-        orders.lend(&ask("g1", 1, 0), Some(loan(900)), BootTime(1_000));
-        assert_ne!(orders.borrowers["g1"].holds, orders.hold);
+        let (fleet, _keeper) = fleet();
+        *fleet.orders() = Orders { hold: 2, last_hold: 2, ..Orders::default() };
+        assert_eq!(fleet.tell(&ask("g1", 1, 0)).news.hold, 2);
+        assert_ne!(fleet.orders().borrowers["g1"].holds, 2);
     }
 }

@@ -1,5 +1,7 @@
 //! The loops, put together: one task each, ended together.
 
+mod status;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,27 +9,26 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use diptych_catalog::{Batch, Change, Write};
 use diptych_core::keys;
-use diptych_core::lease::BootTime;
-use diptych_core::placement::{MapNode, NodeState};
-use diptych_wire::agent::{DeviceFacts, DeviceState};
 use tokio::sync::watch;
 
 use crate::collector::Collector;
-use crate::context::{SiteContext, now_ms};
+use crate::context::SiteContext;
 use crate::error::SiteError;
-use crate::fleet::Stands;
 use crate::inventory::{Found, Inventory};
-use crate::keeper::{KeeperState, boot_time};
-use crate::nodes::{NodeSeen, NodeWatch, Rotten, Seen};
-use crate::peer::exposure::{Progress, exposure};
+use crate::nodes::{NodeWatch, Rotten, Seen};
+use crate::notify::transitions;
+use crate::peer::exposure::Progress;
 use crate::repair::{Repairs, look_again};
-use crate::status::{DeviceStatus, Exposure, LeaseStatus, NodeStatus, RepairStatus, SiteStatus};
+use crate::status::{JournalStatus, RepairStatus, SiteStatus, last_written};
 use crate::survey::{Health, Scope, Survey, survey};
+use crate::{journal, keyring, outside};
 
 /// A survey is made at least so often, and at once when the map changes or something rots.
 const SURVEY_EVERY: Duration = Duration::from_secs(5);
 const COLLECT_EVERY: Duration = Duration::from_secs(5);
 const STATUS_EVERY: Duration = Duration::from_millis(500);
+/// A keeper that has begun knows by then who answers it: only what is so then is compared with what was written before it.
+const KNOWS_AFTER: Duration = Duration::from_secs(5);
 /// Written at least so often, though there is no news.
 const STATUS_AT_LEAST: Duration = Duration::from_secs(10);
 
@@ -37,26 +38,63 @@ struct Shared {
     health: watch::Sender<Health>,
     repair: watch::Sender<RepairStatus>,
     inventory: watch::Sender<Arc<Found>>,
+    journal: watch::Sender<JournalStatus>,
+}
+
+/// The nodes that a site's keeper watches.
+pub struct Watched {
+    /// The site's.
+    pub own: NodeWatch,
+    /// Those in neither site.
+    pub outside: NodeWatch,
+}
+
+/// What was seen of them.
+#[derive(Clone)]
+struct SeenNodes {
+    own: watch::Receiver<Arc<Seen>>,
+    outside: watch::Receiver<Arc<Seen>>,
+}
+
+impl SeenNodes {
+    /// Waits for news of either; false: nobody watches any more.
+    async fn changed(&mut self) -> bool {
+        tokio::select! {
+            changed = self.own.changed() => changed.is_ok(),
+            changed = self.outside.changed() => changed.is_ok(),
+        }
+    }
+
+    /// Everything that agents found rotten.
+    fn rotten(&self) -> BTreeSet<Rotten> {
+        let mut rotten = self.own.borrow().rotten();
+        rotten.extend(self.outside.borrow().rotten());
+        rotten
+    }
 }
 
 /// Runs the loops of a site until it is dropped.
 ///
 /// `progress`: how far the other site is, where there is one.
-pub async fn run(context: Arc<SiteContext>, nodes: NodeWatch, progress: Option<watch::Receiver<Progress>>) {
+pub async fn run(context: Arc<SiteContext>, nodes: Watched, progress: Option<watch::Receiver<Progress>>) {
     let shared = Shared::default();
-    let seen = nodes.seen();
+    let seen = SeenNodes { own: nodes.own.seen(), outside: nodes.outside.seen() };
     let every = context.options.look_every;
     tokio::join!(
-        nodes.run(every),
+        nodes.own.run(every),
+        nodes.outside.run(every),
+        outside::declare(&context),
         repair_loop(&context, seen.clone(), &shared),
         collect_loop(&context),
         inventory_loop(&context, &shared),
+        journal::run(&context, &shared.journal),
+        keyring::run(&context, seen.own.clone(), seen.outside.clone()),
         status_loop(&context, seen, &shared, progress),
     );
 }
 
-async fn repair_loop(context: &SiteContext, mut seen: watch::Receiver<Arc<Seen>>, shared: &Shared) {
-    let mut map = context.map.clone();
+async fn repair_loop(context: &SiteContext, mut seen: SeenNodes, shared: &Shared) {
+    let (mut map, mut outside_map) = (context.map.clone(), context.outside.map.clone());
     let mut inventory = shared.inventory.subscribe();
     let mut repairs = Repairs::new(context);
     loop {
@@ -90,6 +128,7 @@ async fn repair_loop(context: &SiteContext, mut seen: watch::Receiver<Arc<Seen>>
                     }
                 }
                 changed = map.changed() => if changed.is_err() { return } else { break },
+                changed = outside_map.changed() => if changed.is_err() { return } else { break },
                 () = another(&mut seen, &mut inventory, &unreadable) => break,
                 () = &mut due => break,
                 () = later => {}
@@ -105,13 +144,13 @@ fn pause(every: Duration, begun: Instant) -> Duration {
 
 /// Until what does not read right is another.
 async fn another(
-    seen: &mut watch::Receiver<Arc<Seen>>,
+    seen: &mut SeenNodes,
     inventory: &mut watch::Receiver<Arc<Found>>,
     known: &BTreeSet<Rotten>,
 ) {
     loop {
         let ended = tokio::select! {
-            changed = seen.changed() => changed.is_err(),
+            changed = seen.changed() => !changed,
             changed = inventory.changed() => changed.is_err(),
         };
         if ended {
@@ -124,28 +163,32 @@ async fn another(
 }
 
 /// Rows that are placed and do not read right: rotten on their device, or lost from it.
-fn found_unreadable(
-    seen: &watch::Receiver<Arc<Seen>>,
-    inventory: &watch::Receiver<Arc<Found>>,
-) -> BTreeSet<Rotten> {
-    let mut unreadable = seen.borrow().rotten();
+fn found_unreadable(seen: &SeenNodes, inventory: &watch::Receiver<Arc<Found>>) -> BTreeSet<Rotten> {
+    let mut unreadable = seen.rotten();
     unreadable.extend(&inventory.borrow().lost);
     unreadable
 }
 
 async fn look_over(context: &SiteContext, unreadable: &BTreeSet<Rotten>) -> Result<Survey, SiteError> {
     let view = context.catalog.view().await?;
-    let map = context.map();
-    let scope = Scope { site: &context.site, peer: context.peer.as_ref(), map: &map, unreadable };
+    let (map, outside) = (context.map(), context.outside.map.borrow().clone());
+    let scope = Scope {
+        site: &context.site,
+        peer: context.peer.as_ref(),
+        map: &map,
+        outside: &outside,
+        outside_rows: context.active_epoch().map(|_| context.outside.config.rows),
+        unreadable,
+    };
     survey(view.as_ref(), &scope)
 }
 
 /// Compares devices and catalog now and then, and soon after the map has changed: a device may have come back empty.
 async fn inventory_loop(context: &SiteContext, shared: &Shared) {
-    let mut inventory = Inventory::default();
-    let mut map = context.map.clone();
+    let (mut own, mut outside) = (Inventory::default(), Inventory::default());
+    let (mut map, mut outside_map) = (context.map.clone(), context.outside.map.clone());
     loop {
-        match inventory.pass(context).await {
+        match compare(context, &mut own, &mut outside).await {
             Ok(found) => {
                 if found.freed > 0 || !found.lost.is_empty() {
                     tracing::info!(site = %context.site, freed = found.freed, lost = found.lost.len(), "devices were compared with the catalog");
@@ -158,9 +201,23 @@ async fn inventory_loop(context: &SiteContext, shared: &Shared) {
         }
         tokio::select! {
             changed = map.changed() => if changed.is_err() { return },
+            changed = outside_map.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(context.options.inventory_every) => {}
         }
     }
+}
+
+async fn compare(
+    context: &SiteContext,
+    own: &mut Inventory,
+    outside: &mut Inventory,
+) -> Result<Found, SiteError> {
+    let found = own.pass(context, &context.here()).await?;
+    if let Some(nodes) = context.outside_nodes() {
+        return Ok(found.with(outside.pass(context, &nodes).await?));
+    }
+    *outside = Inventory::default();
+    Ok(found)
 }
 
 async fn collect_loop(context: &SiteContext) {
@@ -180,14 +237,35 @@ async fn collect_loop(context: &SiteContext) {
 
 async fn status_loop(
     context: &SiteContext,
-    seen: watch::Receiver<Arc<Seen>>,
+    seen: SeenNodes,
     shared: &Shared,
     progress: Option<watch::Receiver<Progress>>,
 ) {
+    let begun = Instant::now();
     let mut written: Option<(SiteStatus, Instant)> = None;
+    let mut before = last_written(context.catalog.as_ref()).await.unwrap_or_else(|error| {
+        tracing::warn!(site = %context.site, %error, "the last status can't be read: what turned since is not told");
+        None
+    });
+    let mut standing = context.standing.clone();
     loop {
-        let exposure = exposed(context, progress.as_ref()).await;
-        let status = status(context, &seen.borrow(), shared, exposure);
+        let told = *standing.borrow_and_update();
+        let exposure = status::exposed(context, progress.as_ref()).await;
+        let mut status = status::status(context, &seen.own.borrow(), shared, exposure);
+        let outside = Arc::clone(&seen.outside.borrow());
+        if let Err(error) = status::of_outside(context, &outside, &mut status).await {
+            tracing::warn!(site = %context.site, %error, "how the outside nodes are is not known");
+        }
+        if let Err(error) = status::of_failover(context, &mut status).await {
+            tracing::warn!(site = %context.site, %error, "what a failover would lose is not known");
+        }
+        if begun.elapsed() >= KNOWS_AFTER
+            && let Some(before) = before.replace(status.clone())
+        {
+            for turned in transitions(&before, &status) {
+                context.notifier.tell(turned);
+            }
+        }
         let news = news(&status);
         let known = |(known, at): &(SiteStatus, Instant)| *known == news && at.elapsed() < STATUS_AT_LEAST;
         if !written.as_ref().is_some_and(known) {
@@ -196,7 +274,11 @@ async fn status_loop(
                 Err(error) => tracing::warn!(site = %context.site, %error, "the status could not be written"),
             }
         }
-        tokio::time::sleep(STATUS_EVERY).await;
+        // Who may write is told at once.
+        let changed = standing.wait_for(|now| *now != told);
+        if let Ok(Err(_)) = tokio::time::timeout(STATUS_EVERY, changed).await {
+            return;
+        }
     }
 }
 
@@ -205,7 +287,15 @@ fn news(status: &SiteStatus) -> SiteStatus {
     let mut news = status.clone();
     news.seen_ms = 0;
     news.lease.until_ms = 0;
-    for device in news.nodes.iter_mut().flat_map(|node| &mut node.devices) {
+    if let Some(prediction) = &mut news.prediction {
+        prediction.recovery_point = None;
+    }
+    if let Some(failback) = &mut news.failback {
+        failback.due_ms = 0;
+    }
+    news.journal = JournalStatus { trouble: news.journal.trouble, ..JournalStatus::default() };
+    let outside = news.outside.iter_mut().flat_map(|outside| &mut outside.nodes);
+    for device in news.nodes.iter_mut().chain(outside).flat_map(|node| &mut node.devices) {
         device.capacity = 0;
         device.used = 0;
     }
@@ -219,85 +309,28 @@ async fn write(context: &SiteContext, status: &SiteStatus) -> Result<(), SiteErr
     Ok(())
 }
 
-async fn exposed(context: &SiteContext, progress: Option<&watch::Receiver<Progress>>) -> Option<Exposure> {
-    let (peer, progress) = (context.peer.as_ref()?, progress?.borrow().clone());
-    match exposure(context.catalog.as_ref(), peer, &progress).await {
-        Ok(exposure) => Some(exposure),
-        Err(error) => {
-            tracing::warn!(site = %context.site, %error, "the exposure is not known");
-            None
-        }
-    }
-}
+#[cfg(test)]
+mod tests {
+    use diptych_core::drill::Prediction;
+    use diptych_core::lease::Millis;
 
-fn status(context: &SiteContext, seen: &Seen, shared: &Shared, exposure: Option<Exposure>) -> SiteStatus {
-    let standing = *context.standing.borrow();
-    let lease = *context.lease.borrow();
-    let role = match (standing.active, Stands::from(lease.role)) {
-        (true, _) => "active",
-        (false, Stands::Passive) => "passive",
-        (false, Stands::Active | Stands::Fenced) => "fenced",
-    };
-    let map = context.map();
-    let nodes = map.nodes.iter().map(|node| node_status(node, seen.nodes.get(&node.name)));
-    SiteStatus {
-        site: context.site.clone(),
-        role: role.to_owned(),
-        epoch: standing.epoch,
-        map_generation: map.generation,
-        nodes: nodes.collect(),
-        health: shared.health.borrow().clone(),
-        repair: shared.repair.borrow().clone(),
-        inventory: shared.inventory.borrow().status.clone(),
-        lease: lease_status(&lease),
-        exposure,
-        name_trouble: context.name_trouble.borrow().clone(),
-        seen_ms: now_ms(),
-    }
-}
+    use super::*;
+    use crate::testing::west;
 
-fn lease_status(lease: &KeeperState) -> LeaseStatus {
-    let runs = lease.serves.filter(|(_, until)| *until != BootTime::NEVER);
-    LeaseStatus {
-        until_ms: runs.map_or(0, |(_, until)| now_ms() + boot_time().until(until).0),
-        waiting: lease.waiting.map(|waiting| waiting.reason().to_owned()),
-        waiting_for: lease.waiting.map(|waiting| waiting.sentence().to_owned()),
-        peer_connected: lease.peer_connected,
-        witness_reachable: lease.witness_reachable,
-    }
-}
-
-fn node_status(node: &MapNode, seen: Option<&NodeSeen>) -> NodeStatus {
-    let state = match node.state {
-        NodeState::Live if seen.is_some_and(|seen| seen.answers) => "live",
-        NodeState::Live => "silent",
-        NodeState::Draining => "draining",
-        NodeState::Dead => "dead",
-    };
-    let facts = seen
-        .and_then(|seen| seen.status.as_ref())
-        .map(|status| status.devices.as_slice())
-        .unwrap_or_default();
-    let devices = facts.iter().map(device_status).collect();
-    NodeStatus { name: node.name.to_string(), state: state.to_owned(), devices }
-}
-
-fn device_status(facts: &DeviceFacts) -> DeviceStatus {
-    let state = match &facts.state {
-        DeviceState::Ok => "ok".to_owned(),
-        DeviceState::Full => "full".to_owned(),
-        DeviceState::Failed(reason) => reason.clone(),
-        DeviceState::Missing => "missing".to_owned(),
-        DeviceState::Unformatted => "unformatted".to_owned(),
-    };
-    DeviceStatus {
-        id: facts.device.map_or(0, |device| device.0),
-        path: facts.path.display().to_string(),
-        state,
-        capacity: facts.capacity,
-        used: facts.used,
-        rows: facts.rows,
-        rotten: facts.findings.len() as u64,
-        scrubbed_ms: facts.scrub.finished_ms,
+    #[tokio::test]
+    async fn what_moves_with_the_clock_alone_is_no_news() {
+        let (context, _folder) = west();
+        let at = |recovery_point: u64, exposed_bytes: u64| {
+            let prediction = Prediction {
+                recovery_time: Some(Millis(5_030)),
+                recovery_point: Some(Millis(recovery_point)),
+                exposed_bytes: Some(exposed_bytes),
+                obstacle: None,
+            };
+            let status = status::status(&context, &Seen::default(), &Shared::default(), None);
+            news(&SiteStatus { prediction: Some(prediction), ..status })
+        };
+        assert_eq!(at(500, 7), at(1_000, 7));
+        assert_ne!(at(500, 7), at(500, 8));
     }
 }

@@ -15,6 +15,15 @@ const LOOK_PASSIVE: Duration = Duration::from_mins(1);
 /// After a failure; twice as long after the next, at most [`LOOK_EVERY`].
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// What was last seen of the public name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NameSeen {
+    /// Why it can't be kept; None: it can, or there is none.
+    pub trouble: Option<String>,
+    /// Whether this site has pointed it here; None: there is none, or it was not looked at yet.
+    pub points_here: Option<bool>,
+}
+
 /// Where the public name is kept.
 #[async_trait]
 pub trait PublicName: Send + Sync + 'static {
@@ -25,12 +34,12 @@ pub trait PublicName: Send + Sync + 'static {
     async fn look(&self) -> Result<(), String>;
 }
 
-/// Keeps the name right while this site serves. `now` wakes it; what goes wrong stands in `trouble`.
+/// Keeps the name right while this site serves. `now` wakes it; `seen` is told what came of it.
 pub async fn run(
     name: Arc<dyn PublicName>,
     keeper: KeeperHandle,
     now: Arc<Notify>,
-    trouble: &watch::Sender<Option<String>>,
+    seen: &watch::Sender<NameSeen>,
 ) {
     let mut state = keeper.watch();
     let mut again = AGAIN;
@@ -53,12 +62,12 @@ pub async fn run(
         let pause = match looked {
             Ok(()) => {
                 again = AGAIN;
-                trouble.send_replace(None);
+                seen.send_replace(NameSeen { trouble: None, points_here: Some(serves.is_some()) });
                 pause
             }
             Err(reason) => {
                 tracing::warn!(reason, "the public name could not be looked at or changed");
-                trouble.send_replace(Some(reason));
+                seen.send_modify(|seen| seen.trouble = Some(reason));
                 let pause = again;
                 again = (again * 2).min(LOOK_EVERY);
                 pause

@@ -1,4 +1,5 @@
-//! The nodes of a site: looked at all the time, told the epoch, and written down as the placement map.
+//! The nodes of a site: looked at all the time, told the epoch, and written down as the placement map. The active site does
+//! the same with the outside nodes.
 //!
 //! ```text
 //!            answers                    silent for node_dead_after
@@ -7,22 +8,26 @@
 //!     └──────────────────────── answers again ──────────────────────────┘
 //! ```
 
+mod map;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use diptych_catalog::{Batch, Catalog, Change, Expect, Guard, Write};
-use diptych_core::ids::{DeviceId, ExtentId, Generation, InstanceId, NodeName, Row, SiteName, Stamp};
+use diptych_catalog::{Batch, Catalog, Change, Expect, Guard, View, Write};
+use diptych_core::ids::{DeviceId, Epoch, ExtentId, Generation, InstanceId, NodeName, Row, SiteName, Stamp};
 use diptych_core::keys;
 use diptych_core::placement::{MapDevice, MapDeviceState, MapNode, NodeState, PlacementMap};
 use diptych_core::records::{self, Record};
-use diptych_wire::agent::{AgentStatus, DeviceState};
+use diptych_wire::agent::AgentStatus;
 use tokio::sync::watch;
 
 use crate::agents::{Agents, NodeEndpoint};
 use crate::context::Standing;
 use crate::error::SiteError;
+use crate::outside;
+use map::map_nodes;
 
 /// How long an agent may take to say how it is.
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
@@ -58,12 +63,36 @@ impl Seen {
     }
 }
 
-/// Watches the nodes.
+/// Which nodes are watched.
+enum Watched {
+    /// Those of the site, in either role.
+    Own(Vec<NodeEndpoint>),
+    /// Those that the catalog declares outside, while the site is active.
+    Outside,
+}
+
+/// Who is looked at now, and by which right.
+struct Charge {
+    nodes: Vec<NodeEndpoint>,
+    stamp: Stamp,
+    /// The map is written under it.
+    epoch: Option<Epoch>,
+}
+
+impl Charge {
+    /// The least generation of a map that is written now. The outside map passes from site to site, and what the last writer
+    /// wrote may be unknown here: each epoch's generations are above all earlier ones.
+    fn least_generation(&self) -> Generation {
+        Generation(self.epoch.map_or(0, |epoch| epoch.0 << 32))
+    }
+}
+
+/// Watches the nodes of one place.
 pub struct NodeWatch {
-    site: SiteName,
+    place: SiteName,
     catalog: Arc<dyn Catalog>,
     agents: Arc<Agents>,
-    declared: Vec<NodeEndpoint>,
+    watched: Watched,
     standing: watch::Receiver<Standing>,
     dead_after: Duration,
     seen: watch::Sender<Arc<Seen>>,
@@ -79,16 +108,29 @@ impl NodeWatch {
         standing: watch::Receiver<Standing>,
         dead_after: Duration,
     ) -> Result<Self, SiteError> {
-        let site = catalog.site().clone();
-        let known = catalog.view().await?.get(&keys::map(&site))?;
-        let map = known.map(|bytes| PlacementMap::decode(&bytes)).transpose()?.unwrap_or_default();
+        let place = catalog.site().clone();
         let begun = Instant::now();
         let fresh = |node: &NodeEndpoint| {
             (node.name.clone(), NodeSeen { status: None, answered: begun, answers: false })
         };
         let seen = Seen { nodes: declared.iter().map(fresh).collect() };
+        let map = read_map(catalog.view().await?.as_ref(), &place)?;
         let (seen, map) = (watch::Sender::new(Arc::new(seen)), watch::Sender::new(Arc::new(map)));
-        Ok(Self { site, catalog, agents, declared, standing, dead_after, seen, map })
+        let watched = Watched::Own(declared);
+        Ok(Self { place, catalog, agents, watched, standing, dead_after, seen, map })
+    }
+
+    /// Of the outside nodes.
+    pub async fn begin_outside(
+        catalog: Arc<dyn Catalog>,
+        agents: Arc<Agents>,
+        standing: watch::Receiver<Standing>,
+        dead_after: Duration,
+    ) -> Result<Self, SiteError> {
+        let place = SiteName::outside();
+        let map = watch::Sender::new(Arc::new(read_map(catalog.view().await?.as_ref(), &place)?));
+        let (watched, seen) = (Watched::Outside, watch::Sender::default());
+        Ok(Self { place, catalog, agents, watched, standing, dead_after, seen, map })
     }
 
     /// The map, as it changes.
@@ -108,17 +150,19 @@ impl NodeWatch {
         loop {
             ticks.tick().await;
             if let Err(error) = self.look().await {
-                tracing::warn!(site = %self.site, %error, "the placement map could not be renewed");
+                tracing::warn!(place = %self.place, %error, "the placement map could not be renewed");
             }
         }
     }
 
     /// Asks every agent how it is, and writes the map where it has changed.
     pub async fn look(&self) -> Result<(), SiteError> {
-        let stamp = self.standing.borrow().stamp();
-        let looks = self.declared.iter().map(|node| async move { (node, self.look_at(node, stamp).await) });
+        let Some(charge) = self.charge().await? else { return Ok(()) };
+        let stamp = charge.stamp;
+        let looks = charge.nodes.iter().map(|node| async move { (node, self.look_at(node, stamp).await) });
         let answers = futures::future::join_all(looks).await;
         let mut seen = Seen::clone(&self.seen.borrow());
+        seen.nodes.retain(|name, _| charge.nodes.iter().any(|node| node.name == *name));
         for (node, answer) in answers {
             let known = seen.nodes.entry(node.name.clone());
             let known =
@@ -126,14 +170,39 @@ impl NodeWatch {
             note(known, node, answer);
         }
         let old = self.map.borrow().clone();
-        let nodes = map_nodes(&self.declared, &seen, &old, self.dead_after, Instant::now());
+        let nodes = map_nodes(&charge.nodes, &seen, &old, self.dead_after, Instant::now());
         self.seen.send_replace(Arc::new(seen));
-        if nodes != old.nodes {
-            let map = PlacementMap { generation: Generation(old.generation.0 + 1), nodes };
-            self.write(&old, &map).await?;
+        let least = charge.least_generation();
+        if nodes != old.nodes || (old.generation < least && !nodes.is_empty()) {
+            let map = PlacementMap { generation: Generation(old.generation.0 + 1).max(least), nodes };
+            self.write(&old, &map, charge.epoch).await?;
             self.map.send_replace(Arc::new(map));
         }
         Ok(())
+    }
+
+    /// None: the other site looks.
+    ///
+    /// FENCING: role and stamp are of one moment, see `SiteContext::outside_nodes`.
+    async fn charge(&self) -> Result<Option<Charge>, SiteError> {
+        let standing = *self.standing.borrow();
+        let nodes = match &self.watched {
+            Watched::Own(nodes) => {
+                return Ok(Some(Charge { nodes: nodes.clone(), stamp: standing.stamp(), epoch: None }));
+            }
+            Watched::Outside => {
+                let view = self.catalog.view().await?;
+                let known = Arc::new(read_map(view.as_ref(), &self.place)?);
+                self.map.send_if_modified(|map| std::mem::replace(map, Arc::clone(&known)) != known);
+                outside::endpoints(view.as_ref(), &known)?
+            }
+        };
+        if standing.active {
+            return Ok(Some(Charge { nodes, stamp: standing.stamp(), epoch: Some(standing.epoch) }));
+        }
+        // What was seen in an earlier term says nothing of how long a node has been silent.
+        self.seen.send_if_modified(|seen| !std::mem::take(seen).nodes.is_empty());
+        Ok(None)
     }
 
     async fn look_at(&self, node: &NodeEndpoint, stamp: Stamp) -> Result<AgentStatus, String> {
@@ -149,21 +218,26 @@ impl NodeWatch {
         tokio::time::timeout(LOOK_LIMIT, look).await.unwrap_or_else(|_| Err("no answer in 2 s".to_owned()))
     }
 
-    async fn write(&self, old: &PlacementMap, map: &PlacementMap) -> Result<(), SiteError> {
-        let key = keys::map(&self.site);
+    async fn write(
+        &self,
+        old: &PlacementMap,
+        map: &PlacementMap,
+        epoch: Option<Epoch>,
+    ) -> Result<(), SiteError> {
+        let key = keys::map(&self.place);
         let expect = match self.catalog.view().await?.get(&key)? {
             Some(bytes) if PlacementMap::decode(&bytes)?.generation == old.generation => Expect::Value(bytes),
             None => Expect::Absent,
             Some(_) => {
-                tracing::warn!(site = %self.site, "another keeper wrote the placement map");
+                tracing::warn!(place = %self.place, "another keeper wrote the placement map");
                 return Ok(());
             }
         };
         let mut writes = vec![Write::Put(key.clone(), map.encode().into())];
         writes.extend(self.device_writes(map));
         let change = Change { guards: vec![Guard { key, expect }], writes };
-        self.catalog.commit(Batch::one(None, change)).await?;
-        tracing::info!(site = %self.site, generation = %map.generation, "new placement map");
+        self.catalog.commit(Batch::one(epoch, change)).await?;
+        tracing::info!(place = %self.place, generation = %map.generation, "new placement map");
         Ok(())
     }
 
@@ -188,10 +262,15 @@ impl NodeWatch {
                 capacity: facts.capacity,
                 used: facts.used,
             };
-            Some(Write::Put(keys::device(&self.site, device.id), Bytes::from(record.encode())))
+            Some(Write::Put(keys::device(&self.place, device.id), Bytes::from(record.encode())))
         };
         map.devices().filter_map(write).collect()
     }
+}
+
+fn read_map(view: &dyn View, place: &SiteName) -> Result<PlacementMap, SiteError> {
+    let known = view.get(&keys::map(place))?;
+    Ok(known.map(|bytes| PlacementMap::decode(&bytes)).transpose()?.unwrap_or_default())
 }
 
 fn note(known: &mut NodeSeen, node: &NodeEndpoint, answer: Result<AgentStatus, String>) {
@@ -208,154 +287,5 @@ fn note(known: &mut NodeSeen, node: &NodeEndpoint, answer: Result<AgentStatus, S
             }
             known.answers = false;
         }
-    }
-}
-
-/// The map's nodes as they should be. A node that was never seen is not in it: nothing is known of its devices.
-fn map_nodes(
-    declared: &[NodeEndpoint],
-    seen: &Seen,
-    old: &PlacementMap,
-    dead_after: Duration,
-    now: Instant,
-) -> Vec<MapNode> {
-    let node = |endpoint: &NodeEndpoint| -> Option<MapNode> {
-        let seen = seen.nodes.get(&endpoint.name)?;
-        let before = old.nodes.iter().find(|node| node.name == endpoint.name);
-        let silent = now.saturating_duration_since(seen.answered);
-        let was_dead = before.is_some_and(|node| node.state == NodeState::Dead);
-        let state = if seen.answers || (silent < dead_after && !was_dead) {
-            NodeState::Live
-        } else {
-            NodeState::Dead
-        };
-        let devices = match &seen.status {
-            Some(status) => map_devices(status, before),
-            None => before?.devices.clone(),
-        };
-        Some(MapNode {
-            name: endpoint.name.clone(),
-            address: endpoint.address.clone(),
-            socket: endpoint.socket.as_ref().map(|path| path.display().to_string()),
-            state,
-            devices,
-        })
-    };
-    declared.iter().filter_map(node).collect()
-}
-
-fn map_devices(status: &AgentStatus, before: Option<&MapNode>) -> Vec<MapDevice> {
-    let now = status.devices.iter().filter_map(|facts| {
-        let state = match facts.state {
-            DeviceState::Ok => MapDeviceState::Live,
-            DeviceState::Full => MapDeviceState::Full,
-            DeviceState::Failed(_) | DeviceState::Missing => MapDeviceState::Dead,
-            DeviceState::Unformatted => return None,
-        };
-        let id = facts.device?;
-        let known = before.and_then(|node| node.devices.iter().find(|device| device.id == id));
-        Some(MapDevice { id, weight: weight(facts.capacity, known.map(|device| device.weight)), state })
-    });
-    let mut devices: Vec<MapDevice> = now.collect();
-    // A device that the agent no longer names had rows: it is gone, and they are rebuilt elsewhere.
-    for gone in before.map(|node| node.devices.as_slice()).unwrap_or_default() {
-        if !devices.iter().any(|device| device.id == gone.id) {
-            devices.push(MapDevice { state: MapDeviceState::Dead, ..*gone });
-        }
-    }
-    devices.sort_by_key(|device| device.id);
-    devices
-}
-
-/// A device's share of the rows: its size in GiB. One that shares its file system changes all the time, so a weight stays
-/// until it is a quarter off: each new map makes writers place again.
-fn weight(capacity: u64, known: Option<u32>) -> u32 {
-    let now = u32::try_from(capacity >> 30).unwrap_or(u32::MAX).max(1);
-    known.filter(|known| known.abs_diff(now) <= known / 4).unwrap_or(now)
-}
-
-#[cfg(test)]
-mod tests {
-    use diptych_wire::agent::{DeviceFacts, ScrubProgress};
-
-    use super::*;
-
-    fn endpoint() -> NodeEndpoint {
-        NodeEndpoint { name: "n1".parse().expect("a name"), address: "127.0.0.1:1".to_owned(), socket: None }
-    }
-
-    fn facts(device: u32, state: DeviceState) -> DeviceFacts {
-        DeviceFacts {
-            device: Some(DeviceId(device)),
-            path: "/d".into(),
-            state,
-            capacity: 1,
-            used: 0,
-            rows: 0,
-            generation: Generation(1),
-            scrub: ScrubProgress::default(),
-            findings: vec![],
-        }
-    }
-
-    fn status(devices: Vec<DeviceFacts>) -> AgentStatus {
-        AgentStatus {
-            site: "east".parse().expect("a name"),
-            node: endpoint().name,
-            version: String::new(),
-            stamp: Stamp::default(),
-            ready: true,
-            devices,
-        }
-    }
-
-    fn nodes(seen: NodeSeen, old: &PlacementMap, now: Instant) -> Vec<MapNode> {
-        let seen = Seen { nodes: BTreeMap::from([(endpoint().name, seen)]) };
-        map_nodes(&[endpoint()], &seen, old, Duration::from_secs(10), now)
-    }
-
-    #[test]
-    fn a_node_is_dead_only_after_its_silence_and_lives_again_when_it_answers() {
-        let begun = Instant::now();
-        let answer = status(vec![facts(1, DeviceState::Ok)]);
-        let mut seen = NodeSeen { status: Some(answer), answered: begun, answers: false };
-        let mut map = PlacementMap::default();
-        map.nodes = nodes(seen.clone(), &map, begun + Duration::from_secs(9));
-        assert_eq!(map.nodes[0].state, NodeState::Live);
-        map.nodes = nodes(seen.clone(), &map, begun + Duration::from_secs(10));
-        assert_eq!(map.nodes[0].state, NodeState::Dead);
-        // A keeper that begins anew does not take a dead node for live before it answers.
-        seen.answered = begun + Duration::from_secs(11);
-        map.nodes = nodes(seen.clone(), &map, begun + Duration::from_secs(12));
-        assert_eq!(map.nodes[0].state, NodeState::Dead);
-        seen.answers = true;
-        map.nodes = nodes(seen, &map, begun + Duration::from_secs(12));
-        assert_eq!(map.nodes[0].state, NodeState::Live);
-    }
-
-    #[test]
-    fn a_device_that_is_no_longer_named_is_dead_and_stays_in_the_map() {
-        let begun = Instant::now();
-        let both = status(vec![facts(1, DeviceState::Ok), facts(2, DeviceState::Ok)]);
-        let mut map = PlacementMap::default();
-        map.nodes = nodes(NodeSeen { status: Some(both), answered: begun, answers: true }, &map, begun);
-        let one = status(vec![facts(2, DeviceState::Ok)]);
-        map.nodes = nodes(NodeSeen { status: Some(one), answered: begun, answers: true }, &map, begun);
-        let states: Vec<_> = map.nodes[0].devices.iter().map(|device| (device.id.0, device.state)).collect();
-        assert_eq!(states, [(1, MapDeviceState::Dead), (2, MapDeviceState::Live)]);
-    }
-
-    #[test]
-    fn a_weight_stays_until_the_size_is_a_quarter_off() {
-        assert_eq!(weight(100 << 30, None), 100);
-        assert_eq!(weight(76 << 30, Some(100)), 100);
-        assert_eq!(weight(74 << 30, Some(100)), 74);
-    }
-
-    #[test]
-    fn a_node_that_was_never_seen_is_not_in_the_map() {
-        let begun = Instant::now();
-        let seen = NodeSeen { status: None, answered: begun, answers: false };
-        assert!(nodes(seen, &PlacementMap::default(), begun).is_empty());
     }
 }

@@ -5,15 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use bytes::Bytes;
-use diptych_catalog::{Batch, Change, FeedStart, Write};
+use diptych_catalog::{Batch, Change, FeedStart, View, Write};
 use diptych_core::ids::{Epoch, SiteName};
 use diptych_core::keys::{self, Key, KeyRange, Owner};
-use diptych_core::lease::{Admission, Event};
+use diptych_core::lease::{Admission, Event, Persisted, SiteRecord};
 use diptych_core::records::{Position, Record, Term};
 use diptych_wire::peer::{TermLabel, UnseenTerm};
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
+use tokio::time::timeout;
 
 use crate::context::SiteContext;
 use crate::error::SiteError;
@@ -26,6 +28,8 @@ use crate::survey::each;
 
 /// Records of one call.
 const AT_ONCE: usize = 500;
+/// What is committed already comes at once.
+const OWN_FEED: Duration = Duration::from_secs(2);
 
 /// What this site committed after P.
 #[derive(Default)]
@@ -44,13 +48,16 @@ pub async fn settle(
     label: TermLabel,
     keeper: &KeeperHandle,
 ) -> Result<(), FollowError> {
-    let rejoined = rejoined(context).await?;
+    let view = context.catalog.view().await.map_err(SiteError::from)?;
+    let rejoined = rejoined(view.as_ref(), &context.site)?;
+    let (own, seen) = (record::read(view.as_ref(), &context.site)?, view.position());
+    drop(view);
     if rejoined >= label.epoch {
         return Ok(());
     }
-    raise(context, from, label, keeper).await?;
+    let end = raise(context, (&own, seen), from, label, keeper).await?;
     let unseen = match taken_over_at(from, peer, rejoined, label.epoch).await? {
-        Some(position) => after(context, position).await?,
+        Some(position) => after(context, position, end).await?,
         None => everything(context).await?,
     };
     if !unseen.touched.is_empty() {
@@ -79,34 +86,37 @@ pub async fn before_snapshot(
         return Ok(());
     }
     tracing::info!(site = %context.site, %from, keys = unseen.touched.len(), "catalogs are compared whole");
-    hand_over(context, peer, rejoined(context).await?, &unseen).await
+    let view = context.catalog.view().await.map_err(SiteError::from)?;
+    let rejoined = rejoined(view.as_ref(), &context.site)?;
+    drop(view);
+    hand_over(context, peer, rejoined, &unseen).await
 }
 
-async fn rejoined(context: &SiteContext) -> Result<Epoch, SiteError> {
-    let view = context.catalog.view().await?;
-    let raw = view.get(&keys::site_rejoined(&context.site))?;
+fn rejoined(view: &dyn View, site: &SiteName) -> Result<Epoch, SiteError> {
+    let raw = view.get(&keys::site_rejoined(site))?;
     let bytes = raw.as_deref().and_then(|raw| raw.try_into().ok()).map_or(0, u64::from_be_bytes);
     Ok(Epoch(bytes))
 }
 
-/// FENCING (epochs never fall): the newer term is in this site's record before anything of it is asked for.
+/// `own`, and where it was read; given is where this site has committed its last of an older term.
+///
+/// FENCING (epochs never fall): the newer term is in this site's record before anything of it is asked for. From there on
+/// the catalog refuses what comes under an older one.
 async fn raise(
     context: &SiteContext,
+    (own, seen): (&SiteRecord, Position),
     from: &SiteName,
     label: TermLabel,
     keeper: &KeeperHandle,
-) -> Result<(), FollowError> {
-    let view = context.catalog.view().await.map_err(SiteError::from)?;
-    let own = record::read(view.as_ref(), &context.site)?;
-    drop(view);
+) -> Result<Position, FollowError> {
     match own.admit(label.epoch, from) {
-        Admission::Take => Ok(()),
+        Admission::Take => Ok(seen),
         Admission::Refuse { .. } => Err(FollowError::OldTerm),
         Admission::TakeRaising(raised) => {
-            match record::persist(context.catalog.as_ref(), &raised, &own).await? {
-                diptych_core::lease::Persisted::Stored { .. } => {
+            match record::persist(context.catalog.as_ref(), &raised, own).await? {
+                Persisted::Stored { at } => {
                     keeper.tell(Event::RecordSeen(raised));
-                    Ok(())
+                    Ok(at)
                 }
                 _ => Err(FollowError::Changed),
             }
@@ -127,8 +137,8 @@ async fn taken_over_at(
     Ok(terms.filter(|term| term.holder == *from).find_map(|term| term.taken_over_at))
 }
 
-async fn after(context: &SiteContext, position: Position) -> Result<Unseen, SiteError> {
-    let end = context.catalog.position().await?;
+/// What was committed behind `position`, up to `end`; everything, where the feed does not say.
+async fn after(context: &SiteContext, position: Position, end: Position) -> Result<Unseen, SiteError> {
     let mut feed = match context.catalog.feed(position).await? {
         FeedStart::From(feed) => feed,
         FeedStart::Compacted { .. } => return everything(context).await,
@@ -136,8 +146,9 @@ async fn after(context: &SiteContext, position: Position) -> Result<Unseen, Site
     let mut unseen = Unseen::default();
     let mut reached = position;
     while reached < end {
-        // A feed has all that was committed before it was asked for.
-        let Some(Some(entry)) = feed.next().now_or_never() else { break };
+        let Ok(Some(entry)) = timeout(OWN_FEED, feed.next()).await else {
+            return everything(context).await;
+        };
         let entry = entry?;
         reached = entry.position;
         for (key, value) in entry.changes {
@@ -164,7 +175,7 @@ impl Unseen {
             return;
         }
         // Dead marks stay behind: what an unseen change replaced may be head again. So do terms: each is its holder's.
-        let merged = [b"h/".as_slice(), b"v/", b"x/", b"p/", b"b/", b"a/", b"c/"];
+        let merged = [b"h/".as_slice(), b"v/", b"x/", b"p/", b"b/", b"a/", b"t/", b"c/"];
         if let Some(value) = value.filter(|_| merged.iter().any(|family| key.0.starts_with(family))) {
             self.records.push((key.clone(), value.to_vec()));
         }

@@ -1,8 +1,14 @@
 //! How a site is: what status pages, metrics and the command line show.
 
+use diptych_catalog::Catalog;
+use diptych_core::drill::Prediction;
 use diptych_core::ids::{Epoch, Generation, SiteName};
+use diptych_core::keys;
 use serde::{Deserialize, Serialize};
 
+use crate::drill::DrillSummary;
+use crate::edge::EdgeStatus;
+use crate::error::SiteError;
 use crate::survey::Health;
 
 /// What the keeper last saw; JSON under `s/site/<site>/status`.
@@ -14,28 +20,69 @@ pub struct SiteStatus {
     pub role: String,
     /// Newest epoch known.
     pub epoch: Epoch,
+    /// Of the declaration that the keeper's loops run with; 0: nothing was declared.
+    #[serde(default)]
+    pub generation: i64,
     /// The placement map in force.
     pub map_generation: Generation,
     /// Its nodes.
     pub nodes: Vec<NodeStatus>,
+    /// The nodes in neither site; None: there are none, and none are declared.
+    #[serde(default)]
+    pub outside: Option<OutsideStatus>,
     /// Its extents.
     pub health: Health,
-    /// The same, with bytes and time.
+    /// What is repaired and waits for it.
     #[serde(default)]
     pub repair: RepairStatus,
     /// What the last comparison of devices and catalog found.
     #[serde(default)]
     pub inventory: InventoryStatus,
+    /// What a resurrection would be made of.
+    #[serde(default)]
+    pub journal: JournalStatus,
     /// The right to write, as the keeper has it.
     #[serde(default)]
     pub lease: LeaseStatus,
     /// What the other site has not confirmed; None without one.
     pub exposure: Option<Exposure>,
+    /// What a failover would be like now; None with one site.
+    #[serde(default)]
+    pub prediction: Option<Prediction>,
+    /// The newest drill of either site.
+    #[serde(default)]
+    pub last_drill: Option<DrillSummary>,
+    /// The newest that did more than look, and passed.
+    #[serde(default)]
+    pub passed_drill: Option<DrillSummary>,
     /// Why the public name can't be kept; None: it can, or there is none.
     #[serde(default)]
     pub name_trouble: Option<String>,
+    /// What the edge says of both sites; None: it is not asked, or was not yet.
+    #[serde(default)]
+    pub edge: Option<EdgeStatus>,
+    /// Why the preferred site does not have the lease back; None: it has it, or this site is not active.
+    #[serde(default)]
+    pub failback: Option<FailbackStatus>,
     /// Milliseconds since 1970 when this was seen.
     pub seen_ms: u64,
+}
+
+/// A site's status as its keeper wrote it last; None: none yet, or one of a newer version.
+pub async fn last_written(catalog: &dyn Catalog) -> Result<Option<SiteStatus>, SiteError> {
+    let raw = catalog.view().await?.get(&keys::site_status(catalog.site()))?;
+    Ok(raw.and_then(|raw| serde_json::from_slice(&raw).ok()))
+}
+
+/// Why the lease is not given back yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailbackStatus {
+    /// One word.
+    pub waiting: String,
+    /// The same as a sentence.
+    pub waiting_for: String,
+    /// Milliseconds since 1970 when it is due if all stays well; 0: that can't be said.
+    pub due_ms: u64,
 }
 
 /// How much of repair is left.
@@ -45,6 +92,9 @@ pub struct RepairStatus {
     pub waiting: u64,
     /// Extents that are being repaired.
     pub running: u64,
+    /// Of both, those that lack rows outside only: margin, and no damage.
+    #[serde(default)]
+    pub outside: u64,
     /// Bytes that both will move.
     pub bytes: u64,
     /// Seconds that this will take; None: a budget is zero, nothing moves.
@@ -54,9 +104,9 @@ pub struct RepairStatus {
 }
 
 impl RepairStatus {
-    /// Extents that are not whole yet.
+    /// Extents that are not whole yet in this site.
     pub const fn queue(&self) -> u64 {
-        self.waiting + self.running
+        (self.waiting + self.running).saturating_sub(self.outside)
     }
 }
 
@@ -69,6 +119,23 @@ pub struct InventoryStatus {
     pub orphan_bytes: u64,
     /// Rows that the catalog names and their device lacks.
     pub lost: u64,
+}
+
+/// What the active site has written down of its catalog outside of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalStatus {
+    /// Milliseconds since 1970 when the oldest change came that no journal holds; 0: there is none.
+    pub waiting_since_ms: u64,
+    /// Journals behind the newest checkpoint.
+    pub journals: u64,
+    /// Their bytes.
+    pub journal_bytes: u64,
+    /// Keys of the newest whole checkpoint; 0: there is none.
+    pub checkpoint_keys: u64,
+    /// Its bytes.
+    pub checkpoint_bytes: u64,
+    /// Why nothing is written; None: it is.
+    pub trouble: Option<String>,
 }
 
 /// The right to write, as a keeper has it.
@@ -85,12 +152,15 @@ pub struct LeaseStatus {
     pub peer_connected: bool,
     /// The witness answered the last call.
     pub witness_reachable: bool,
+    /// Why the witness can't be used; None: it can, or it does not say.
+    #[serde(default)]
+    pub witness_trouble: Option<String>,
 }
 
 /// What would be lost if this site vanished now.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Exposure {
-    /// Extents that the other site lacks.
+    /// Extents of objects' bytes that the other site lacks.
     pub extents: u64,
     /// Their bytes of ciphertext.
     pub bytes: u64,
@@ -100,12 +170,21 @@ pub struct Exposure {
     pub age_ms: u64,
 }
 
+/// The nodes in neither site.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutsideStatus {
+    /// Rows that each extent shall have on them.
+    pub rows: u8,
+    /// The nodes. Their devices are known to the active site only.
+    pub nodes: Vec<NodeStatus>,
+}
+
 /// A node as it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
     /// Its name.
     pub name: String,
-    /// `live`, `silent`, `draining`, `dead`.
+    /// `live`, `silent`, `draining`, `dead`; of an outside node that has not joined yet `waiting`.
     pub state: String,
     /// Its devices.
     pub devices: Vec<DeviceStatus>,

@@ -16,21 +16,26 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::SiteError;
 use crate::nodes::Rotten;
+use crate::peer::each_lacking;
 
 /// Keys a scan takes at once.
 const PAGE: usize = 1_000;
 
-/// An extent that lacks rows in this site.
+/// An extent that lacks rows in this site or, where this site sees to that, outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Need {
+    /// Where rows are lacking: the site, or `outside`.
+    pub place: SiteName,
     /// What a row is made from.
     pub facts: ExtentFacts,
     /// `x/`.
     pub record: Extent,
-    /// Its placement as it was read: what a repair compares with.
-    pub placement: Bytes,
-    /// Rows that can be read.
+    /// Its placement there as it was read: what a repair compares with. None: there is none yet.
+    pub placement: Option<Bytes>,
+    /// Rows of this site that can be read.
     pub readable: Vec<PlacedRow>,
+    /// Rows outside that can be read.
+    pub outside: Vec<PlacedRow>,
     /// Rows that are to be made.
     pub missing: Vec<Row>,
     /// Records on a device that still answers whose bytes are not right: deleted once their row is made anew.
@@ -45,13 +50,37 @@ impl Need {
         self.readable.len() as i32 - i32::from(self.facts.needed)
     }
 
+    /// The same with the rows outside.
+    pub fn margin_with_outside(&self) -> i32 {
+        self.margin_here() + self.outside.len() as i32
+    }
+
+    /// The rows that can be read in the place where some are lacking.
+    pub fn held(&self) -> &[PlacedRow] {
+        if self.is_outside() { &self.outside } else { &self.readable }
+    }
+
+    /// The same, to be changed.
+    pub fn held_mut(&mut self) -> &mut Vec<PlacedRow> {
+        if self.is_outside() { &mut self.outside } else { &mut self.readable }
+    }
+
+    /// Whether the rows that are lacking are outside ones.
+    pub fn is_outside(&self) -> bool {
+        self.place == SiteName::outside()
+    }
+
     /// What its repair is, found at `since_ms` (milliseconds since 1970); None: fewer than k rows are left anywhere.
     pub fn repair(&self, since_ms: u64) -> Option<Repair> {
         self.margin.now?;
         let length = u64::from(self.facts.length);
-        // k rows of a k-th of the extent are read for each row that is made; what crosses does so once.
-        let (lane, bytes) = if self.margin_here() >= 0 {
-            (Lane::Lan, length * self.missing.len() as u64)
+        let rows = self.missing.len() as u64;
+        // k rows of a k-th of the extent are read for each row that is made; what crosses does so once, and outside goes the
+        // new row alone.
+        let (lane, bytes) = if self.is_outside() {
+            (Lane::Wan, rows * length / u64::from(self.facts.needed.max(1)))
+        } else if self.margin_here() >= 0 {
+            (Lane::Lan, length * rows)
         } else {
             (Lane::Wan, length)
         };
@@ -78,10 +107,19 @@ pub struct Health {
     pub unrecoverable: u64,
     /// Extents by rows that may still be lost here.
     pub margin: BTreeMap<i32, u64>,
-    /// Extents that the site was told of and lacks.
+    /// Rows outside that can be read.
+    #[serde(default)]
+    pub outside_rows: u64,
+    /// Extents that lack rows outside, on the site that sees to them.
+    #[serde(default)]
+    pub outside_lacking: u64,
+    /// Extents of objects' bytes that the site was told of and lacks.
     pub wanted: u64,
     /// Their bytes.
     pub wanted_bytes: u64,
+    /// Milliseconds since 1970 when it was told of the oldest of them; None: it lacks nothing.
+    #[serde(default)]
+    pub wanted_since_ms: Option<u64>,
 }
 
 /// A pass's result.
@@ -101,8 +139,56 @@ pub struct Scope<'a> {
     pub peer: Option<&'a SiteName>,
     /// The site's placement map.
     pub map: &'a PlacementMap,
+    /// The outside nodes' placement map.
+    pub outside: &'a PlacementMap,
+    /// Rows that each extent shall have outside; None: the other site sees to them.
+    pub outside_rows: Option<u8>,
     /// Rows that are placed and do not read right: rotten, lying, or lost from their device.
     pub unreadable: &'a BTreeSet<Rotten>,
+}
+
+/// A place's rows of one extent.
+struct Rows {
+    placement: Option<Bytes>,
+    readable: Vec<PlacedRow>,
+    rotten: Vec<PlacedRow>,
+}
+
+impl Rows {
+    /// Those of a placement that are on devices which can be read.
+    fn of(
+        id: ExtentId,
+        placement: Option<Bytes>,
+        devices: &BTreeSet<DeviceId>,
+        unreadable: &BTreeSet<Rotten>,
+    ) -> Result<Self, SiteError> {
+        let placed = placement.as_deref().map(Placement::decode).transpose()?;
+        let is_there = |row: &PlacedRow| devices.contains(&row.device);
+        let there = placed.into_iter().flat_map(|placement| placement.rows).filter(is_there);
+        let (rotten, readable) =
+            there.partition(|placed| unreadable.contains(&(id, placed.row, placed.instance)));
+        Ok(Self { placement, readable, rotten })
+    }
+
+    fn missing(&self, wanted: impl Iterator<Item = Row>) -> Vec<Row> {
+        wanted.filter(|row| !self.readable.iter().any(|placed| placed.row == *row)).collect()
+    }
+}
+
+/// Devices that can be read: the site's, and those outside.
+struct Readable {
+    here: BTreeSet<DeviceId>,
+    outside: BTreeSet<DeviceId>,
+}
+
+impl Readable {
+    fn of(scope: &Scope<'_>) -> Self {
+        let readable = |map: &PlacementMap| {
+            let devices = map.devices().filter(|(_, node, device)| node.readable(device));
+            devices.map(|(_, _, device)| device.id).collect()
+        };
+        Self { here: readable(scope.map), outside: readable(scope.outside) }
+    }
 }
 
 /// Looks at every extent of a site.
@@ -114,8 +200,7 @@ pub fn survey(view: &dyn View, scope: &Scope<'_>) -> Result<Survey, SiteError> {
         None => None,
     };
     let peer = peer.map(|(site, map)| (site, map.unwrap_or_default()));
-    let devices = scope.map.devices().filter(|(_, node, device)| node.readable(device));
-    let devices: BTreeSet<DeviceId> = devices.map(|(_, _, device)| device.id).collect();
+    let devices = Readable::of(scope);
     let mut survey = Survey::default();
     each(view, &keys::placements(scope.site), |key, value| {
         let Some(id) = keys::extent_of(key) else { return Ok(ControlFlow::Continue(())) };
@@ -126,10 +211,11 @@ pub fn survey(view: &dyn View, scope: &Scope<'_>) -> Result<Survey, SiteError> {
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    each(view, &keys::all_wanted(scope.site), |_, value| {
-        survey.health.wanted += 1;
-        survey.health.wanted_bytes += u64::from(diptych_core::records::Wanted::decode(value)?.bytes);
-        Ok(ControlFlow::Continue(()))
+    each_lacking(view, scope.site, |_, wanted| {
+        let health = &mut survey.health;
+        health.wanted += 1;
+        health.wanted_bytes += u64::from(wanted.bytes);
+        health.wanted_since_ms = health.wanted_since_ms.into_iter().chain([wanted.since_ms]).min();
     })?;
     Ok(survey)
 }
@@ -140,49 +226,89 @@ impl Survey {
         view: &dyn View,
         scope: &Scope<'_>,
         peer: Option<&(&SiteName, PlacementMap)>,
-        devices: &BTreeSet<DeviceId>,
+        devices: &Readable,
         (id, extent, raw): (ExtentId, Extent, &Bytes),
     ) -> Result<(), SiteError> {
-        let on_live = Placement::decode(raw)?.rows.into_iter().filter(|row| devices.contains(&row.device));
-        let (rotten, readable): (Vec<PlacedRow>, Vec<PlacedRow>) =
-            on_live.partition(|placed| scope.unreadable.contains(&(id, placed.row, placed.instance)));
-        let is_there = |row: &Row| readable.iter().any(|placed| placed.row == *row);
-        let missing: Vec<Row> = rows_of(&extent, scope.site).filter(|row| !is_there(row)).collect();
-        let spare = readable.len() as i32 - i32::from(extent.needed);
-        let health = &mut self.health;
-        health.extents += 1;
-        health.bytes += u64::from(extent.length);
-        *health.margin.entry(spare).or_default() += 1;
-        if spare < 0 {
-            health.unreadable_here += 1;
-        } else if missing.is_empty() {
-            health.whole += 1;
+        let here = Rows::of(id, Some(raw.clone()), &devices.here, scope.unreadable)?;
+        let placed = if scope.outside.nodes.is_empty() {
+            None
         } else {
-            health.degraded += 1;
-        }
-        if missing.is_empty() {
+            view.get(&keys::placement(&SiteName::outside(), id))?
+        };
+        let outside = Rows::of(id, placed, &devices.outside, scope.unreadable)?;
+        let lacks_here = here.missing(extent.rows_of(scope.site));
+        let lacks_outside = outside.missing(outside_rows(scope, &extent));
+        self.health.count(&extent, here.readable.len(), lacks_here.is_empty());
+        self.health.outside_rows += outside.readable.len() as u64;
+        self.health.outside_lacking += u64::from(!lacks_outside.is_empty());
+        // Outside rows are margin: the site's own come first.
+        let (place, missing, placement, rotten) = if !lacks_here.is_empty() {
+            (scope.site.clone(), lacks_here, here.placement, here.rotten)
+        } else if !lacks_outside.is_empty() && takes_rows(scope.outside) {
+            (SiteName::outside(), lacks_outside, outside.placement, outside.rotten)
+        } else {
             return Ok(());
-        }
-        let margin = margin(view, scope, peer, (id, &extent, &readable))?;
-        health.unrecoverable += u64::from(margin.now.is_none());
+        };
+        let (readable, outside) = (here.readable, outside.readable);
+        let margin = margin(view, scope, peer, (id, &extent), (&readable, &outside))?;
+        self.health.unrecoverable += u64::from(margin.now.is_none());
         let facts = facts_of(id, &extent);
-        let placement = raw.clone();
-        self.needs.push(Need { facts, record: extent, placement, readable, missing, rotten, margin });
+        self.needs.push(Need {
+            place,
+            facts,
+            record: extent,
+            placement,
+            readable,
+            outside,
+            missing,
+            rotten,
+            margin,
+        });
         Ok(())
     }
 }
 
-/// What an extent survives, with the rows of both sites.
+impl Health {
+    /// An extent with so many rows here that can be read.
+    fn count(&mut self, extent: &Extent, readable: usize, is_whole: bool) {
+        let spare = readable as i32 - i32::from(extent.needed);
+        self.extents += 1;
+        self.bytes += u64::from(extent.length);
+        *self.margin.entry(spare).or_default() += 1;
+        if spare < 0 {
+            self.unreadable_here += 1;
+        } else if is_whole {
+            self.whole += 1;
+        } else {
+            self.degraded += 1;
+        }
+    }
+}
+
+/// The rows that an extent shall have outside. An upload's may still be given up: its extents get theirs when it is complete.
+fn outside_rows(scope: &Scope<'_>, extent: &Extent) -> impl Iterator<Item = Row> + use<> {
+    let is_live = extent.state == ExtentState::Live;
+    extent.outside_rows(scope.outside_rows.filter(|_| is_live).unwrap_or(0))
+}
+
+fn takes_rows(map: &PlacementMap) -> bool {
+    map.devices().any(|(_, node, device)| node.takes_rows(device))
+}
+
+/// What an extent survives, with the rows of both sites and those outside.
 fn margin(
     view: &dyn View,
     scope: &Scope<'_>,
     peer: Option<&(&SiteName, PlacementMap)>,
-    (id, extent, readable): (ExtentId, &Extent, &[PlacedRow]),
+    (id, extent): (ExtentId, &Extent),
+    (here, outside): (&[PlacedRow], &[PlacedRow]),
 ) -> Result<Margin, SiteError> {
-    let expected = |site: &SiteName| rows_of(extent, site).count() as u8;
+    let expected = |site: &SiteName| extent.rows_of(site).count() as u8;
     let of = |rows: &[PlacedRow]| rows.iter().map(|placed| (placed.row, placed.device)).collect::<Vec<_>>();
-    let mut places =
-        vec![PlaceRows::from_map(scope.site.clone(), expected(scope.site), scope.map, of(readable))];
+    let mut places = vec![
+        PlaceRows::from_map(scope.site.clone(), expected(scope.site), scope.map, of(here)),
+        PlaceRows::from_map(SiteName::outside(), 0, scope.outside, of(outside)),
+    ];
     if let Some((site, map)) = peer {
         let there = view.get(&keys::placement(site, id))?.map(|raw| Placement::decode(&raw)).transpose()?;
         let rows = there.map(|placement| of(&placement.rows)).unwrap_or_default();
@@ -196,18 +322,12 @@ pub(crate) fn facts_of(id: ExtentId, extent: &Extent) -> ExtentFacts {
     ExtentFacts {
         extent: id,
         needed: extent.needed,
-        kind: extent.kind,
+        holds: extent.holds,
         length: extent.length,
         hash: extent.hash,
         birth_epoch: extent.epoch,
         birth_hlc: extent.hlc,
     }
-}
-
-/// The numbers of the rows that were made for a site.
-pub fn rows_of<'a>(extent: &'a Extent, site: &'a SiteName) -> impl Iterator<Item = Row> + 'a {
-    let own = extent.rows.iter().filter(move |(name, _, _)| name == site);
-    own.flat_map(|(_, first, count)| (0..*count).map(move |index| Row(first.0 + index)))
 }
 
 /// Calls `visit` for each key of a range, page by page, until it breaks.

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use diptych_core::fragment::{Codec, FootEntry, RECORD_HEAD_LEN, RecordHead, RecordKind, Tombstone};
 use diptych_core::ids::{ExtentId, InstanceId, Row, Stamp};
 use diptych_core::layout;
+use diptych_core::records::ExtentKind;
 
 use crate::commit::Committer;
 use crate::disk::{Disk, RealDisk};
@@ -29,7 +30,8 @@ use crate::types::{
 use crate::writer::{self, Writer};
 use crate::{room, scrub};
 
-const LOCK: &str = "lock";
+/// Held by the process that has the device open.
+pub(crate) const LOCK: &str = "lock";
 
 /// An open device. Clones are handles to the same one; the last one dropped closes it.
 #[derive(Debug, Clone)]
@@ -289,13 +291,14 @@ impl Device {
 
     // ---- what it holds ----
 
-    /// Up to `limit` records after `after`, in order.
+    /// Up to `limit` records after `after`, in order; `kind`: only those of extents that hold that.
     pub fn inventory(
         &self,
         after: Option<InventoryKey>,
+        kind: Option<ExtentKind>,
         limit: usize,
     ) -> Result<Vec<InventoryEntry>, StoreError> {
-        let page = self.0.with_index(|index| index.page(after, limit))?;
+        let page = self.0.with_index(|index| index.page(after, kind, limit))?;
         Ok(page.iter().map(InventoryEntry::from).collect())
     }
 

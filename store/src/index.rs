@@ -18,6 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use diptych_core::ids::{ExtentId, InstanceId, Row};
+use diptych_core::records::ExtentKind;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, ReadableTableMetadata, WriteTransaction};
 
 use crate::disk::{Disk, DiskFile};
@@ -200,10 +201,11 @@ impl Index {
         Ok(table.get(instance.as_bytes()).map_err(failed)?.is_some())
     }
 
-    /// Records after `after`, in order, each with its place.
+    /// Records after `after`, in order, each with its place; `kind`: only those of extents that hold that.
     pub(crate) fn page(
         &self,
         after: Option<InventoryKey>,
+        kind: Option<ExtentKind>,
         limit: usize,
     ) -> Result<Vec<(InventoryKey, Location)>, StoreError> {
         let transaction = self.database.begin_read().map_err(failed)?;
@@ -211,12 +213,35 @@ impl Index {
         let after = after.map(|key| tables::key_bytes(&key));
         let start = after.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
         let mut page = Vec::with_capacity(limit.min(4096));
-        for entry in table.range::<&tables::KeyBytes>((start, Bound::Unbounded)).map_err(failed)?.take(limit)
-        {
+        for entry in table.range::<&tables::KeyBytes>((start, Bound::Unbounded)).map_err(failed)? {
+            if page.len() == limit {
+                break;
+            }
             let (key, value) = entry.map_err(failed)?;
-            page.push((tables::key_of(key.value()), Location::decode(value.value())));
+            let location = Location::decode(value.value());
+            if kind.is_none_or(|kind| location.kind == kind) {
+                page.push((tables::key_of(key.value()), location));
+            }
         }
         Ok(page)
+    }
+
+    /// Records whose place fits: looks at all.
+    pub(crate) fn records_where(
+        &self,
+        fits: impl Fn(&Location) -> bool,
+    ) -> Result<Vec<(InventoryKey, Location)>, StoreError> {
+        let transaction = self.database.begin_read().map_err(failed)?;
+        let table = transaction.open_table(RECORDS).map_err(failed)?;
+        let mut found = Vec::new();
+        for entry in table.iter().map_err(failed)? {
+            let (key, value) = entry.map_err(failed)?;
+            let location = Location::decode(value.value());
+            if fits(&location) {
+                found.push((tables::key_of(key.value()), location));
+            }
+        }
+        Ok(found)
     }
 
     /// Records of one row.

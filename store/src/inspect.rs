@@ -3,7 +3,9 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File};
+use std::hash::BuildHasher;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +13,10 @@ use diptych_core::fragment::{
     FragmentError, RECORD_HEAD_LEN, Record, RecordHead, SEGMENT_HEAD_LEN, SegmentHead, Trailer,
 };
 use diptych_core::ids::{InstanceId, SegmentId, Stamp};
+use diptych_core::records::ExtentKind;
+use rustix::fs::FlockOperation;
 
+use crate::device::LOCK;
 use crate::disk::{DiskFile, RealDisk};
 use crate::error::StoreError;
 use crate::read::describe;
@@ -19,7 +24,7 @@ use crate::record;
 use crate::recover::format_error;
 use crate::scan::{self, RecordFault, Scan, Scanned};
 use crate::segment::{self, Named};
-use crate::types::{DeviceIdentity, RowDescription};
+use crate::types::{DeviceIdentity, Keyring, RowDescription};
 
 /// Who a device says it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +33,8 @@ pub struct InspectedDevice {
     pub identity: DeviceIdentity,
     /// Highest stamp that it has seen.
     pub highest_stamp: Stamp,
-    /// Number of the keyring that it keeps.
-    pub keyring_number: Option<u64>,
+    /// The keyring that it keeps.
+    pub keyring: Option<Keyring>,
     /// Segment files in the order of the log.
     pub segments: Vec<PathBuf>,
 }
@@ -62,6 +67,17 @@ pub struct InspectedRecord {
     pub state: RecordState,
 }
 
+/// A whole row's record, by its head and trailer: nothing of the row was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundRow {
+    /// Number of the segment.
+    pub segment: u64,
+    /// Where in it the record begins, in bytes.
+    pub offset: u64,
+    /// What head and trailer say.
+    pub description: RowDescription,
+}
+
 /// A tombstone as it lies on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InspectedTombstone {
@@ -79,8 +95,8 @@ pub fn device(path: &Path) -> Result<InspectedDevice, StoreError> {
     Ok(InspectedDevice {
         identity: found.identity(),
         highest_stamp: found.highest_stamp,
-        keyring_number: found.keyring().map(|keyring| keyring.number.0),
-        segments: segments(path)?,
+        keyring: found.keyring(),
+        segments: segments(path)?.into_iter().map(|(_, segment)| segment).collect(),
     })
 }
 
@@ -89,38 +105,118 @@ pub fn records(path: &Path) -> Result<Vec<InspectedRecord>, StoreError> {
     let killed: HashSet<InstanceId> =
         tombstones(path)?.into_iter().map(|tombstone| tombstone.killed).collect();
     let mut records = Vec::new();
-    each_record(path, |open, scanned| {
-        if let Record::Row(head) = &scanned.record {
-            records.push(inspect(open, scanned, head, &killed)?);
+    for (_, segment) in segments(path)? {
+        let mut failed = None;
+        let _ = each_in(&segment, |open, scanned| {
+            let Record::Row(head) = &scanned.record else { return ControlFlow::Continue(()) };
+            match inspect(open, scanned, head, &killed) {
+                Ok(record) => records.push(record),
+                Err(error) => failed = Some(error),
+            }
+            if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
         }
-        Ok(())
-    })?;
+    }
     Ok(records)
+}
+
+/// A device that no process can open while this lives.
+#[derive(Debug)]
+pub struct Held {
+    /// None: it was never opened, there is nothing to hold.
+    _lock: Option<File>,
+}
+
+/// Keeps a device from being opened; None: a process has it open.
+pub fn hold(path: &Path) -> Result<Option<Held>, StoreError> {
+    let lock = path.join(LOCK);
+    let failed = |error: io::Error| StoreError::io_at("looking at", &lock, path, error);
+    let file = match File::open(&lock) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Some(Held { _lock: None })),
+        Err(error) => return Err(failed(error)),
+    };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => Ok(Some(Held { _lock: Some(file) })),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+/// Rows of extents of a kind, in the order of the log, but for those in `deleted` and what never got an end. An error is about one
+/// segment, from some place on or as a whole, and the others follow. Stops where `visit` says.
+pub fn rows<S: BuildHasher>(
+    path: &Path,
+    kind: ExtentKind,
+    deleted: &HashSet<InstanceId, S>,
+    mut visit: impl FnMut(Result<FoundRow, StoreError>) -> ControlFlow<()>,
+) -> Result<(), StoreError> {
+    for (number, segment) in segments(path)? {
+        let flow = each_in(&segment, |open, scanned| {
+            let Record::Row(head) = &scanned.record else { return ControlFlow::Continue(()) };
+            if head.kind != kind || deleted.contains(&head.instance) {
+                return ControlFlow::Continue(());
+            }
+            match scan::read_trailer(&open.file, scanned.offset, head, &scanned.head_bytes) {
+                Ok(trailer) => {
+                    let description = describe(head, Some(&trailer), false);
+                    visit(Ok(FoundRow { segment: number, offset: scanned.offset, description }))
+                }
+                Err(RecordFault::Rotten(_)) => ControlFlow::Continue(()),
+                Err(RecordFault::Io(error)) => visit(Err(open.error(error))),
+            }
+        });
+        if flow.unwrap_or_else(|error| visit(Err(error))).is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of the row whose record begins at `offset` of segment `number`, each block checked.
+pub fn row_at(path: &Path, number: u64, offset: u64) -> Result<Vec<u8>, StoreError> {
+    checked_bytes(&segment::path(path, number), offset)
 }
 
 /// Every tombstone, in the order of the log.
 pub fn tombstones(path: &Path) -> Result<Vec<InspectedTombstone>, StoreError> {
     let mut tombstones = Vec::new();
-    each_record(path, |open, scanned| {
-        if let Record::Tombstone(tombstone) = &scanned.record {
-            let (killed, stamp) = (tombstone.killed, tombstone.stamp);
-            tombstones.push(InspectedTombstone { segment: open.path.clone(), killed, stamp });
-        }
-        Ok(())
-    })?;
-    Ok(tombstones)
+    each_tombstone(path, |tombstone| tombstones.push(tombstone))?.map_or(Ok(tombstones), Err)
+}
+
+/// Tombstones in the order of the log, of every segment as far as it reads; gives the first error of a segment.
+pub fn each_tombstone(
+    path: &Path,
+    mut visit: impl FnMut(InspectedTombstone),
+) -> Result<Option<StoreError>, StoreError> {
+    let mut failed = None;
+    for (_, segment) in segments(path)? {
+        let flow = each_in(&segment, |open, scanned| {
+            if let Record::Tombstone(tombstone) = &scanned.record {
+                let (killed, stamp) = (tombstone.killed, tombstone.stamp);
+                visit(InspectedTombstone { segment: open.path.clone(), killed, stamp });
+            }
+            ControlFlow::Continue(())
+        });
+        failed = failed.or(flow.err());
+    }
+    Ok(failed)
 }
 
 /// The bytes of a record's row, each block checked.
 pub fn row_bytes(record: &InspectedRecord) -> Result<Vec<u8>, StoreError> {
-    let damaged = |reason: String| StoreError::Damaged { file: record.segment.clone(), reason };
-    let open = OpenSegment::open(&record.segment)?.ok_or_else(|| damaged("it was unlinked".to_owned()))?;
+    checked_bytes(&record.segment, record.offset)
+}
+
+fn checked_bytes(segment: &Path, offset: u64) -> Result<Vec<u8>, StoreError> {
+    let damaged = |reason: String| StoreError::Damaged { file: segment.to_owned(), reason };
+    let open = OpenSegment::open(segment)?.ok_or_else(|| damaged("it was unlinked".to_owned()))?;
     let mut bytes = Vec::new();
-    match check(&open, record.offset, |piece| bytes.extend_from_slice(piece)) {
+    match check(&open, offset, |piece| bytes.extend_from_slice(piece)) {
         Ok(_) => Ok(bytes),
-        Err(RecordFault::Rotten(error)) => {
-            Err(damaged(format!("the record at byte {}: {error}", record.offset)))
-        }
+        Err(RecordFault::Rotten(error)) => Err(damaged(format!("the record at byte {offset}: {error}"))),
         Err(RecordFault::Io(error)) => Err(open.error(error)),
     }
 }
@@ -148,12 +244,32 @@ impl OpenSegment {
         Ok(Some(Self { path: path.to_owned(), id: head.segment, file }))
     }
 
+    fn each_record(
+        &self,
+        mut visit: impl FnMut(&Scanned) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, StoreError> {
+        let mut scan = Scan::new(&self.file, self.id, None).map_err(|error| self.error(error))?;
+        loop {
+            match scan.next_record() {
+                Ok(Some(scanned)) => {
+                    if visit(&scanned).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Ok(None) => return Ok(ControlFlow::Continue(())),
+                Err(RecordFault::Rotten(error)) => return Err(format_error(&self.path, &error)),
+                Err(RecordFault::Io(error)) => return Err(self.error(error)),
+            }
+        }
+    }
+
     fn error(&self, error: io::Error) -> StoreError {
         StoreError::io_at("reading", &self.path, &self.path, error)
     }
 }
 
-fn segments(path: &Path) -> Result<Vec<PathBuf>, StoreError> {
+/// Segment files with their numbers, in the order of the log.
+fn segments(path: &Path) -> Result<Vec<(u64, PathBuf)>, StoreError> {
     let folder = path.join(segment::FOLDER);
     let failed = |error| StoreError::io_at("listing", &folder, path, error);
     let mut numbers = Vec::new();
@@ -164,26 +280,18 @@ fn segments(path: &Path) -> Result<Vec<PathBuf>, StoreError> {
         }
     }
     numbers.sort_unstable();
-    Ok(numbers.into_iter().map(|number| segment::path(path, number)).collect())
+    Ok(numbers.into_iter().map(|number| (number, segment::path(path, number))).collect())
 }
 
-fn each_record(
-    path: &Path,
-    mut visit: impl FnMut(&OpenSegment, &Scanned) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    for path in segments(path)? {
-        let Some(open) = OpenSegment::open(&path)? else { continue };
-        let mut scan = Scan::new(&open.file, open.id, None).map_err(|error| open.error(error))?;
-        loop {
-            match scan.next_record() {
-                Ok(Some(scanned)) => visit(&open, &scanned)?,
-                Ok(None) => break,
-                Err(RecordFault::Rotten(error)) => return Err(format_error(&path, &error)),
-                Err(RecordFault::Io(error)) => return Err(open.error(error)),
-            }
-        }
+/// Visits the records of a segment, until `visit` says that it is enough.
+fn each_in(
+    segment: &Path,
+    mut visit: impl FnMut(&OpenSegment, &Scanned) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, StoreError> {
+    match OpenSegment::open(segment)? {
+        Some(open) => open.each_record(|scanned| visit(&open, scanned)),
+        None => Ok(ControlFlow::Continue(())),
     }
-    Ok(())
 }
 
 fn inspect(

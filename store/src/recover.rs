@@ -3,6 +3,8 @@
 //! After a crash nothing is appended to an old segment: leftovers of what was never acknowledged lie behind its end, and
 //! must not be found again later. So each open segment is cut behind its last whole record and gets its foot.
 
+mod indexed;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -19,6 +21,7 @@ use crate::index::{self, Change, Index, Location, LogPosition, SegmentRow, Sync}
 use crate::scan::{self, RecordFault, Scan, Scanned};
 use crate::segment::{self, Named, Owner, Segment};
 use crate::types::{InventoryKey, OpenReport};
+use indexed::Indexed;
 
 /// Changes that go into the index at once.
 const BATCH: usize = 20_000;
@@ -85,7 +88,8 @@ impl Recovery<'_> {
                 continue;
             }
             let from = if row.is_some() { cursor } else { LogPosition::default() };
-            if !self.replay(segment, from, &mut replay)? {
+            let indexed = Indexed::of(&index, segment.number, row);
+            if !self.replay(segment, from, indexed, &mut replay)? {
                 gone.push(segment.number);
             }
             replay.flush(&index, BATCH)?;
@@ -207,7 +211,13 @@ impl Recovery<'_> {
     }
 
     /// Enters what a segment holds from a position on; seals it if it was not. False: it held nothing, and is gone.
-    fn replay(&self, segment: &Segment, from: LogPosition, replay: &mut Replay) -> Result<bool, StoreError> {
+    fn replay(
+        &self,
+        segment: &Segment,
+        from: LogPosition,
+        mut indexed: Indexed<'_>,
+        replay: &mut Replay,
+    ) -> Result<bool, StoreError> {
         if let Some(foot) = self.foot(segment)? {
             replay.enter(segment, &foot.entries, from);
             replay.changes.push(Change::Sealed(segment.number));
@@ -217,7 +227,9 @@ impl Recovery<'_> {
         let failed = |error| self.error("checking", &segment.path, error);
         // FENCING: what a killed process left in the page cache is on the disk before it is entered in the index.
         segment.file.sync().map_err(|error| StoreError::failed("syncing the log", &error))?;
-        let entries = self.whole_records(segment, from, replay)?;
+        let mut entries = self.whole_records(segment, from, &mut indexed, replay)?;
+        entries.extend(indexed.rest(&entries)?);
+        entries.sort_by_key(|entry| entry.offset);
         let Some(last) = entries.last() else {
             self.unlink(segment.number)?;
             return Ok(false);
@@ -250,7 +262,7 @@ impl Recovery<'_> {
         let Ok(foot_len) = Foot::len_from_end(&bytes, len) else { return Ok(None) };
         bytes.resize(foot_len as usize, 0);
         read_exact_at(file, &mut bytes, len - foot_len).map_err(failed)?;
-        match Foot::parse(&bytes, segment.id) {
+        match Foot::parse(&bytes, segment.id, len) {
             Ok(foot) => Ok(Some(foot)),
             Err(newer @ FragmentError::NewerFormat { .. }) => Err(format_error(&segment.path, &newer)),
             Err(_) => Ok(None),
@@ -263,6 +275,7 @@ impl Recovery<'_> {
         &self,
         segment: &Segment,
         from: LogPosition,
+        indexed: &mut Indexed<'_>,
         replay: &mut Replay,
     ) -> Result<Vec<FootEntry>, StoreError> {
         let failed = |error| self.error("checking", &segment.path, error);
@@ -278,14 +291,18 @@ impl Recovery<'_> {
                 Err(RecordFault::Rotten(error)) => return Err(format_error(&segment.path, &error)),
                 Err(RecordFault::Io(error)) => return Err(failed(error)),
             };
-            let new = LogPosition { segment: segment.number, offset: scanned.offset } >= from;
-            match entry(file, &scanned, new) {
-                Ok(entry) => entries.push(entry),
-                Err(RecordFault::Rotten(error)) => {
+            let at = LogPosition { segment: segment.number, offset: scanned.offset };
+            let known = match &scanned.record {
+                Record::Row(head) => indexed.take(head, scanned.offset)?,
+                Record::Tombstone(_) => None,
+            };
+            match (entry(file, &scanned, at >= from), known) {
+                (Ok(entry), _) | (Err(RecordFault::Rotten(_)), Some(entry)) => entries.push(entry),
+                (Err(RecordFault::Rotten(error)), None) => {
                     replay.report.unfinished += 1;
                     tracing::info!(segment = segment.number, offset = scanned.offset, %error, "a record has no end");
                 }
-                Err(RecordFault::Io(error)) => return Err(failed(error)),
+                (Err(RecordFault::Io(error)), _) => return Err(failed(error)),
             }
         }
     }

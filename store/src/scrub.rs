@@ -21,7 +21,7 @@ pub(crate) fn step(
     let mut state = reader.index.scrub()?;
     let mut progress = ScrubProgress { bytes: 0, records: 0, rotten: 0, finished: false };
     while progress.records == 0 || progress.bytes < budget_bytes {
-        let page = reader.index.page(state.after, PAGE)?;
+        let page = reader.index.page(state.after, None, PAGE)?;
         if page.is_empty() {
             progress.finished = true;
             break;

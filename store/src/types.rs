@@ -95,7 +95,7 @@ pub struct NewRow {
     pub epoch: Epoch,
     /// When it was written.
     pub hlc: Hlc,
-    /// Of a journal: position at which it begins.
+    /// Of a journal: position behind which it begins; of a checkpoint: the position that it shows.
     pub first_position: Option<Position>,
 }
 
@@ -106,7 +106,7 @@ pub struct RowEnd {
     pub extent_bytes: u64,
     /// BLAKE3 of the extent.
     pub extent_hash: [u8; 32],
-    /// Of a journal: position at which it ends.
+    /// Of a journal: the last position in it; of a checkpoint: the position that it shows.
     pub last_position: Option<Position>,
 }
 
@@ -117,6 +117,9 @@ pub enum Purpose {
     Client,
     /// A lost row made again, or one that crosses from the peer: refused at 95 %.
     Repair,
+    /// A row of a journal or checkpoint: refused at 97 %. Nothing is freed before the journal has it, so a device that is full
+    /// for all others must still take it.
+    Journal,
 }
 
 /// Answer to a sealed row: it is on the disk and in the index.

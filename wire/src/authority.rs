@@ -7,7 +7,7 @@ use diptych_core::ids::ClusterId;
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -41,6 +41,12 @@ pub enum AuthorityError {
 /// SHA-256 of a certificate: how people and tokens name it.
 pub fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     hex::encode(Sha256::digest(certificate.as_ref()))
+}
+
+/// SHA-256 of the public key of a signing request (PEM), whose holder's signature is checked: who sent it.
+pub fn key_of_request(csr: &str) -> Result<[u8; 32], AuthorityError> {
+    let csr = rcgen::CertificateSigningRequestParams::from_pem(csr)?;
+    Ok(Sha256::digest(csr.public_key.subject_public_key_info()).into())
 }
 
 /// Whom a certificate is for, and for how long.

@@ -116,41 +116,42 @@ impl FromStr for Identity {
     }
 }
 
-/// Whom one expects at the other end. The cluster is always checked; None: any.
+/// Whom one expects at the other end. The cluster is always checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Expected {
     /// Installation.
     pub cluster: ClusterId,
-    /// Site.
-    pub site: Option<SiteName>,
+    /// One of these sites; empty: any.
+    pub sites: Vec<SiteName>,
     /// One of these roles; empty: any.
     pub roles: Vec<Role>,
-    /// Name.
+    /// Name; None: any.
     pub name: Option<String>,
 }
 
 impl Expected {
     /// Any process of a cluster.
     pub const fn any_of(cluster: ClusterId) -> Self {
-        Self { cluster, site: None, roles: Vec::new(), name: None }
+        Self { cluster, sites: Vec::new(), roles: Vec::new(), name: None }
     }
 
     /// The agent of one node.
     pub fn agent(cluster: ClusterId, site: SiteName, node: &str) -> Self {
-        Self { cluster, site: Some(site), roles: vec![Role::Agent], name: Some(node.to_owned()) }
+        Self { cluster, sites: vec![site], roles: vec![Role::Agent], name: Some(node.to_owned()) }
     }
 
     /// A gateway of a site.
     pub fn gateway(cluster: ClusterId, site: SiteName) -> Self {
-        Self { cluster, site: Some(site), roles: vec![Role::Gateway], name: None }
+        Self { cluster, sites: vec![site], roles: vec![Role::Gateway], name: None }
     }
 
     /// Whether `found` is who is expected; says what differs.
     pub fn check(&self, found: &Identity) -> Result<(), UnexpectedPeer> {
         let differs = if found.cluster != self.cluster {
             Some(format!("cluster {}", self.cluster))
-        } else if self.site.as_ref().is_some_and(|site| *site != found.site) {
-            self.site.as_ref().map(|site| format!("site {site}"))
+        } else if !self.sites.is_empty() && !self.sites.contains(&found.site) {
+            let sites: Vec<&str> = self.sites.iter().map(SiteName::as_str).collect();
+            Some(format!("site {}", sites.join(" or ")))
         } else if !self.roles.is_empty() && !self.roles.contains(&found.role) {
             let roles: Vec<&str> = self.roles.iter().map(|role| role.as_str()).collect();
             Some(format!("role {}", roles.join(" or ")))

@@ -8,6 +8,7 @@ pub mod frame;
 pub mod http;
 pub mod identity;
 pub mod peer;
+pub mod review;
 mod send;
 pub mod server;
 pub mod tls;

@@ -10,10 +10,15 @@
 //! | `POST /peer/v1/read` `Vec<Key>` | `Vec<Option<Vec<u8>>>`, at one position |
 //! | `POST /peer/v1/unseen` [`UnseenTerm`] | `u64`: how many of its versions were taken in |
 //! | `POST /peer/v1/join` [`JoinQuestion`], with the certificate of a join token | [`Foundation`], or 410: the token is spent |
+//! | `POST /peer/v1/join-outside` [`OutsideQuestion`], with the certificate of an outside node's token | [`OutsideAnswer`], or 410: the token is spent |
+//! | `GET /peer/v1/status` | the site's status as its keeper wrote it last, JSON |
+//! | `POST /peer/v1/drill` [`DrillOrder`] | [`DrillAnswer`]; the one path that a site which is cut off still answers |
 //! | anything with `x-diptych-forward: s3` or `rest` | what that front of the active site answers |
 
-use diptych_core::ids::{ClusterId, Epoch, ExtentId, Row, SiteName};
+use diptych_core::drill::Exposed;
+use diptych_core::ids::{ClusterId, DeviceId, Epoch, ExtentId, NodeName, Row, SiteName};
 use diptych_core::keys::Key;
+use diptych_core::lease::Millis;
 use diptych_core::records::Position;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +38,12 @@ pub const READ: &str = "/peer/v1/read";
 pub const UNSEEN: &str = "/peer/v1/unseen";
 /// Path of the join of a site.
 pub const JOIN: &str = "/peer/v1/join";
+/// Path of the join of an outside node.
+pub const JOIN_OUTSIDE: &str = "/peer/v1/join-outside";
+/// Path of the site's status.
+pub const STATUS: &str = "/peer/v1/status";
+/// Path of what the keeper that runs a drill asks of the other site.
+pub const DRILL: &str = "/peer/v1/drill";
 /// Names the front that a forwarded request is for.
 pub const FORWARD: &str = "x-diptych-forward";
 
@@ -86,6 +97,26 @@ pub struct Foundation {
     pub authority: String,
     /// What is secret of it, sealed by the cluster key: the token alone opens nothing.
     pub sealed: Vec<u8>,
+}
+
+/// An outside node asks to become one of the cluster's. Which token it has stands in its certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutsideQuestion {
+    /// Signing request, PEM. Only its key counts; whoever has that key may ask again.
+    pub csr: String,
+}
+
+/// What an outside node runs with. The private key is its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutsideAnswer {
+    /// The installation.
+    pub cluster: ClusterId,
+    /// Its name.
+    pub node: NodeName,
+    /// Certificate and the authority's, PEM.
+    pub chain: String,
+    /// Its devices: their numbers, and where the node has them.
+    pub devices: Vec<(DeviceId, String)>,
 }
 
 /// The feed can't begin there.
@@ -144,4 +175,58 @@ pub struct UnseenTerm {
     pub epoch: Epoch,
     /// `h/` and `v/` records of the versions, with their keys, oldest first; `x/` records that they name come before them.
     pub versions: Vec<(Key, Vec<u8>)>,
+}
+
+/// What the keeper that runs a drill asks of the other site.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DrillOrder {
+    /// How it stands.
+    Look,
+    /// Be cut off for so long: serve nothing, say nothing, hear nothing but these orders, and come back by itself.
+    CutOff {
+        /// For how long.
+        length: Millis,
+    },
+    /// Come back now.
+    Restore,
+    /// Hand the lease over.
+    HandOver,
+    /// Give a handover up that has not moved the vote yet.
+    CancelHandOver,
+    /// Try to commit something that means nothing under an epoch that is over.
+    TryStaleWrite {
+        /// The epoch.
+        epoch: Epoch,
+    },
+}
+
+/// What the other site says to a [`DrillOrder`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DrillAnswer {
+    /// To `Look`.
+    Standing(DrillStanding),
+    /// It was done, or begun.
+    Done,
+    /// To `TryStaleWrite`.
+    StaleWrite {
+        /// It was refused, as it must be.
+        refused: bool,
+    },
+    /// It was not done, and why.
+    Refused(String),
+}
+
+/// How a site stands, for the other one's drill.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrillStanding {
+    /// The epoch under which it takes writes.
+    pub serves: Option<Epoch>,
+    /// It is cut off by a drill.
+    pub cut_off: bool,
+    /// What lies in it only, while it is active; None: it is not known.
+    pub exposed: Option<Exposed>,
+    /// Extents that wait for repair in it.
+    pub repairs: u64,
+    /// The drill that it runs itself; None: it runs none.
+    pub drill: Option<String>,
 }

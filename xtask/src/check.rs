@@ -34,7 +34,9 @@ pub fn run() -> Result<Tally> {
 }
 
 fn formatting() -> Result<()> {
-    must(&mut cargo(&["fmt", "--all", "--check"])?)
+    must(&mut cargo(&["fmt", "--all", "--check"])?)?;
+    // A workspace of its own.
+    must(&mut cargo(&["fmt", "--check", "--manifest-path", "fuzz/targets/Cargo.toml"])?)
 }
 
 fn lints() -> Result<()> {

@@ -2,21 +2,14 @@
 
 use anyhow::Result;
 
-use crate::run::programs;
+use crate::run::{Words, programs};
 use crate::tally::Tally;
 use crate::tools;
 
-#[derive(clap::Args)]
-pub struct Options {
-    /// Words for the demo itself; `--help` lists them.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    words: Vec<String>,
-}
-
-pub fn run(options: &Options) -> Result<Tally> {
+pub fn run(Words { words }: &Words) -> Result<Tally> {
     tools::for_building()?;
     let mut demo = std::process::Command::new(programs()?.join("diptych-demo"));
-    let status = demo.args(&options.words).status()?;
+    let status = demo.args(words).status()?;
     let mut tally = Tally::default();
     tally.add(status.success());
     Ok(tally)

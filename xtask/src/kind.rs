@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::run::{must, programs, root};
+use crate::run::{Words, must, programs, root};
 use crate::tally::Tally;
 use crate::tools;
 
@@ -19,13 +19,6 @@ pub enum Step {
     Demo(Words),
     /// Removes the clusters, and ends what was started beside them
     Down,
-}
-
-#[derive(clap::Args)]
-pub struct Words {
-    /// Words for the step itself; `--help` lists them.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    words: Vec<String>,
 }
 
 pub fn run(step: &Step) -> Result<Tally> {

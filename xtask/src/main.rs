@@ -1,8 +1,10 @@
 //! `cargo xtask`: what a developer and CI run. Each command ends with a line `N passed, N failed`.
 
+mod bench;
 mod check;
 mod core_rule;
 mod demo;
+mod fuzz;
 mod generated;
 mod kind;
 mod run;
@@ -12,6 +14,7 @@ mod tools;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use run::Words;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Build, test, check and show Diptych")]
@@ -23,13 +26,17 @@ struct Menu {
 #[derive(Subcommand)]
 enum Command {
     /// Stores real files, breaks things, and verifies every byte by SHA-256.
-    Demo(demo::Options),
+    Demo(Words),
     /// Runs every test of the workspace.
     Test(test::Options),
     /// Formatting, lints, licences, generated files, the chart, the rule on what `core` may depend on.
     Check,
+    /// Fuzzes the formats and holds the store against its model, each for some minutes.
+    Fuzz(fuzz::Options),
     /// Writes the files that are made from others: crds/, the chart's copies, docs/reference/, manifests/.
     Gen(generated::Options),
+    /// Measures Diptych beside another object store under one client, as ratios.
+    Bench(Words),
     /// Two kind clusters with the product in them: up, demo, down.
     #[command(subcommand)]
     Kind(kind::Step),
@@ -37,10 +44,12 @@ enum Command {
 
 fn main() -> Result<()> {
     let tally = match Menu::parse().command {
-        Command::Demo(options) => demo::run(&options)?,
+        Command::Demo(words) => demo::run(&words)?,
         Command::Test(options) => test::run(&options)?,
         Command::Check => check::run()?,
+        Command::Fuzz(options) => fuzz::run(&options)?,
         Command::Gen(options) => generated::run(&options)?,
+        Command::Bench(words) => bench::run(&words)?,
         Command::Kind(step) => kind::run(&step)?,
     };
     println!("{tally}");

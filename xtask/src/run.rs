@@ -1,9 +1,19 @@
 //! Starting other programs, with the build folder that all commands share.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::SystemTime;
 
 use anyhow::{Context, Result, bail};
+
+/// Words that are handed on to the program that does the work.
+#[derive(clap::Args)]
+pub struct Words {
+    /// Words for the step itself; `--help` lists them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub words: Vec<String>,
+}
 
 /// The workspace's root: where cargo runs this from, not where it was compiled; several checkouts share a build.
 pub fn root() -> PathBuf {
@@ -33,9 +43,35 @@ pub fn target() -> Result<PathBuf> {
 
 /// `cargo` in the workspace, with the shared target folder.
 pub fn cargo(arguments: &[&str]) -> Result<Command> {
+    claim(&target()?)?;
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(arguments).current_dir(root()).env("CARGO_TARGET_DIR", target()?);
     Ok(command)
+}
+
+/// Cargo tells checkouts that share a build folder apart by the age of their files alone: it would take what another checkout
+/// built for this one's. So all of this one's count as changed when another one has built here since.
+fn claim(target: &Path) -> Result<()> {
+    let (owner, root) = (target.join("checkout"), root());
+    if std::fs::read_to_string(&owner).is_ok_and(|last| Path::new(&last) == root) {
+        return Ok(());
+    }
+    touch(&root, SystemTime::now())?;
+    std::fs::create_dir_all(target)?;
+    std::fs::write(&owner, root.to_string_lossy().as_bytes()).with_context(|| format!("{}", owner.display()))
+}
+
+fn touch(folder: &Path, now: SystemTime) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if path.is_dir() && !hidden {
+            touch(&path, now)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            File::open(&path)?.set_modified(now).with_context(|| format!("{}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Builds every program of the workspace, always the same selection: with another one cargo would choose other features for

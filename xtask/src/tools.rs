@@ -94,6 +94,23 @@ pub fn kind() -> Result<PathBuf> {
     Ok(cache()?.join("kind").join("bin"))
 }
 
+/// The load client and `MinIO`, from its Go module; the folder of both.
+pub fn for_bench() -> Result<PathBuf> {
+    go("MinIO and the load client")?;
+    let folder = cache()?.join("bench");
+    std::fs::create_dir_all(&folder)?;
+    for (tool, package) in [("minio", "github.com/minio/minio"), ("s3load", ".")] {
+        let sources = root().join("e2e").join("bench").join(tool);
+        eprintln!("building {tool}");
+        let mut build = Command::new("go");
+        build.current_dir(sources).env("CGO_ENABLED", "0");
+        must(
+            build.args(["build", "-trimpath", "-ldflags", "-s -w", "-o"]).arg(folder.join(tool)).arg(package),
+        )?;
+    }
+    Ok(folder)
+}
+
 fn go(what: &str) -> Result<()> {
     if !on_path("go") {
         bail!("go is missing: install Go 1.26, {what} are built from their modules");
@@ -107,22 +124,22 @@ fn node_image_build() -> PathBuf {
 
 /// cargo-deny at the version that deny.toml is written for.
 pub fn cargo_deny() -> Result<PathBuf> {
-    const VERSION: &str = "0.20.2";
-    let root = cache()?.join("tools").join(format!("cargo-deny-{VERSION}"));
-    let program = root.join("bin").join("cargo-deny");
+    cargo_tool("cargo-deny", "0.20.2")
+}
+
+/// cargo-fuzz at a version that needs no nightly toolchain for a build without a sanitizer.
+pub fn cargo_fuzz() -> Result<PathBuf> {
+    cargo_tool("cargo-fuzz", "0.13.2")
+}
+
+/// A program of the crates' registry.
+fn cargo_tool(name: &str, version: &str) -> Result<PathBuf> {
+    let root = cache()?.join("tools").join(format!("{name}-{version}"));
+    let program = root.join("bin").join(name);
     if !program.is_file() {
-        eprintln!("building cargo-deny {VERSION}");
+        eprintln!("building {name} {version}");
         let mut install = Command::new("cargo");
-        install.args([
-            "install",
-            "--quiet",
-            "--locked",
-            "--debug",
-            "cargo-deny",
-            "--version",
-            VERSION,
-            "--root",
-        ]);
+        install.args(["install", "--quiet", "--locked", "--debug", name, "--version", version, "--root"]);
         must(install.arg(&root).env("CARGO_TARGET_DIR", cache()?.join("tools").join("target")))?;
     }
     Ok(program)

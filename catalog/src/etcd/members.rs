@@ -21,13 +21,16 @@ const PING_INTERVAL: Duration = Duration::from_secs(6);
 const PING_TIMEOUT: Duration = Duration::from_secs(3);
 /// A member that answered nothing for so long is asked. A lease of 3 s must outlive the loss of a member.
 const QUIET: Duration = Duration::from_millis(500);
+/// A member that was asked and has not answered in this time is asked again: a question that was on its way to a leader
+/// that died is answered late or never, the same one after the election at once.
+const ASKED: Duration = Duration::from_secs(1);
 /// The chosen member's head start over the others, when it is asked.
 const HEAD_START: Duration = Duration::from_millis(700);
 /// What calls to a member that was left have to come to their end.
 const GRACE: Duration = Duration::from_millis(500);
 /// A proposal that was on its way to a leader that died is never answered; the outcome is unclear long before etcd says so.
 const COMMIT: Duration = Duration::from_secs(2);
-/// Between two attempts of a read.
+/// Between two attempts of what may be tried again.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a call has no answer.
@@ -196,14 +199,29 @@ impl Members {
     async fn answers(&self, member: usize) -> Result<usize, CallError> {
         let options = GetOptions::new().with_keys_only();
         let mut client = self.clients[member].kv_client();
-        client.get(self.probe.clone(), Some(options)).await.map_err(CallError::Etcd)?;
+        let patience = self.patience.min(ASKED);
+        let answer = timeout(patience, client.get(self.probe.clone(), Some(options))).await;
+        answer.map_err(|_| CallError::Silent(patience))?.map_err(CallError::Etcd)?;
         Ok(member)
     }
 
+    /// Asks again where nothing else is known: while a leader is elected the living refuse too, and do so once.
+    async fn answers_in_the_end(&self, member: usize) -> Result<usize, CallError> {
+        let begun = Instant::now();
+        loop {
+            match self.answers(member).await {
+                Err(CallError::Silent(_)) if begun.elapsed() < self.patience => {}
+                Err(error) if error.is_passing() && begun.elapsed() < self.patience => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                answered => return answered,
+            }
+        }
+    }
+
     async fn first_to_answer(&self) -> Result<usize, CallError> {
-        let all = (0..self.clients.len()).map(|member| Box::pin(self.answers(member)));
-        let first = timeout(self.patience, select_ok(all)).await;
-        first.map_err(|_| CallError::Silent(self.patience))?.map(|(member, _)| member)
+        let all = (0..self.clients.len()).map(|member| Box::pin(self.answers_in_the_end(member)));
+        select_ok(all).await.map(|(member, _)| member)
     }
 
     /// The chosen member if it answers at once, else whoever does first.

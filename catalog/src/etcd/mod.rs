@@ -118,24 +118,29 @@ impl EtcdCatalog {
     /// Waits until the mirror holds all that etcd confirmed after the call came.
     async fn caught_up(&self) -> Result<Position, CatalogError> {
         let confirmed = self.confirmer.confirm().await?;
+        self.reached(confirmed).await?;
+        Ok(confirmed)
+    }
+
+    /// Waits until the mirror holds all up to `position`.
+    async fn reached(&self, position: Position) -> Result<(), CatalogError> {
         let mut tip = self.disk.watch();
         let reached = tip.wait_for(|tip| match tip {
-            Ok(tip) => tip.incarnation == confirmed.incarnation && tip.revision >= confirmed.revision,
+            Ok(tip) => tip.incarnation == position.incarnation && tip.revision >= position.revision,
             Err(_) => true,
         });
         match timeout(self.timeout, reached).await {
-            Ok(Ok(tip)) => tip.clone()?,
-            Ok(Err(_)) => return Err(unavailable("it was closed")),
+            Ok(Ok(tip)) => tip.clone().map(drop),
+            Ok(Err(_)) => Err(unavailable("it was closed")),
             Err(_) => {
                 self.restart.notify_one();
                 let behind = self.disk.tip()?;
-                return Err(unavailable(format!(
+                Err(unavailable(format!(
                     "its mirror is at revision {}, etcd at {}: it is catching up, ask again",
-                    behind.revision, confirmed.revision
-                )));
+                    behind.revision, position.revision
+                )))
             }
-        };
-        Ok(confirmed)
+        }
     }
 
     /// What the mirror's log no longer has may still be in etcd.
@@ -224,6 +229,11 @@ impl Catalog for EtcdCatalog {
         if self.confirmer.last(within).map(reached).transpose()? != Some(true) {
             self.caught_up().await?;
         }
+        Ok(Box::new(self.disk.view()?))
+    }
+
+    async fn view_from(&self, position: Position) -> Result<Box<dyn View>, CatalogError> {
+        self.reached(position).await?;
         Ok(Box::new(self.disk.view()?))
     }
 

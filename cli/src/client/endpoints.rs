@@ -26,6 +26,9 @@ pub struct Endpoints {
     pub witness: Option<WitnessEndpoint>,
     /// By name.
     pub sites: BTreeMap<String, SiteEndpoint>,
+    /// Node-agents in neither site.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub outside: Vec<AgentEndpoint>,
 }
 
 /// Where S3 answers, and to whom.
@@ -81,7 +84,7 @@ pub struct SiteEndpoint {
 /// One node-agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentEndpoint {
-    /// Its node's name, unique over both sites in `dev`.
+    /// Its node's name, unique in all of `dev`.
     pub name: String,
     /// Process id; 0: dead.
     pub pid: u32,

@@ -2,7 +2,8 @@
 
 use anyhow::{Result, bail};
 use bytes::Bytes;
-use reqwest::{Method, Url};
+use reqwest::{Method, RequestBuilder, Url};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// One gateway, or the public name.
@@ -37,13 +38,31 @@ impl RestClient {
         Ok(serde_json::from_slice(&self.answer(Method::POST, segments, &[]).await?)?)
     }
 
+    /// Asks for something to be done that needs a few words.
+    pub async fn post_json<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T> {
+        let request = self.request(Method::POST, segments, &[]).json(body);
+        Ok(serde_json::from_slice(&Self::answered(request).await?)?)
+    }
+
     async fn answer(&self, method: Method, segments: &[&str], query: &[(&str, &str)]) -> Result<Bytes> {
+        Self::answered(self.request(method, segments, query)).await
+    }
+
+    fn request(&self, method: Method, segments: &[&str], query: &[(&str, &str)]) -> RequestBuilder {
         let mut url = self.base.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.extend(segments);
         }
         url.query_pairs_mut().extend_pairs(query);
-        let answer = self.http.request(method, url).bearer_auth(&self.token).send().await?;
+        self.http.request(method, url).bearer_auth(&self.token)
+    }
+
+    async fn answered(request: RequestBuilder) -> Result<Bytes> {
+        let answer = request.send().await?;
         let status = answer.status();
         let body = answer.bytes().await?;
         if !status.is_success() {

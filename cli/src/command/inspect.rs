@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use diptych_core::erasure;
-use diptych_core::ids::{ExtentId, InstanceId, Row};
+use diptych_core::ids::{ExtentId, InstanceId, Row, SiteName};
 use diptych_core::layout::StripeLayout;
 use diptych_gateway::rest::fragments::{ExtentFragments, FileFragments, RowFragment};
 use diptych_store::inspect::{InspectedRecord, RecordState, records, row_bytes};
@@ -153,7 +153,8 @@ fn inspect(extent: &ExtentFragments, devices: &mut Devices) -> (InspectedExtent,
             state,
         });
     }
-    let all_here = right.len() == usize::from(extent.expected_rows);
+    let of_sites = extent.rows.iter().filter(|row| row.site != SiteName::outside()).count();
+    let all_here = right.len() == rows.len() && of_sites == usize::from(extent.expected_rows);
     let here = right.len() as u8;
     let verdict = verify(extent, &right);
     let sound = all_here && verdict.is_ok();

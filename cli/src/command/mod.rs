@@ -1,9 +1,11 @@
 //! What a person types.
 
+pub mod drill;
 pub mod get;
 pub mod inspect;
 pub mod ls;
 pub mod put;
+pub mod resurrect;
 pub mod revive;
 pub mod rm;
 pub mod status;

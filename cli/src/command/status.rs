@@ -2,7 +2,11 @@
 
 use anyhow::{Result, bail};
 use comfy_table::{Table, presets};
-use diptych_site::status::{NodeStatus, SiteStatus};
+use diptych_core::drill::Prediction;
+use diptych_core::edge::EdgeVerdict;
+use diptych_core::lease::Millis;
+use diptych_site::edge::{EdgeStatus, SiteVerdict};
+use diptych_site::status::{JournalStatus, NodeStatus, SiteStatus};
 
 use super::{Target, human, say};
 
@@ -50,6 +54,32 @@ impl Status {
     }
 }
 
+fn predicted(prediction: &Prediction) -> String {
+    let shown =
+        |length: Option<Millis>| length.map_or_else(|| "unknown".to_owned(), |length| length.to_string());
+    match &prediction.obstacle {
+        Some(obstacle) => format!("it would not happen by itself: {obstacle}"),
+        None => format!(
+            "recovery time {}, recovery point {}, at worst",
+            shown(prediction.recovery_time),
+            shown(prediction.recovery_point)
+        ),
+    }
+}
+
+fn seen_by_edge(edge: &EdgeStatus) -> String {
+    if let Some(trouble) = &edge.trouble {
+        return trouble.message.clone();
+    }
+    let of = |site: &SiteVerdict| match site.verdict {
+        EdgeVerdict::Reached => "reached".to_owned(),
+        EdgeVerdict::Unreached => format!("not reached ({})", site.reason),
+        EdgeVerdict::Unknown => "not looked at yet".to_owned(),
+    };
+    let waiting = edge.waiting.as_ref().map(|waiting| format!("; {waiting}")).unwrap_or_default();
+    format!("this site is {}, the other one {}{waiting}", of(&edge.here), of(&edge.there))
+}
+
 fn show(status: &SiteStatus) {
     let health = &status.health;
     say(format_args!("{}: {}, epoch {}", status.site, status.role, status.epoch));
@@ -84,6 +114,7 @@ fn show(status: &SiteStatus) {
         inventory.orphans,
         human(inventory.orphan_bytes)
     ));
+    say(format_args!("  journal: {}", journaled(&status.journal)));
     if let Some(exposure) = &status.exposure {
         say(format_args!(
             "  exposed: {} commits, {} extents ({}), for {} ms",
@@ -93,9 +124,51 @@ fn show(status: &SiteStatus) {
             exposure.age_ms
         ));
     }
+    if let Some(prediction) = &status.prediction {
+        say(format_args!("  a failover now: {}", predicted(prediction)));
+    }
+    if let Some(drill) = &status.last_drill {
+        let verdict = drill.verdict.map_or_else(|| "under way".to_owned(), |verdict| format!("{verdict:?}"));
+        say(format_args!("  last drill: {} ({}): {verdict}, {}", drill.id, drill.mode, drill.reason));
+    }
+    if let Some(trouble) = &status.lease.witness_trouble {
+        say(format_args!("  witness: {trouble}"));
+    }
+    if let Some(edge) = &status.edge {
+        say(format_args!("  edge: {}", seen_by_edge(edge)));
+    }
+    if let Some(failback) = &status.failback {
+        say(format_args!("  failback: {}", failback.waiting_for));
+    }
     if let Some(trouble) = &status.name_trouble {
         say(format_args!("  public name: {trouble}"));
     }
+    if let Some(outside) = &status.outside {
+        let living = outside.nodes.iter().filter(|node| node.state == "live").count();
+        say(format_args!(
+            "  outside: {living} of {} nodes live, {} rows of {} an extent, {} extents lack some",
+            outside.nodes.len(),
+            health.outside_rows,
+            outside.rows,
+            health.outside_lacking
+        ));
+    }
+    let outside = status.outside.iter().flat_map(|outside| &outside.nodes);
+    say(format_args!("{}\n", nodes(status.nodes.iter().chain(outside))));
+}
+
+fn journaled(journal: &JournalStatus) -> String {
+    let rest = if journal.waiting_since_ms == 0 { "all is in it" } else { "more to write" };
+    format!(
+        "{} behind a checkpoint of {} keys ({}), {}",
+        human(journal.journal_bytes),
+        journal.checkpoint_keys,
+        human(journal.checkpoint_bytes),
+        journal.trouble.as_deref().unwrap_or(rest),
+    )
+}
+
+fn nodes<'a>(nodes: impl Iterator<Item = &'a NodeStatus>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header([
         "NODE",
@@ -107,7 +180,7 @@ fn show(status: &SiteStatus) {
         "ROWS",
         "ROTTEN",
     ]);
-    for NodeStatus { name, state, devices } in &status.nodes {
+    for NodeStatus { name, state, devices } in nodes {
         for device in devices {
             table.add_row([
                 name.clone(),
@@ -121,5 +194,5 @@ fn show(status: &SiteStatus) {
             ]);
         }
     }
-    say(format_args!("{table}\n"));
+    table
 }

@@ -7,18 +7,25 @@ use anyhow::{Context, Result};
 use base64::Engine;
 use diptych_core::ids::SiteName;
 use diptych_site::config::{
-    AgentConfig, IdentityFiles, NodeConfig, PeerConfig, Policy, SiteConfig, WitnessKind,
+    AgentConfig, DrillEndpoints, HealthProbe, IdentityFiles, NodeConfig, OutsideConfig, OutsideNodeConfig,
+    PeerConfig, Policy, SiteConfig, WitnessKind,
 };
+use diptych_site::drill::RestEndpoint;
+use diptych_site::outside::OutsideToken;
+use diptych_wire::agent::Door;
 use diptych_wire::authority::{Authority, Request};
 use diptych_wire::identity::{Identity, Role};
 use rand::RngCore;
 
-use super::plan::{DevPlan, NodePlan, OutsidePlan, SitePlan};
+use super::plan::{DevPlan, NodePlan, OutsideNodePlan, OutsidePlan, SitePlan};
 use super::supervise::Job;
 use crate::files::write_private;
 
 /// Certificates of `dev` are made anew at each start.
 const VALIDITY: Duration = Duration::from_hours(30 * 24);
+
+/// A minute of Cloudflare's health checks is a second of the stand-in's.
+const HEALTH_SCALE: f64 = 1.0 / 60.0;
 
 /// Where a process's output goes.
 pub fn log_of(data_dir: &Path, name: &str) -> PathBuf {
@@ -45,6 +52,9 @@ pub fn make(plan: &DevPlan, data_dir: &Path) -> Result<Vec<Job>> {
     }
     for (name, site) in &plan.sites {
         jobs.push(Job { namespace: site.namespace.clone(), ..make.site(name, site)? });
+    }
+    for node in &plan.outside_nodes.nodes {
+        jobs.push(make.outside_agent(node)?);
     }
     Ok(jobs)
 }
@@ -113,6 +123,30 @@ impl Maker<'_> {
         self.configured(&name, "node-agent", &config)
     }
 
+    /// It is given a token and nothing else: its key is its own, its certificate and the numbers of its devices come from the
+    /// active site.
+    fn outside_agent(&self, outside: &OutsideNodePlan) -> Result<Job> {
+        let name = outside.node.name.as_str();
+        let folder = outside.node.socket.parent().context("a socket without a folder")?;
+        std::fs::create_dir_all(folder)?;
+        let token = folder.join("token.json");
+        if !token.exists() {
+            let door = |(site, plan): (&String, &SitePlan)| {
+                Ok(Door { address: plan.door.to_string(), site: site.parse()? })
+            };
+            let doors = self.plan.sites.iter().map(door).collect::<Result<Vec<_>>>()?;
+            let made = OutsideToken::make(self.authority, self.plan.cluster, &outside.token, doors)?;
+            write_private(&token, &serde_json::to_vec_pretty(&made)?)?;
+        }
+        let words = [
+            "node-agent".to_owned(),
+            format!("--token={}", token.display()),
+            format!("--folder={}", folder.display()),
+            format!("--listen={}", outside.node.address),
+        ];
+        Ok(self.job(name, words.into()))
+    }
+
     fn site(&self, name: &str, site: &SitePlan) -> Result<Job> {
         let site_name: SiteName = name.parse()?;
         let identity = self.identity(&site_name, Role::Gateway, name, vec![site.address])?;
@@ -137,11 +171,24 @@ impl Maker<'_> {
             nodes: site.nodes.iter().map(node_config).collect(),
             peer_nodes: other.map(|(_, other)| devices_by_node(other)).unwrap_or_default(),
             node_dead_after_s: self.plan.node_dead_after,
-            policy: Policy::default(),
+            outside: self.outside_config(),
+            policy: self.policy(),
             peer: other.map(|(other, plan)| self.peer(other, plan, site)).transpose()?,
+            generation: 0,
+            webhook: self.plan.webhook.clone(),
             site: site_name,
         };
         self.configured(name, "site", &config)
+    }
+
+    fn policy(&self) -> Policy {
+        let milliseconds = |seconds: u32| u64::from(seconds) * 1_000;
+        let default = Policy::default();
+        Policy {
+            stability_window_ms: self.plan.failback_after.map(milliseconds),
+            edge_grace_ms: self.plan.edge_grace.map_or(default.edge_grace_ms, milliseconds),
+            ..default
+        }
     }
 
     fn peer(&self, name: &str, peer: &SitePlan, own: &SitePlan) -> Result<PeerConfig> {
@@ -152,6 +199,7 @@ impl Maker<'_> {
             listen: own.door,
             witness: self.plan.witness,
             witness_address: Some(outside.witness),
+            witness_store: self.plan.witness_store.clone(),
             cloudflare_api: Some(format!("http://{}/client/v4", outside.api)),
             cloudflare_token: outside.api_token.clone(),
             zone: outside.zone.clone(),
@@ -163,7 +211,29 @@ impl Maker<'_> {
                 outside.edge_s3.to_string(),
                 outside.edge_rest.to_string(),
             ],
+            health_check: self
+                .plan
+                .edge_grace
+                .map(|_| HealthProbe { https: self.plan.tls, port: own.rest.port() }),
+            drills: Some(self.drills(own)?),
         })
+    }
+
+    fn drills(&self, own: &SitePlan) -> Result<DrillEndpoints> {
+        let (certificate, _) = authority_files(self.data_dir);
+        let authority = self.plan.tls.then(|| std::fs::read_to_string(&certificate)).transpose()?;
+        let at = |url: String| RestEndpoint { url, connect_to: None, authority: authority.clone() };
+        Ok(DrillEndpoints { public: at(self.plan.public_urls()?.0), own: at(self.plan.url(own.rest)) })
+    }
+
+    fn outside_config(&self) -> OutsideConfig {
+        let nodes = self.plan.outside_nodes.nodes.iter().map(|outside| OutsideNodeConfig {
+            name: outside.node.name.clone(),
+            address: outside.node.address.to_string(),
+            devices: outside.node.devices.clone(),
+            token: outside.token.clone(),
+        });
+        OutsideConfig { rows: self.plan.outside_nodes.rows, nodes: nodes.collect() }
     }
 
     fn witness(&self, outside: &OutsidePlan) -> Result<Job> {
@@ -203,6 +273,9 @@ impl Maker<'_> {
             format!("--default-host={}", outside.hostname),
             format!("--state={}", self.data_dir.join("cloudflare").join("state.json").display()),
         ];
+        if self.plan.edge_grace.is_some() {
+            words.push(format!("--health-scale={HEALTH_SCALE}"));
+        }
         if self.plan.tls {
             // A role without rights: no process takes orders from the edge.
             let edge =

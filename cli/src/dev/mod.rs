@@ -6,13 +6,14 @@ pub mod jobs;
 pub mod options;
 pub mod place;
 pub mod plan;
+pub mod store;
 pub mod supervise;
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use options::DevOptions;
-use plan::DevPlan;
+use plan::{DevPlan, NodePlan};
 use supervise::{Supervisor, signalled};
 
 use crate::client::endpoints::{
@@ -96,13 +97,7 @@ fn last_words(log: &Path) -> String {
 pub fn write_endpoints(plan: &DevPlan, supervisor: &mut Supervisor, data_dir: &Path) -> Result<()> {
     let mut sites = std::collections::BTreeMap::new();
     for (name, site) in &plan.sites {
-        let agents = site.nodes.iter().map(|node| AgentEndpoint {
-            name: node.name.to_string(),
-            pid: supervisor.pid(node.name.as_str()).unwrap_or(0),
-            address: node.address.to_string(),
-            devices: node.devices.iter().map(|device| device.path.clone()).collect(),
-        });
-        let agents = agents.collect();
+        let agents = site.nodes.iter().map(|node| agent(node, supervisor)).collect();
         let rest = plan.url(site.rest);
         let pid = supervisor.pid(name).unwrap_or(0);
         sites.insert(
@@ -135,6 +130,16 @@ pub fn write_endpoints(plan: &DevPlan, supervisor: &mut Supervisor, data_dir: &P
                 pid: supervisor.pid("witness").unwrap_or(0),
             }),
         sites,
+        outside: plan.outside_nodes.nodes.iter().map(|outside| agent(&outside.node, supervisor)).collect(),
     };
     endpoints.write(data_dir)
+}
+
+fn agent(node: &NodePlan, supervisor: &mut Supervisor) -> AgentEndpoint {
+    AgentEndpoint {
+        name: node.name.to_string(),
+        pid: supervisor.pid(node.name.as_str()).unwrap_or(0),
+        address: node.address.to_string(),
+        devices: node.devices.iter().map(|device| device.path.clone()).collect(),
+    }
 }

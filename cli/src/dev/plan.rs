@@ -8,6 +8,8 @@ use anyhow::{Context, Result, bail};
 use diptych_core::ids::{ClusterId, DeviceId, NodeName, SiteName};
 use diptych_core::planner::{self, SiteTopology};
 use diptych_site::config::{Acknowledge, DeviceConfig, SurviveConfig, WitnessKind};
+use diptych_site::notify::WebhookConfig;
+use diptych_site::witness::ObjectStoreConfig;
 use rand::RngCore;
 use serde::{Deserialize, Serialize};
 
@@ -30,10 +32,19 @@ pub struct DevPlan {
     pub acknowledge: Acknowledge,
     /// Where the third vote lies.
     pub witness: WitnessKind,
+    /// The witness's bucket.
+    #[serde(default)]
+    pub witness_store: Option<ObjectStoreConfig>,
     /// Whether the public listeners speak TLS.
     pub tls: bool,
     /// Seconds.
     pub node_dead_after: u32,
+    /// Seconds of health after which the preferred site gets the lease back by itself; None: a person hands it back.
+    #[serde(default)]
+    pub failback_after: Option<u32>,
+    /// Seconds that the edge must not reach the active site until it hands over; None: there are no health checks.
+    #[serde(default)]
+    pub edge_grace: Option<u32>,
     /// Bearer token of REST.
     pub token: String,
     /// Of S3.
@@ -42,6 +53,31 @@ pub struct DevPlan {
     pub secret_key: String,
     /// What stands outside both sites; None with one site.
     pub outside: Option<OutsidePlan>,
+    /// The nodes in neither site.
+    #[serde(default)]
+    pub outside_nodes: OutsideNodesPlan,
+    /// Told what turns.
+    #[serde(default)]
+    pub webhook: Option<WebhookConfig>,
+}
+
+/// Nodes in neither site.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct OutsideNodesPlan {
+    /// Rows of each extent on them.
+    pub rows: u8,
+    /// Each with what it joins with.
+    pub nodes: Vec<OutsideNodePlan>,
+}
+
+/// A node in neither site.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OutsideNodePlan {
+    /// `outside-n1`, its agent and its devices.
+    #[serde(flatten)]
+    pub node: NodePlan,
+    /// Name of its token.
+    pub token: String,
 }
 
 /// One site's addresses.
@@ -146,7 +182,7 @@ impl DevPlan {
                 s3: SocketAddr::new(site.address, s3),
                 rest: SocketAddr::new(site.address, rest),
                 door: ports.free_on(site)?,
-                nodes: nodes_of(site, options, &data_dir, &mut ports)?,
+                nodes: nodes_of(site, options.nodes, options.devices, &data_dir, &mut ports)?,
             };
             plans.insert(site.site.clone(), plan);
         }
@@ -154,6 +190,7 @@ impl DevPlan {
             1 => None,
             _ => Some(OutsidePlan::make(&place(place::OUTSIDE, OUTSIDE), &mut ports)?),
         };
+        let outside_nodes = outside_nodes(&place(place::OUTSIDE, OUTSIDE), options, &data_dir, &mut ports)?;
         let mut cluster = [0; 16];
         rand::rng().fill_bytes(&mut cluster);
         Ok(Self {
@@ -162,12 +199,20 @@ impl DevPlan {
             sites: plans,
             acknowledge: options.acknowledge,
             witness: options.witness,
+            witness_store: options.witness_store.clone().map(|store| store.0),
             tls: options.tls,
             node_dead_after: options.node_dead_after,
+            failback_after: options.failback_after,
+            edge_grace: options.edge_grace,
             token: secret(24),
             access_key: format!("DIPTYCH{}", secret(6).to_uppercase()),
             secret_key: secret(20),
+            webhook: options
+                .webhook
+                .clone()
+                .map(|url| WebhookConfig { url, secret: options.webhook_secret.clone() }),
             outside,
+            outside_nodes,
         })
     }
 
@@ -180,18 +225,39 @@ impl DevPlan {
 
     /// Refused with the sum, before anything is made, where the sites can't survive that.
     fn check(&self) -> Result<()> {
+        if (self.witness == WitnessKind::ObjectStore) != self.witness_store.is_some() {
+            bail!(
+                "--witness objectstore and --witness-store go together: the one says what the witness is, the other where"
+            );
+        }
         let sites = self.sites.iter().map(|(name, site)| {
             let nodes = site.nodes.iter().map(|node| node.devices.len() as u32).collect();
             Ok(SiteTopology { site: name.parse()?, nodes })
         });
         planner::plan(self.survive().into(), &sites.collect::<Result<Vec<_>>>()?)?;
+        let OutsideNodesPlan { rows, nodes } = &self.outside_nodes;
+        if self.outside.is_none() && !nodes.is_empty() {
+            bail!("outside nodes join at the door between two sites: ask for --sites 2, or for no --outside");
+        }
+        if usize::from(*rows) > nodes.len() {
+            bail!(
+                "{rows} rows of each extent can't lie on {} outside nodes, a row a node: ask for --outside-rows {} at most, or more --outside",
+                nodes.len(),
+                nodes.len()
+            );
+        }
         Ok(())
+    }
+
+    /// Nodes of both sites, and those in neither.
+    pub fn all_nodes(&self) -> impl Iterator<Item = &NodePlan> {
+        let outside = self.outside_nodes.nodes.iter().map(|outside| &outside.node);
+        self.sites.values().flat_map(|site| &site.nodes).chain(outside)
     }
 
     /// An agent makes an empty folder a device at its first start; it never makes the folder.
     fn make_folders(&self) -> Result<()> {
-        let nodes = self.sites.values().flat_map(|site| &site.nodes);
-        for device in nodes.flat_map(|node| &node.devices) {
+        for device in self.all_nodes().flat_map(|node| &node.devices) {
             std::fs::create_dir_all(&device.path)
                 .with_context(|| format!("the device {} can't be made", device.path.display()))?;
         }
@@ -236,9 +302,26 @@ impl OutsidePlan {
     }
 }
 
-fn nodes_of(site: &Place, options: &DevOptions, data_dir: &Path, ports: &mut Ports) -> Result<Vec<NodePlan>> {
+fn outside_nodes(
+    place: &Place,
+    options: &DevOptions,
+    data_dir: &Path,
+    ports: &mut Ports,
+) -> Result<OutsideNodesPlan> {
+    let nodes = nodes_of(place, options.outside, options.devices, data_dir, ports)?;
+    let nodes = nodes.into_iter().map(|node| OutsideNodePlan { node, token: secret(8) }).collect();
+    Ok(OutsideNodesPlan { rows: options.outside_rows.unwrap_or(options.outside), nodes })
+}
+
+fn nodes_of(
+    site: &Place,
+    count: u8,
+    devices: u8,
+    data_dir: &Path,
+    ports: &mut Ports,
+) -> Result<Vec<NodePlan>> {
     let mut nodes = Vec::new();
-    for number in 1..=u32::from(options.nodes) {
+    for number in 1..=u32::from(count) {
         let name = format!("{}-n{number}", site.site);
         let folder = data_dir.join(&site.site).join(format!("n{number}"));
         let device = |index: u32| DeviceConfig {
@@ -249,7 +332,7 @@ fn nodes_of(site: &Place, options: &DevOptions, data_dir: &Path, ports: &mut Por
             name: name.parse::<NodeName>()?,
             address: ports.free_on(site)?,
             socket: folder.join("agent.sock"),
-            devices: (0..u32::from(options.devices)).map(device).collect(),
+            devices: (0..u32::from(devices)).map(device).collect(),
         });
     }
     Ok(nodes)

@@ -11,7 +11,7 @@ use diptych_site::peer::PeerClient;
 use diptych_site::peer::follow::Followed;
 use diptych_wire::http::{BoxError, HttpBody};
 use diptych_wire::peer::FORWARD;
-use http::header::{HOST, HeaderValue, RETRY_AFTER};
+use http::header::{CONNECTION, HOST, HeaderValue, RETRY_AFTER};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -22,6 +22,23 @@ const WAIT: Duration = Duration::from_millis(1_800);
 
 /// Paths that speak of this very gateway.
 const OWN: [&str; 5] = ["/live", "/ready", "/health", "/lease", "/metrics"];
+/// Paths that speak of this very site, also where they ask for something to be done.
+const OF_SITE: [&str; 7] = [
+    "/api/v1/status",
+    "/api/v1/scrub",
+    "/api/v1/promote",
+    "/api/v1/verify",
+    "/api/v1/drill",
+    "/api/v1/drill/abort",
+    "/api/v1/drill/restore",
+];
+/// Paths that a site which a drill has cut off still answers: so that its processes are not taken for dead, and people can look
+/// and end it.
+///
+/// `/ready` is what puts a gateway behind its site's Service: without it nobody could ask for status or end. What the edge
+/// looks at, `/health` and `/lease`, is not among them.
+const WHILE_CUT: [&str; 6] =
+    ["/live", "/ready", "/metrics", "/api/v1/status", "/api/v1/drill", "/api/v1/drill/restore"];
 
 /// Which site is active, as far as this process knows.
 #[async_trait]
@@ -100,7 +117,7 @@ impl ToActive {
         parts.uri = uri;
         parts.extensions = http::Extensions::new();
         parts.headers.insert(FORWARD, HeaderValue::from_static(front.as_str()));
-        parts.headers.remove(http::header::CONNECTION);
+        parts.headers.remove(CONNECTION);
         let body = body.map_err(|error| Box::new(error) as BoxError).boxed_unsync();
         match self.peer.http().send(Request::from_parts(parts, body)).await {
             Ok(answer) => answer.map(|body| body.map_err(|error| Box::new(error) as BoxError).boxed_unsync()),
@@ -112,18 +129,29 @@ impl ToActive {
     }
 }
 
-/// 503 with Retry-After, in the words of the front.
+/// Nobody takes the request just now.
 fn unavailable(front: Front) -> Response<HttpBody> {
+    refused(front, "NotActive", "no site is active or reachable just now; nothing was done, try again")
+}
+
+/// What a site that is cut off says to everybody.
+fn cut_off(front: Front) -> Response<HttpBody> {
+    let message = "a drill has cut this site off for a while; nothing was done, try again";
+    let mut answer = refused(front, "CutOff", message);
+    // A client that keeps its connection would stay with a site that is away.
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
+/// 503 with Retry-After, in the words of the front; S3 has one code for it.
+fn refused(front: Front, code: &str, message: &str) -> Response<HttpBody> {
     let text = match front {
-        Front::S3 => {
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>SlowDown</Code><Message>No site is active or \
-             reachable just now; nothing was done, try again.</Message></Error>"
-        }
-        Front::Rest => {
-            "{\"error\":{\"code\":\"NotActive\",\"message\":\"no site is active or reachable just now; nothing was done, try again\"}}"
-        }
+        Front::S3 => format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>SlowDown</Code><Message>{message}</Message></Error>"
+        ),
+        Front::Rest => format!("{{\"error\":{{\"code\":\"{code}\",\"message\":\"{message}\"}}}}"),
     };
-    let body = http_body_util::Full::new(Bytes::from_static(text.as_bytes()));
+    let body = http_body_util::Full::new(Bytes::from(text));
     let mut answer = Response::new(body.map_err(|never| match never {}).boxed_unsync());
     *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -133,6 +161,10 @@ fn unavailable(front: Front) -> Response<HttpBody> {
 #[async_trait]
 impl Forwarder for ToActive {
     async fn route(&self, front: Front, request: Request<Incoming>) -> Routed {
+        if self.peer.cut().is_cut() {
+            let told = front == Front::Rest && WHILE_CUT.contains(&request.uri().path());
+            return if told { Routed::Here(request) } else { Routed::Answered(cut_off(front)) };
+        }
         if self.serves() || (front == Front::Rest && OWN.contains(&request.uri().path())) {
             return Routed::Here(request);
         }
@@ -142,9 +174,8 @@ impl Forwarder for ToActive {
             self.hosts.iter().any(|known| known == host || known == name)
         });
         // A read at this site's own address is answered from its own rows.
-        let keepers = front == Front::Rest
-            && ["/api/v1/status", "/api/v1/scrub", "/api/v1/promote"].contains(&request.uri().path());
-        if !public && (request.method().is_safe() || keepers) {
+        let of_site = front == Front::Rest && OF_SITE.contains(&request.uri().path());
+        if !public && (request.method().is_safe() || of_site) {
             return Routed::Here(request);
         }
         match self.active().await {

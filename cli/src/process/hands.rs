@@ -1,6 +1,6 @@
 //! What a keeper asks of its site, wherever the gateways are.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use diptych_core::ids::Epoch;
@@ -8,9 +8,8 @@ use diptych_core::lease::LossDecision;
 use diptych_core::records::Position;
 use diptych_site::keeper::SiteHands;
 use diptych_site::peer::exposure::Progress;
+use diptych_site::peer::loss::LossGate;
 use tokio::sync::{Notify, watch};
-
-use super::site::following::LossGate;
 
 /// The gateways that take the site's writes.
 #[async_trait]
@@ -25,10 +24,10 @@ pub(super) trait Writers: Send + Sync + 'static {
     async fn stop(&self, epoch: Epoch);
 }
 
-/// The parts come in later: the keeper is made before them.
+/// The parts come in later: the keeper is made before them, and goes on when others take their place.
 #[derive(Default)]
 pub(super) struct Hands {
-    parts: OnceLock<Parts>,
+    parts: watch::Sender<Option<Arc<Parts>>>,
     /// Wakes the loop that keeps the public name.
     pub(super) name: Arc<Notify>,
 }
@@ -44,12 +43,17 @@ pub(super) struct Parts {
 }
 
 impl Hands {
+    /// From now on these are the parts.
     pub(super) fn begin(&self, parts: Parts) {
-        let _ = self.parts.set(parts);
+        self.parts.send_replace(Some(Arc::new(parts)));
+    }
+
+    fn parts(&self) -> Option<Arc<Parts>> {
+        self.parts.borrow().clone()
     }
 
     fn release(&self) {
-        if let Some(parts) = self.parts.get() {
+        if let Some(parts) = self.parts() {
             parts.writers.release();
         }
     }
@@ -64,14 +68,14 @@ impl SiteHands for Hands {
     }
 
     async fn loss_gate(&self) -> LossDecision {
-        match self.parts.get().and_then(|parts| parts.loss.as_ref()) {
+        match self.parts().as_ref().and_then(|parts| parts.loss.as_ref()) {
             Some(gate) => gate.decide().await,
             None => LossDecision::Allowed,
         }
     }
 
     async fn drain(&self, _epoch: Epoch) {
-        if let Some(parts) = self.parts.get() {
+        if let Some(parts) = self.parts() {
             parts.writers.hold().await;
         }
     }
@@ -81,15 +85,22 @@ impl SiteHands for Hands {
     }
 
     async fn peer_has(&self, position: Position) {
-        let Some(mut progress) = self.parts.get().and_then(|parts| parts.progress.clone()) else { return };
-        let reached = progress.wait_for(|progress| progress.confirms(position)).await.is_ok();
-        if !reached {
-            std::future::pending::<()>().await;
+        let mut parts = self.parts.subscribe();
+        loop {
+            let progress = parts.borrow_and_update().as_ref().and_then(|parts| parts.progress.clone());
+            let Some(mut progress) = progress else { return };
+            if progress.wait_for(|progress| progress.confirms(position)).await.is_ok() {
+                return;
+            }
+            // Who saw it has ended; the next one sees it too.
+            if parts.changed().await.is_err() {
+                return std::future::pending().await;
+            }
         }
     }
 
     async fn stop_gateways(&self, epoch: Epoch) {
-        if let Some(parts) = self.parts.get() {
+        if let Some(parts) = self.parts() {
             parts.writers.stop(epoch).await;
         }
         // What was held back is now routed to the site that takes over.

@@ -1,11 +1,13 @@
 //! The long-running processes: configuration in, tasks out, an end when they are told.
 
 mod authority;
+mod checks;
 pub mod emulator;
 mod forward;
 mod front;
 mod hands;
 pub mod node_agent;
+mod outside;
 pub mod pods;
 mod record;
 pub mod site;

@@ -1,20 +1,55 @@
 //! `diptych node-agent`.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use diptych_node_agent::{AgentOptions, DeviceOption};
 use diptych_site::config::AgentConfig;
 use tokio_util::sync::CancellationToken;
 
-use super::{ConfigFile, credentials, log_as_json};
+use super::{credentials, log_as_json, outside};
 use crate::dev::supervise::told_to_end;
 use crate::files::read_json;
 
+/// What an agent runs with: a configuration or, in neither site, the token that it joins with.
+#[derive(Debug, clap::Args)]
+pub struct NodeAgentCommand {
+    /// JSON, as `diptych dev` and the chart write it
+    #[arg(long, required_unless_present = "token", conflicts_with = "token")]
+    config: Option<PathBuf>,
+    /// Token of a node in neither site: the agent joins with it at its first start
+    #[arg(long, requires_all = ["folder", "listen"])]
+    token: Option<PathBuf>,
+    /// Keeps the agent's key, its certificate and its configuration once it has joined
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// Where both sites reach it
+    #[arg(long)]
+    listen: Option<SocketAddr>,
+}
+
 /// Runs it until it is told to end.
-pub async fn run(file: &ConfigFile) -> Result<()> {
+pub async fn run(command: NodeAgentCommand) -> Result<()> {
     log_as_json();
-    let config: AgentConfig = read_json(&file.config)?;
+    tokio::select! {
+        config = config(command) => serve(config?).await,
+        () = told_to_end() => Ok(()),
+    }
+}
+
+async fn config(command: NodeAgentCommand) -> Result<AgentConfig> {
+    let NodeAgentCommand { config, token, folder, listen } = command;
+    if let Some(config) = config {
+        return read_json(&config);
+    }
+    let token = token.context("--config or --token is needed")?;
+    let folder = folder.context("--token needs --folder")?;
+    outside::joined(&token, &folder, listen.context("--token needs --listen")?).await
+}
+
+async fn serve(config: AgentConfig) -> Result<()> {
     let devices = config.devices.into_iter();
     let devices =
         devices.map(|device| DeviceOption { path: device.path, device: Some(device.id), capacity: None });

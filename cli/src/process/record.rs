@@ -35,8 +35,17 @@ impl CloudflareName {
         Self { client, zone_name: peer.zone.clone(), zone: OnceLock::new(), target }
     }
 
+    /// Where it shall point while this site is active.
+    pub(super) const fn target(&self) -> &NameTarget {
+        &self.target
+    }
+
+    pub(super) const fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// The zone, looked up once.
-    async fn zone(&self) -> Result<ZoneId, String> {
+    pub(super) async fn zone(&self) -> Result<ZoneId, String> {
         if let Some(zone) = self.zone.get() {
             return Ok(zone.clone());
         }

@@ -320,6 +320,9 @@ pub struct HttpConfig {
     pub path: String,
     /// `200`, `2xx`, …
     pub expected_codes: Vec<String>,
+    /// For `HTTPS`: any certificate will do.
+    #[serde(default)]
+    pub allow_insecure: bool,
     /// Sent headers, each with its values.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<std::collections::BTreeMap<String, Vec<String>>>,
@@ -355,6 +358,12 @@ pub struct HealthCheck {
     /// Seconds between probes.
     #[serde(default)]
     pub interval: Option<u32>,
+    /// `HTTP`, `HTTPS` or `TCP`.
+    #[serde(default, rename = "type")]
+    pub kind: Option<String>,
+    /// For `HTTP` and `HTTPS`.
+    #[serde(default)]
+    pub http_config: Option<HttpConfig>,
 }
 
 /// Verdict of a health check.

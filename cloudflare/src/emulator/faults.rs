@@ -1,6 +1,7 @@
 //! Faults that a test asks for. The product never does.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use http::Method;
@@ -18,6 +19,8 @@ pub struct Faults {
     pub api_down: bool,
     /// DNS queries get no answer.
     pub dns_down: bool,
+    /// Addresses that neither the edge nor health checks reach: connections to them time out.
+    pub unreached: BTreeSet<IpAddr>,
     /// Connections to the edge are cut without an answer.
     pub edge_down: bool,
     /// Ids (or secrets) of tokens that are unknown from now on.

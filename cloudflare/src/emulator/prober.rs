@@ -186,6 +186,10 @@ async fn probe(shared: &Shared, check: &HealthCheck) -> Result<(), String> {
 async fn connect(shared: &Shared, address: &str, port: u16) -> Result<TcpStream, String> {
     let mut failure = format!("{address} has no address");
     for target in resolve(shared, address, port).await {
+        if shared.faults.with(|faults| faults.unreached.contains(&target.ip())) {
+            "TCP Timeout occurred".clone_into(&mut failure);
+            continue;
+        }
         match TcpStream::connect(target).await {
             Ok(stream) => return Ok(stream),
             Err(error) => failure = format!("TCP connection failed: {error}"),

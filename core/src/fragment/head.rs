@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut};
 
 use super::trailer::TRAILER_END_LEN;
-use super::{ALIGNMENT, FORMAT, FragmentError, check, check_cluster, salted_crc};
+use super::{ALIGNMENT, FORMAT, FragmentError, RECORD_MAX, check, check_cluster, salted_crc};
 use crate::ids::{ClusterId, Epoch, ExtentId, Hlc, InstanceId, KeeperNumber, Row, SegmentId, Stamp};
 use crate::layout::{CRC_BLOCK, CRC_BLOCK_SMALL, NEEDED_MAX, SHARD};
 use crate::records::{ExtentKind, Position};
@@ -129,7 +129,7 @@ pub struct RecordHead {
     pub birth_epoch: Epoch,
     /// When the extent was written.
     pub birth_hlc: Hlc,
-    /// Of a journal: position at which it begins.
+    /// Of a journal: position behind which it begins; of a checkpoint: the position that it shows.
     pub first_position: Option<Position>,
     /// Bytes of the whole record, from the head's first to the trailer's last: [`super::record_len`] of the longest
     /// row that it may take.
@@ -221,7 +221,7 @@ impl RecordHead {
             Err(FragmentError::CrcBlock(self.crc_block))
         } else if self.needed == 0 || self.needed > NEEDED_MAX {
             Err(FragmentError::Needed(self.needed))
-        } else if self.reserved < least || !self.reserved.is_multiple_of(ALIGNMENT) {
+        } else if !(least..=RECORD_MAX).contains(&self.reserved) || !self.reserved.is_multiple_of(ALIGNMENT) {
             Err(FragmentError::Reserved(self.reserved))
         } else {
             Ok(())

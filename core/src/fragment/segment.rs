@@ -2,7 +2,9 @@
 
 use bytes::{Buf, BufMut};
 
-use super::{FORMAT, FragmentError, RecordKind, check, check_cluster, salted_crc};
+use super::{
+    ALIGNMENT, FORMAT, FragmentError, RECORD_HEAD_LEN, RecordKind, check, check_cluster, salted_crc,
+};
 use crate::ids::{ClusterId, DeviceId, ExtentId, Generation, InstanceId, Row, SegmentId};
 
 /// Bytes of a segment's head.
@@ -155,11 +157,11 @@ impl Foot {
         }
     }
 
-    /// Reads a foot from bytes that end with the segment.
+    /// Reads a foot from bytes that end with the segment, which has `segment_len` of them.
     ///
     /// # Errors
-    /// [`FragmentError`]: `Cut`, `Absent`, `Checksum`, `NewerFormat`, `UnknownKind`.
-    pub fn parse(bytes: &[u8], segment: SegmentId) -> Result<Self, FragmentError> {
+    /// [`FragmentError`]: `Cut`, `Absent`, `Checksum`, `NewerFormat`, `UnknownKind`, `Place`.
+    pub fn parse(bytes: &[u8], segment: SegmentId, segment_len: u64) -> Result<Self, FragmentError> {
         let needed = Self::len_from_end(bytes, bytes.len() as u64)?;
         let (covered, mut end) = bytes[bytes.len() - needed as usize..].split_at(needed as usize - 8);
         let (mut entries, mut counts) = covered.split_at(covered.len() + 8 - FOOT_END_LEN);
@@ -169,7 +171,20 @@ impl Foot {
         while entries.has_remaining() {
             foot.entries.push(FootEntry::parse(&mut entries)?);
         }
-        Ok(foot)
+        foot.check_places(segment_len.saturating_sub(needed)).map(|()| foot)
+    }
+
+    /// That records lie one after the other, between the segment's head and `end`, where the foot begins.
+    fn check_places(&self, end: u64) -> Result<(), FragmentError> {
+        let mut free = SEGMENT_HEAD_LEN as u64;
+        for &FootEntry { offset, length, .. } in &self.entries {
+            let misplaced = FragmentError::Place { offset, length };
+            if offset < free || !offset.is_multiple_of(ALIGNMENT) || length < RECORD_HEAD_LEN as u64 {
+                return Err(misplaced);
+            }
+            free = offset.checked_add(length).filter(|next| *next <= end).ok_or(misplaced)?;
+        }
+        Ok(())
     }
 }
 

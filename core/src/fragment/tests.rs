@@ -60,6 +60,10 @@ fn foot() -> Foot {
     Foot { entries: (0..3).map(entry).collect() }
 }
 
+fn parse_foot(bytes: &[u8]) -> Result<Foot, FragmentError> {
+    Foot::parse(bytes, SEGMENT, 1 << 20)
+}
+
 /// That `reads` refuses `bytes` with any byte changed, and with the end cut off.
 fn assert_notices_every_flip(bytes: &[u8], reads: impl Fn(&[u8]) -> bool) {
     assert!(reads(bytes), "it reads what was written");
@@ -105,8 +109,9 @@ fn every_flipped_byte_of_a_trailer_is_noticed_and_of_its_head() {
 
 #[test]
 fn every_flipped_byte_of_a_foot_is_noticed() {
-    assert_notices_every_flip(&foot().encode(SEGMENT), |bytes| Foot::parse(bytes, SEGMENT).is_ok());
-    assert_notices_every_flip(&Foot::default().encode(SEGMENT), |bytes| Foot::parse(bytes, SEGMENT).is_ok());
+    for foot in [foot(), Foot::default()] {
+        assert_notices_every_flip(&foot.encode(SEGMENT), |bytes| parse_foot(bytes).is_ok());
+    }
 }
 
 #[test]
@@ -131,7 +136,7 @@ fn a_record_of_another_segment_is_no_record() {
     let other = SegmentId([3; 16]);
     let bytes = head(100, 4096).encode(other);
     assert!(matches!(Record::parse(&bytes, SEGMENT, None), Err(FragmentError::Checksum { .. })));
-    assert!(matches!(Foot::parse(&foot().encode(other), SEGMENT), Err(FragmentError::Checksum { .. })));
+    assert!(matches!(parse_foot(&foot().encode(other)), Err(FragmentError::Checksum { .. })));
 }
 
 #[test]
@@ -178,6 +183,8 @@ fn impossible_fields_are_named_even_with_a_right_checksum() {
     assert_eq!(parsed(RecordHead { needed: 0, ..good }), FragmentError::Needed(0));
     assert_eq!(parsed(RecordHead { reserved: 330, ..good }), FragmentError::Reserved(330));
     assert_eq!(parsed(RecordHead { reserved: 128, ..good }), FragmentError::Reserved(128));
+    let endless = u64::MAX - (ALIGNMENT - 1);
+    assert_eq!(parsed(RecordHead { reserved: endless, ..good }), FragmentError::Reserved(endless));
     let refused = |at, new: u8| {
         let bytes = resealed(good.encode(SEGMENT).to_vec(), at, &[new]);
         Record::parse(&bytes, SEGMENT, None).unwrap_err()
@@ -196,6 +203,27 @@ fn a_trailer_that_does_not_fit_its_record_is_refused() {
     let miscounted = Trailer { row_bytes: 0, ..trailer(&[1; 100], 4096) };
     let error = Trailer::parse(&miscounted.encode(&head_bytes), &head, &head_bytes);
     assert!(matches!(error, Err(FragmentError::Lengths { blocks: 1, .. })), "{error:?}");
+}
+
+#[test]
+fn a_foot_with_a_right_checksum_names_only_records_that_can_be() {
+    let altered = |change: fn(&mut Foot)| {
+        let mut foot = foot();
+        change(&mut foot);
+        Foot::parse(&foot.encode(SEGMENT), SEGMENT, 8192)
+    };
+    assert_eq!(altered(|_| ()), Ok(foot()));
+    let misplaced: [fn(&mut Foot); 6] = [
+        |foot| foot.entries[0].offset = 64,
+        |foot| foot.entries[1].offset += 1,
+        |foot| foot.entries[1].length = 64,
+        |foot| foot.entries[1].length += 64,
+        |foot| foot.entries[2].length = 8192,
+        |foot| foot.entries[2].length = u64::MAX,
+    ];
+    for (case, change) in misplaced.into_iter().enumerate() {
+        assert!(matches!(altered(change), Err(FragmentError::Place { .. })), "case {case}");
+    }
 }
 
 #[test]

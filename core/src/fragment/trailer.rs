@@ -36,7 +36,7 @@ pub struct Trailer {
     pub extent_bytes: u64,
     /// BLAKE3 of the extent.
     pub extent_hash: [u8; 32],
-    /// Of a journal: position at which it ends.
+    /// Of a journal: the last position in it; of a checkpoint: the position that it shows.
     pub last_position: Option<Position>,
 }
 

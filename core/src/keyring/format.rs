@@ -1,13 +1,13 @@
 //! The keyring's bytes.
 
 use bytes::{Buf, BufMut};
-use hkdf::Hkdf;
-use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
 use super::{ClusterKey, FORMAT, Keyring, KeyringError, RingKey};
-use crate::cipher::{Algorithm, KEY_LEN, NONCE_LEN, SecretKey, TAG_LEN, open_metadata, seal_metadata};
+use crate::cipher::{
+    Algorithm, KEY_LEN, NONCE_LEN, SecretKey, TAG_LEN, hmac_sha256, open_metadata, seal_metadata,
+};
 use crate::ids::{ClusterId, Generation, RingKeyNumber};
 
 const MAGIC: &[u8; 8] = b"DPKEYRNG";
@@ -16,11 +16,6 @@ const WRAPPED_LEN: usize = KEY_LEN + TAG_LEN;
 const ENTRY_LEN: usize = 16 + NONCE_LEN + WRAPPED_LEN;
 const MAC_LEN: usize = 32;
 const END_LEN: usize = MAC_LEN + 4;
-
-/// HMAC-SHA256 of `message`. HKDF's extract step is defined as just that (RFC 5869, 2.2).
-fn hmac(key: &SecretKey, message: &[u8]) -> [u8; MAC_LEN] {
-    Hkdf::<Sha256>::extract(Some(key.expose()), message).0.into()
-}
 
 /// What a wrapped key is bound to: cluster, number, time.
 fn associated_data(cluster: ClusterId, number: RingKeyNumber, made_ms: u64) -> Vec<u8> {
@@ -51,7 +46,7 @@ pub(super) fn seal(keyring: &Keyring, cluster_key: &ClusterKey) -> Vec<u8> {
         let wrapped = seal_metadata(&wrapping, &ring_key.nonce, &aad, ring_key.key.expose());
         bytes.put_slice(&wrapped.expect("AES-GCM seals 32 bytes"));
     }
-    let mac = hmac(&cluster_key.authentication_key(cluster), &bytes);
+    let mac = hmac_sha256(&cluster_key.authentication_key(cluster), &bytes);
     bytes.put_slice(&mac);
     let crc = crc32c::crc32c(&bytes);
     bytes.put_u32_le(crc);
@@ -107,7 +102,7 @@ pub(super) fn open(bytes: &[u8], cluster_key: &ClusterKey) -> Result<Keyring, Ke
         return Err(KeyringError::WrongKey { cluster, generation });
     }
     let (covered, mac) = bytes[..bytes.len() - 4].split_at(bytes.len() - END_LEN);
-    let expected = hmac(&cluster_key.authentication_key(cluster), covered);
+    let expected = hmac_sha256(&cluster_key.authentication_key(cluster), covered);
     if !bool::from(expected.ct_eq(mac)) {
         return Err(KeyringError::Damaged("its authentication does not fit"));
     }

@@ -1,5 +1,6 @@
 //! What goes into the state machine and what comes out of it.
 
+use super::machine::Mode;
 use super::message::{Message, WitnessRecord};
 use super::record::{SiteRecord, Token};
 use super::timers::{BootTime, Millis};
@@ -55,6 +56,8 @@ pub enum Event {
     GatewayAlive(bool),
     /// All agents of the site have reported: whether none of them holds a record of this cluster.
     DevicesEmpty(bool),
+    /// `failover.mode` is this from now on.
+    ModeDeclared(Mode),
     /// Writes in flight are done, and new ones are held back (answer to `Effect::Drain`).
     Drained,
     /// The peer has every entry and fragment up to here.
@@ -317,7 +320,7 @@ impl Waiting {
                 "this site has lost the record of its vote: it goes on when the other site answers, or when a person promotes it"
             }
             Self::FirstStart => {
-                "the first term of all begins once the other site answers and has never had one: install it, and let it join"
+                "the first term of all begins once the other site and the witness answer and neither has ever had one: install the other site, let it join, and look that the witness can be reached"
             }
             Self::LeaseExpiry { .. } => "a term that this site promised to respect has not run out",
             Self::PeerHolds => "the other site holds the lease",

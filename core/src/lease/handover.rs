@@ -54,6 +54,7 @@ impl Turn<'_> {
         if self.state.handover.is_none() && ready {
             let until = self.now + self.timers().handover;
             self.state.handover = Some(Handover::Draining { until, confirmed: None });
+            self.state.drained = true;
             self.effects.push(Effect::Drain { epoch: self.state.record.epoch() });
         }
     }
@@ -69,10 +70,18 @@ impl Turn<'_> {
         }
     }
 
-    /// Lets held writes go on; a sealed gate is opened again by the next step that may.
+    /// A sealed gate is opened again by the next step that may.
     pub(super) fn end_handover(&mut self) {
         self.state.handover = None;
-        self.effects.push(Effect::Undrain { epoch: self.state.record.epoch() });
+    }
+
+    /// Lets held writes go on once no handover is under way, and none of them would meet a sealed gate.
+    pub(super) fn undrain(&mut self) {
+        let state = &mut *self.state;
+        if state.drained && state.handover.is_none() && !matches!(state.record.gate, Gate::Sealed(_)) {
+            state.drained = false;
+            self.effects.push(Effect::Undrain { epoch: state.record.epoch() });
+        }
     }
 
     pub(super) fn on_drained(&mut self) {

@@ -15,7 +15,7 @@ use crate::ids::{Epoch, KeeperNumber, SiteName};
 use crate::records::Gate;
 
 /// `failover.mode`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// The passive site takes over by itself, if the gate on loss allows it.
     Automatic,
@@ -23,7 +23,7 @@ pub enum Mode {
     Manual,
 }
 
-/// What does not change while a keeper lives.
+/// What does not change while a keeper lives, but for the mode.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// This site.
@@ -104,9 +104,12 @@ impl Lease {
         if self.state.resigned {
             return Vec::new();
         }
+        if let Event::ModeDeclared(mode) = event {
+            Arc::make_mut(&mut self.config).mode = mode;
+        }
         let mut turn = self.turn(now);
         match event {
-            Event::Tick => {}
+            Event::Tick | Event::ModeDeclared(_) => {}
             Event::FromPeer(message) => turn.on_message(message),
             Event::RecordRead { call, record } => turn.on_record_read(call, record),
             Event::Persisted { call, outcome } => turn.on_persisted(call, outcome),

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::record::Token;
 use crate::ids::{Epoch, KeeperNumber, SiteName};
 use crate::records::{Position, Vote};
 
@@ -26,6 +27,15 @@ pub struct Standing {
     pub devices_empty: bool,
 }
 
+/// A record that stands at the witness, as its writer tells the peer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Wrote {
+    /// Of the write.
+    pub token: Token,
+    /// What was written.
+    pub record: WitnessRecord,
+}
+
 /// A message between keepers, over the authenticated peer link. Any of them may be lost, late or doubled.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Message {
@@ -47,6 +57,8 @@ pub enum Message {
         epoch: Epoch,
         /// To be named in the answer.
         seq: Seq,
+        /// What the sender wrote at the witness for this epoch, if it has.
+        wrote: Option<Wrote>,
     },
     /// Promise not to vote for another site for a peer lease.
     Ack {

@@ -59,7 +59,7 @@ pub use canonical::Labels;
 pub use event::{CallId, Command, Effect, Event, LossDecision, Persisted, SwapResult, Waiting, WitnessRead};
 pub use guard::Guard;
 pub use machine::{Config, Lease, Mode, Role, Status};
-pub use message::{Message, Nonce, Seq, Standing, WitnessRecord};
+pub use message::{Message, Nonce, Seq, Standing, WitnessRecord, Wrote};
 pub use record::{Admission, SiteRecord, Token};
 pub use sublease::{Borrowed, Loan, SubLease};
 pub use timers::{BootTime, Millis, Timers};

@@ -13,8 +13,14 @@ impl Turn<'_> {
     pub(super) fn on_message(&mut self, message: Message) {
         match message {
             Message::Hello { .. } => self.ask_the_record(message),
-            Message::Renew { .. } if self.guards(Guard::ReadBeforeAck) => self.ask_the_record(message),
-            Message::Renew { .. } => self.answer(&message),
+            Message::Renew { ref wrote, .. } => {
+                self.hear_of_witness(wrote.clone());
+                if self.guards(Guard::ReadBeforeAck) {
+                    self.ask_the_record(message);
+                } else {
+                    self.answer(&message);
+                }
+            }
             Message::Greeting { seq, standing } => {
                 if self.on_answer(seq).is_some() {
                     self.state.link.standing = Some(standing);
@@ -45,7 +51,7 @@ impl Turn<'_> {
                 let standing = self.standing();
                 self.send(Message::Greeting { seq: *seq, standing });
             }
-            Message::Renew { epoch, seq } => self.on_renew(*epoch, *seq, question),
+            Message::Renew { epoch, seq, .. } => self.on_renew(*epoch, *seq, question),
             Message::Greeting { .. }
             | Message::Ack { .. }
             | Message::Refuse { .. }
@@ -81,7 +87,7 @@ impl Turn<'_> {
 
     /// The promise runs from now.
     pub(super) fn acknowledge(&mut self, renewal: &Message) {
-        let Message::Renew { epoch, seq } = *renewal else { return };
+        let Message::Renew { epoch, seq, .. } = *renewal else { return };
         self.state.promise_over = self.state.promise_over.max(self.now + self.timers().peer_wait);
         self.state.released = self.state.released.filter(|released| released.epoch > epoch);
         self.send(Message::Ack { epoch, seq });
@@ -187,7 +193,8 @@ impl Turn<'_> {
             if self.past(self.state.link.next_renew) {
                 self.state.link.next_renew = self.now + self.timers().peer_renew;
                 let seq = self.sequence(Some(epoch));
-                self.send(Message::Renew { epoch, seq });
+                let wrote = self.wrote_at_witness(epoch);
+                self.send(Message::Renew { epoch, seq, wrote });
             }
         } else if self.past(self.state.link.next_hello) {
             // A site without a lease that renewed would keep the peer's promise alive even if it can't hear the

@@ -55,6 +55,7 @@ pub(super) fn begin(config: &Config, record: SiteRecord, now: BootTime) -> State
         link,
         witness,
         handover: None,
+        drained: false,
         received: None,
         released: None,
         loss: Loss::Unasked,

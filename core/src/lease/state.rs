@@ -153,6 +153,8 @@ pub(super) struct State {
     pub(super) witness: WitnessView,
 
     pub(super) handover: Option<Handover>,
+    /// Writes were asked to be held back.
+    pub(super) drained: bool,
     /// The peer gave this epoch to this site.
     pub(super) received: Option<Epoch>,
     /// This site gave this epoch to the peer.

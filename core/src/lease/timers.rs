@@ -76,7 +76,8 @@ pub struct Timers {
     pub witness_look: Millis,
     /// Between looks at the witness while the peer is silent.
     pub witness_look_silent: Millis,
-    /// A handover that has not got past the peer's confirmation by then is given up.
+    /// A handover that has not got past the peer's confirmation by then is given up (two fifths of the lease, 1 s at least):
+    /// what the peer has to do behind that takes half as long again, and no write is to wait for more than 2 s.
     pub handover: Millis,
     /// A decision of the gate on loss holds for this long.
     pub loss: Millis,
@@ -106,7 +107,7 @@ impl Timers {
             witness_call: Millis(2_000),
             witness_look: Millis(20_000),
             witness_look_silent: Millis(2_000),
-            handover: Millis(duration.0 * 2 / 3),
+            handover: Millis((duration.0 * 2 / 5).max(1_000)),
             loss: duration,
             yielding: Millis(duration.0 / 3),
         }

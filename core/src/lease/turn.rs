@@ -104,6 +104,7 @@ impl Turn<'_> {
             self.talk_to_peer();
             self.look_at_witness();
         }
+        self.undrain();
         self.publish(waiting);
         self.effects
     }

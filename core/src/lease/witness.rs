@@ -2,7 +2,7 @@
 
 use super::event::{CallId, Effect, SwapResult, WitnessRead};
 use super::guard::Guard;
-use super::message::{Nonce, WitnessRecord};
+use super::message::{Nonce, WitnessRecord, Wrote};
 use super::persist::Purpose;
 use super::record::Token;
 use super::state::{Calling, Seen, Swap};
@@ -133,8 +133,14 @@ impl Turn<'_> {
             return;
         }
         match result {
-            WitnessRead::Found { token, record } => self.on_found(token, record),
-            WitnessRead::Absent => self.note(None, None),
+            WitnessRead::Found { token, record } => {
+                self.state.witness.reachable = true;
+                self.on_found(token, record);
+            }
+            WitnessRead::Absent => {
+                self.state.witness.reachable = true;
+                self.note(None, None);
+            }
             WitnessRead::Failed => self.state.witness.reachable = false,
             WitnessRead::RateLimited { retry_after } => self.block(retry_after),
         }
@@ -161,10 +167,28 @@ impl Turn<'_> {
         let old = token.is_some() && token == self.state.record.old;
         let fresh = self.now + self.timers().witness_wait;
         let witness = &mut self.state.witness;
-        witness.reachable = true;
         let since = witness.seen.as_ref().filter(|seen| seen.token == token).map(|seen| seen.free_at);
         let free_at = if old { self.now } else { since.unwrap_or(fresh) };
         witness.seen = Some(Seen { token, record, free_at });
+    }
+
+    /// What stands at the witness of this site's own writing in `epoch`.
+    pub(super) fn wrote_at_witness(&self, epoch: Epoch) -> Option<Wrote> {
+        let seen = self.state.witness.seen.as_ref()?;
+        let (token, record) = (seen.token.clone()?, seen.record.clone()?);
+        (record.site == self.config.own && record.epoch == epoch).then_some(Wrote { token, record })
+    }
+
+    /// The peer says what it wrote: a look of this site could have shown that the moment the message came, or before, so
+    /// it ages from now on. A takeover soon after a term began need not wait for the next look.
+    pub(super) fn hear_of_witness(&mut self, wrote: Option<Wrote>) {
+        let Some(Wrote { token, record }) = wrote else { return };
+        let known = self.state.witness.seen.as_ref().map_or(Epoch(0), Seen::epoch);
+        // A message may be late; what is newer by its epoch is not forgotten for it. Of one epoch the peer says the newest
+        // again with each renewal, and a swap that compares an older token fails.
+        if known <= record.epoch {
+            self.note(Some(token), Some(record));
+        }
     }
 
     fn block(&mut self, retry_after: Millis) {

@@ -313,6 +313,23 @@ fn a_place_is_chosen_as_often_as_its_weight_says() {
     }
 }
 
+#[test]
+fn a_full_device_takes_journals_and_checkpoints_until_it_refuses_and_never_data() {
+    let mut full = map(&[&[1, 1], &[1, 1]]);
+    full.nodes
+        .iter_mut()
+        .flat_map(|node| &mut node.devices)
+        .for_each(|device| device.state = MapDeviceState::Full);
+    assert!(place(&full.for_kind(ExtentKind::Data), extent(1), &rows(2)).is_err());
+    for kind in [ExtentKind::Journal, ExtentKind::Checkpoint] {
+        let mut open = full.for_kind(kind).into_owned();
+        assert!(!place(&open, extent(1), &rows(4)).expect("all take one").crowded);
+        open.leave_out(DeviceId(0));
+        let placed = place(&open, extent(1), &rows(4)).expect("three take them");
+        assert!(placed.crowded && placed.rows.iter().all(|(_, device)| *device != DeviceId(0)));
+    }
+}
+
 /// The least that makes a new node's share fair is rows / nodes of each extent.
 #[test]
 fn a_new_node_takes_its_fair_share_and_no_more_moves_than_that() {

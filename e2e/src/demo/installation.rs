@@ -28,8 +28,12 @@ impl Deref for Installation {
 impl Installation {
     /// Starts one and waits until it says `ready`.
     pub async fn start(data_dir: &Path, words: &[&str]) -> Result<Self> {
-        let program = program()?;
-        let mut child = Command::new(&program)
+        Self::start_program(&program()?, data_dir, words).await
+    }
+
+    /// The same with a program of another build.
+    pub async fn start_program(program: &Path, data_dir: &Path, words: &[&str]) -> Result<Self> {
+        let mut child = Command::new(program)
             .arg("dev")
             .args(words)
             .arg("--data-dir")
@@ -52,6 +56,19 @@ impl Installation {
         Ok(Self { child, reach: Reach::new(data_dir) })
     }
 
+    /// Kills every process of it, as a loss of power would, and waits until they are gone; those that are dead already are no matter.
+    pub async fn kill(mut self) -> Result<()> {
+        let pids: Vec<u32> = self.pids()?.into_iter().map(|(_, pid)| pid).collect();
+        for pid in &pids {
+            let _ = signal(*pid, "KILL");
+        }
+        self.child.kill().await?;
+        until("all processes are gone", Duration::from_secs(30), || async {
+            Ok(pids.iter().find(|pid| lives(**pid)).map_or(Ok(()), |pid| Err(format!("{pid} lives"))))
+        })
+        .await
+    }
+
     /// Asks it to end, and waits.
     pub async fn stop(mut self) -> Result<()> {
         let pid = self.child.id().context("it has ended already")?;
@@ -64,6 +81,14 @@ impl Installation {
         }
         Ok(())
     }
+}
+
+/// Whether a process may have files open still. One that nobody waited for has none once all of its threads have ended; the
+/// first of them ends before one that syncs a disk.
+fn lives(pid: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    let ended = |stat: String| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'));
+    threads.count() > 1 || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !ended(stat))
 }
 
 /// Sends a signal, as a person would.

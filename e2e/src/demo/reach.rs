@@ -72,6 +72,7 @@ impl Reach {
             pids.push((name.clone(), site.pid));
             pids.extend(site.agents.iter().map(|agent| (agent.name.clone(), agent.pid)));
         }
+        pids.extend(endpoints.outside.iter().map(|agent| (agent.name.clone(), agent.pid)));
         pids.extend(endpoints.cloudflare.iter().map(|cloudflare| ("cloudflare".to_owned(), cloudflare.pid)));
         pids.extend(endpoints.witness.iter().map(|witness| ("witness".to_owned(), witness.pid)));
         Ok(pids.into_iter().filter(|(_, pid)| *pid != 0).collect())

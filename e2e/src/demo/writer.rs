@@ -61,11 +61,16 @@ impl Writer {
 
     /// Waits until so many records were acknowledged.
     pub async fn has_written(&self, records: u64) -> Result<()> {
-        until("the writer goes on", Duration::from_secs(30), || async {
+        until("the writer goes on", Duration::from_mins(2), || async {
             let written = self.written.load(Ordering::Relaxed);
             Ok(if written >= records { Ok(()) } else { Err(format!("{written} records")) })
         })
         .await
+    }
+
+    /// Waits until so many more records were acknowledged.
+    pub async fn goes_on(&self, records: u64) -> Result<()> {
+        self.has_written(self.written.load(Ordering::Relaxed) + records).await
     }
 
     /// Ends it; what was acknowledged, in order.

@@ -16,11 +16,15 @@ use crate::demo::installation::until;
 use crate::demo::one_site::{self, PATIENCE};
 use crate::demo::reach::{BUCKET, Reach};
 use crate::demo::table::Table;
-use crate::demo::two_sites::Scene;
+use crate::demo::tree::Input;
+use crate::demo::two_sites::{self, Scene};
+use crate::demo::verify::verify;
 use crate::demo::writer::{self, Writer};
 
 /// Asks the operator for a planned switch.
 const HANDOVER: &str = "diptych.dev/handover";
+/// Says yes to a takeover that waits for a person.
+const PROMOTE: &str = "diptych.dev/promote";
 /// ClusterRole of the chart for those who only look.
 const VIEWER: &str = "diptych-diptych-viewer";
 /// A word that only the declared file has.
@@ -28,7 +32,8 @@ const DECLARED: &str = "applied with kubectl\n";
 
 /// Everything, once with each way of acknowledging.
 pub async fn demo(table: &mut Table, state: &State, options: &Demo) -> Result<()> {
-    up(table, state, &Up { acknowledge: "OneSite".to_owned() }).await?;
+    let (first, later) = options.acknowledge.split_first().context("--acknowledge names none")?;
+    up(table, state, &Up { acknowledge: first.clone() }).await?;
     let clusters = clusters(state);
     let scratch = tempfile::Builder::new().prefix("diptych-kind-").tempdir()?;
     let files = one_site::input(table, &options.source, scratch.path()).await?;
@@ -40,13 +45,15 @@ pub async fn demo(table: &mut Table, state: &State, options: &Demo) -> Result<()
     somebody(table, &clusters[0], &reach).await?;
     gateway_dies(table, &clusters[0], &reach).await?;
     let faults = Machines { clusters: &clusters, killed: Mutex::default() };
-    let scene = Scene { reach: &reach, faults: &faults, acknowledge: "OneSite", files: &files };
-    scene.play(table).await?;
-    both_sites(table, &clusters).await?;
-    let reach = self::reach(state, &clusters).await?;
-    Scene { reach: &reach, faults: &faults, acknowledge: "BothSites", files: &files }.play(table).await?;
+    Scene { reach: &reach, faults: &faults, acknowledge: first, files: &files }.play(table).await?;
+    for acknowledge in later {
+        change_acknowledge(table, &clusters, acknowledge).await?;
+        let reach = self::reach(state, &clusters).await?;
+        Scene { reach: &reach, faults: &faults, acknowledge, files: &files }.play(table).await?;
+    }
     annotated(table, &clusters, &reach).await?;
     printed(table, &clusters).await?;
+    by_hand(table, &clusters, &reach, &faults, files.alone()?).await?;
     if !options.keep {
         install::down(state).await?;
     }
@@ -70,7 +77,7 @@ async fn shown(table: &mut Table, clusters: &[Cluster; 2], files: usize) -> Resu
             let mut seen = Vec::new();
             for cluster in clusters {
                 let what = format!("{files} FileObjects of {} are protected", cluster.site);
-                let shown = until(&what, Duration::from_mins(5), || async {
+                let shown = until(&what, Duration::from_mins(10), || async {
                     // To list thousands is work: it is done when the count says that they are there.
                     let seen = cluster.get(&["storagecluster", STORAGE_CLUSTER]).await?;
                     let projected = seen["status"]["projectedFiles"].as_u64().unwrap_or(0);
@@ -192,30 +199,34 @@ async fn gateway_dies(table: &mut Table, cluster: &Cluster, reach: &Reach) -> Re
         .await
 }
 
-/// From here on a write is acknowledged when both sites hold it.
-async fn both_sites(table: &mut Table, clusters: &[Cluster; 2]) -> Result<()> {
+/// From here on a write is acknowledged in another way.
+async fn change_acknowledge(table: &mut Table, clusters: &[Cluster; 2], acknowledge: &str) -> Result<()> {
     table
-        .step("acknowledge: BothSites, by kubectl patch", async {
-            let patch = json!({"spec": {"acknowledge": "BothSites"}}).to_string();
-            for cluster in clusters {
-                let words =
-                    ["patch", "storagecluster", STORAGE_CLUSTER, "--type=merge", "-p", patch.as_str()];
-                cluster.kubectl(&words).await?;
-                carried_out(cluster).await?;
-                let gateways = ["rollout", "status", "deployment/main-gateway", "--timeout=300s"];
-                cluster.kubectl(&gateways).await?;
-            }
+        .step(&format!("acknowledge: {acknowledge}, by kubectl patch"), async {
+            patch(clusters, &json!({"acknowledge": acknowledge})).await?;
             Ok(((), "patched in both clusters, gateways rolled".to_owned()))
         })
         .await
 }
 
-/// Waits until the operator has looked at the newest spec: its objects are changed before it says so.
+/// Changes the spec in both clusters, and waits until their gateways know of it.
+async fn patch(clusters: &[Cluster; 2], spec: &Value) -> Result<()> {
+    let patch = json!({"spec": spec}).to_string();
+    for cluster in clusters {
+        let words = ["patch", "storagecluster", STORAGE_CLUSTER, "--type=merge", "-p", patch.as_str()];
+        cluster.kubectl(&words).await?;
+        carried_out(cluster).await?;
+        cluster.kubectl(&["rollout", "status", "deployment/main-gateway", "--timeout=300s"]).await?;
+    }
+    Ok(())
+}
+
+/// Waits until the site's keeper runs the newest spec: the operator's objects are changed before it can.
 async fn carried_out(cluster: &Cluster) -> Result<()> {
-    until("the StorageCluster's newest generation is looked at", Duration::from_mins(1), || async {
+    until("the StorageCluster's newest generation is in force", Duration::from_mins(1), || async {
         let seen = cluster.get(&["storagecluster", STORAGE_CLUSTER]).await?;
         let generations =
-            ["/metadata/generation", "/status/observedGeneration"].map(|path| seen.pointer(path));
+            ["/metadata/generation", "/status/generationInForce"].map(|path| seen.pointer(path));
         Ok(if generations[0] == generations[1] { Ok(()) } else { Err(format!("{generations:?}")) })
     })
     .await
@@ -225,14 +236,8 @@ async fn carried_out(cluster: &Cluster) -> Result<()> {
 async fn annotated(table: &mut Table, clusters: &[Cluster; 2], reach: &Reach) -> Result<()> {
     table
         .step("a planned switch by kubectl annotate", async {
-            let mut active = None;
-            for cluster in clusters {
-                if reach.status(cluster.site).await?.role == "active" {
-                    active = Some(cluster);
-                }
-            }
-            let from = active.context("no site is active")?;
-            let to = clusters.iter().find(|cluster| cluster.site != from.site).context("one site")?;
+            let active = two_sites::active(reach).await?;
+            let [from, to] = if clusters[0].site == active { [0, 1] } else { [1, 0] }.map(|at| &clusters[at]);
             let annotation = format!("{HANDOVER}={}", to.site);
             from.kubectl(&["annotate", "storagecluster", STORAGE_CLUSTER, annotation.as_str()]).await?;
             let seen = until(&format!("{} is active", to.site), Duration::from_mins(2), || async {
@@ -251,6 +256,66 @@ async fn annotated(table: &mut Table, clusters: &[Cluster; 2], reach: &Reach) ->
             })
             .await?;
             Ok(((), seen))
+        })
+        .await
+}
+
+/// With `failover.mode: Manual` nothing is taken over by itself; a person's word is enough. The site that died stays dead.
+async fn by_hand(
+    table: &mut Table,
+    clusters: &[Cluster; 2],
+    reach: &Reach,
+    faults: &dyn Faults,
+    file: &Input,
+) -> Result<()> {
+    table
+        .step("failover.mode: Manual is declared, the lease goes on", async {
+            let epoch = async || anyhow::Ok(reach.status(two_sites::active(reach).await?).await?.epoch);
+            let (before, begun) = (epoch().await?, Instant::now());
+            patch(clusters, &json!({"failover": {"mode": "Manual"}})).await?;
+            let (after, took) = (epoch().await?, begun.elapsed());
+            ensure!(before == after, "epoch {before} became {after}");
+            Ok((
+                (),
+                format!("in force in both sites after {:.1} s, epoch {after} as before", took.as_secs_f64()),
+            ))
+        })
+        .await?;
+    let promoted = table
+        .step("the active site dies, the other one waits for a person", async {
+            let dies = two_sites::active(reach).await?;
+            let waits = clusters.iter().find(|cluster| cluster.site != dies).context("one site")?;
+            faults.site_dies(dies).await?;
+            let what = format!("{} waits for approval", waits.site);
+            let said = until(&what, Duration::from_mins(2), || async {
+                let status = reach.status(waits.site).await?;
+                ensure!(status.role != "active", "it was taken over without a person");
+                Ok(match (status.lease.waiting.as_deref(), status.lease.waiting_for) {
+                    (Some("Approval"), Some(sentence)) => Ok(sentence),
+                    (waiting, _) => Err(format!("{} waits for {waiting:?}", status.role)),
+                })
+            })
+            .await?;
+            Ok((waits, format!("{}: {said}", waits.site)))
+        })
+        .await?;
+    table
+        .step("a promotion by kubectl annotate", async {
+            let annotation = format!("{PROMOTE}=within-limits");
+            promoted.kubectl(&["annotate", "storagecluster", STORAGE_CLUSTER, annotation.as_str()]).await?;
+            let seen = until(&format!("{} is active", promoted.site), Duration::from_mins(2), || async {
+                let there = promoted.get(&["storagecluster", STORAGE_CLUSTER]).await?;
+                let role = there.pointer("/status/role").and_then(Value::as_str).unwrap_or_default();
+                let asked = there["metadata"]["annotations"].get(PROMOTE).is_some();
+                Ok(if role == "active" && !asked {
+                    Ok(format!("{} is active, epoch {}", promoted.site, there["status"]["epoch"]))
+                } else {
+                    Err(format!("{} is {role}, annotation {asked}", promoted.site))
+                })
+            })
+            .await?;
+            verify(&*reach.s3(PATIENCE)?, file).await?;
+            Ok(((), format!("{seen}; a file reads by the public name")))
         })
         .await
 }

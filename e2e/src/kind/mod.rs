@@ -41,6 +41,9 @@ pub struct Demo {
     /// What is stored
     #[command(flatten)]
     pub source: Source,
+    /// OneSite, BothSites, or one after the other
+    #[arg(long, default_value = "OneSite,BothSites", value_delimiter = ',')]
+    pub acknowledge: Vec<String>,
     /// Leave the clusters up
     #[arg(long)]
     pub keep: bool,

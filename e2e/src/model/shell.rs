@@ -150,8 +150,12 @@ impl Shell<'_> {
     }
 
     /// Puts a message on the wire. With as many of its kind there already, the oldest is lost.
-    fn send(&self, world: &mut World, message: Message) {
+    fn send(&self, world: &mut World, mut message: Message) {
         let to = 1 - self.site;
+        if let Message::Renew { wrote, .. } = &mut message {
+            // The other site knows of each write the moment it is made, which is earlier; see `tidy`.
+            *wrote = None;
+        }
         let limit = match message {
             // Told at once, by the most permissive observer; see `tidy`.
             Message::Hello { .. } | Message::Greeting { .. } => return,

@@ -4,6 +4,7 @@ Usage: boto3_client.py ENDPOINT, with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KE
 Each function below is a check; the first one that fails ends the script.
 """
 
+import base64
 import hashlib
 import io
 import os
@@ -12,6 +13,7 @@ import sys
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 
 import boto3
 from boto3.s3.transfer import TransferConfig
@@ -116,6 +118,90 @@ def checksums(s3):
     refused("a wrong MD5", 400, "BadDigest",
             lambda: s3.put_object(Bucket=BUCKET, Key="sum/wrong", Body=content, ContentMD5="A" * 22 + "=="))
     refused("nothing was stored", 404, "404", lambda: s3.head_object(Bucket=BUCKET, Key="sum/wrong"))
+
+
+def crc64nvme_table():
+    for number in range(256):
+        for _ in range(8):
+            number = number >> 1 ^ (0x9A6C9329AC4BC9B5 if number & 1 else 0)
+        yield number
+
+
+CRC64NVME = list(crc64nvme_table())
+
+
+def crc64nvme(content):
+    crc = (1 << 64) - 1
+    for byte in content:
+        crc = CRC64NVME[(crc ^ byte) & 0xFF] ^ crc >> 8
+    return (crc ^ (1 << 64) - 1).to_bytes(8, "big")
+
+
+SUMS = {
+    "CRC32": lambda content: zlib.crc32(content).to_bytes(4, "big"),
+    "CRC64NVME": crc64nvme,
+    "SHA256": lambda content: hashlib.sha256(content).digest(),
+}
+
+
+def base64_of(sum):
+    return base64.b64encode(sum).decode()
+
+
+def composite(algorithm, parts):
+    sum = SUMS[algorithm]
+    return f"{base64_of(sum(b''.join(map(sum, parts))))}-{len(parts)}"
+
+
+def given(s3, key, algorithm):
+    """Checksum and its type, by HEAD and by GET."""
+    head = s3.head_object(Bucket=BUCKET, Key=key, ChecksumMode="ENABLED")
+    got = s3.get_object(Bucket=BUCKET, Key=key, ChecksumMode="ENABLED")
+    got["Body"].read()
+    return [(answer.get(f"Checksum{algorithm}"), answer.get("ChecksumType")) for answer in (head, got)]
+
+
+def part_checksums(s3):
+    content = body(8 * MIB + 100, 13)
+    parts = [content[: 5 * MIB], content[5 * MIB :]]
+    # botocore computes CRC64NVME by a further package only, and takes what it is told.
+    assert base64_of(crc64nvme(b"123456789")) == "rosUhgp5mIg="
+    for algorithm, kind in (("SHA256", "COMPOSITE"), ("CRC32", "FULL_OBJECT"), ("CRC64NVME", "FULL_OBJECT")):
+        field = f"Checksum{algorithm}"
+        key = f"sum/parts/{algorithm}"
+        created = s3.create_multipart_upload(Bucket=BUCKET, Key=key, ChecksumAlgorithm=algorithm, ChecksumType=kind)
+        expect(f"{algorithm} in parts: what it is begun with",
+               (created["ChecksumAlgorithm"], created["ChecksumType"]), (algorithm, kind))
+        target = {"Bucket": BUCKET, "Key": key, "UploadId": created["UploadId"]}
+        sums = [base64_of(SUMS[algorithm](part)) for part in parts]
+        refused(f"{algorithm} in parts: a wrong sum", 400, "BadDigest",
+                lambda: s3.upload_part(**target, PartNumber=1, Body=parts[0], **{field: sums[1]}))
+        done = []
+        for number, (part, sum) in enumerate(zip(parts, sums), 1):
+            put = s3.upload_part(**target, PartNumber=number, Body=part, **{field: sum})
+            expect(f"{algorithm} in parts: part {number} is answered", put[field], sum)
+            done.append({"PartNumber": number, "ETag": put["ETag"], field: sum})
+        listed = s3.list_parts(**target)
+        expect(f"{algorithm} in parts: they are listed",
+               (listed["ChecksumAlgorithm"], listed["ChecksumType"], [part[field] for part in listed["Parts"]]),
+               (algorithm, kind, sums))
+        wrong = [{**done[0], field: sums[1]}, done[1]]
+        refused(f"{algorithm} in parts: a completion that names another sum", 400, "InvalidPart",
+                lambda: s3.complete_multipart_upload(**target, MultipartUpload={"Parts": wrong}))
+        whole = composite(algorithm, parts) if kind == "COMPOSITE" else base64_of(SUMS[algorithm](content))
+        if kind == "FULL_OBJECT":
+            refused(f"{algorithm} in parts: another sum of the whole", 400, "BadDigest",
+                    lambda: s3.complete_multipart_upload(**target, MultipartUpload={"Parts": done}, **{field: sums[0]}))
+        completed = s3.complete_multipart_upload(**target, MultipartUpload={"Parts": done})
+        expect(f"{algorithm} in parts: it is completed", (completed[field], completed["ChecksumType"]), (whole, kind))
+        expect(f"{algorithm} in parts: it is kept", given(s3, key, algorithm), [(whole, kind)] * 2)
+    target = {"Bucket": BUCKET, "Key": "sum/copied"}
+    target["UploadId"] = s3.create_multipart_upload(**target, ChecksumAlgorithm="SHA256")["UploadId"]
+    copied = s3.upload_part_copy(**target, PartNumber=1, CopySource={"Bucket": BUCKET, "Key": "sum/parts/CRC32"})
+    expect("a copied part is summed", copied["CopyPartResult"]["ChecksumSHA256"], base64_of(SUMS["SHA256"](content)))
+    s3.abort_multipart_upload(**target)
+    refused("a hash of the whole", 400, "InvalidRequest",
+            lambda: s3.create_multipart_upload(Bucket=BUCKET, Key="x", ChecksumAlgorithm="SHA256", ChecksumType="FULL_OBJECT"))
 
 
 def ranges(s3):
@@ -226,6 +312,8 @@ def multipart(s3):
     back = io.BytesIO()
     s3.download_fileobj(BUCKET, "transfer", back, Config=config)
     expect("the transfer manager's way up and down", back.getvalue() == content, True)
+    pieces = [content[: 8 * MIB], content[8 * MIB :]]
+    expect("its checksum", given(s3, "transfer", "CRC32"), [(composite("CRC32", pieces), "COMPOSITE")] * 2)
 
 
 def copies(s3):
@@ -326,7 +414,7 @@ def main(endpoint):
 
     s3 = client()
     buckets(s3)
-    for check in (put_get_head, checksums, ranges, conditions, odd_keys, lists, multipart, copies, tags, presigned, short_body):
+    for check in (put_get_head, checksums, part_checksums, ranges, conditions, odd_keys, lists, multipart, copies, tags, presigned, short_body):
         check(s3)
     errors(s3, client)
     clean(s3)

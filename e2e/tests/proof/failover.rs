@@ -110,6 +110,12 @@ async fn with_tls_clients_edge_and_origins_speak_https_before_and_after_a_switch
             Ok(if status.role == "active" { Ok(()) } else { Err(status.role) })
         })
         .await?;
+        until("nobody but a person gives the lease back", PATIENCE, || async {
+            let failback = installation.status("west").await?.failback;
+            let manual = failback.as_ref().is_some_and(|failback| failback.waiting == "Manual");
+            Ok(if manual { Ok(()) } else { Err(format!("{failback:?}")) })
+        })
+        .await?;
         s3.put("after", bytes::Bytes::from_static(b"the switch")).await?;
         verify_all(&s3, &files).await?;
         let mut table = Table::default();

@@ -4,7 +4,14 @@
 
 mod bad_input;
 mod clients;
+mod drills;
 mod durability;
+mod edge;
+mod failback;
 mod failover;
 mod namespaces;
+mod object_store;
+mod outside;
+mod resurrect;
+mod sessions;
 mod trace;

@@ -10,13 +10,13 @@ use diptych_core::records::{Blob, Etag};
 use futures::StreamExt;
 
 use super::conditions::ReadConditions;
-use super::multipart::{check_number, refuse_completing};
+use super::multipart::{check_number, check_open};
 use super::put::{NewObject, PutRequest, Stored, turn};
 use super::types::{MAX_REQUEST_BYTES, check_key};
-use super::{ObjectInfo, Objects, Wanted, etag_text};
+use super::{ObjectInfo, Objects, Wanted, etag_text, part_sums};
 use crate::authority::may_write;
 use crate::body::Body;
-use crate::digests::{Algorithm, Announced};
+use crate::digests::{Algorithm, Announced, Sums};
 use crate::error::{GatewayError, Result};
 use crate::read::{Places, open_stream, plan_chunks, read_sealed};
 use crate::write::{Chunk, Description, ExtentSequence, Written, write_body};
@@ -101,7 +101,7 @@ impl Objects {
         let description =
             Description { size: Some(info.object.size), etag: Some(etag), ..Description::of(&object) };
         let written = self.copy_blobs(&lease, owner, description, &blobs, info.object.size).await?;
-        Ok(self.commit_object(&lease, object, written, etag, Vec::new()).await?.0)
+        self.commit_fresh(&lease, object, written, etag).await
     }
 
     async fn copy_small(
@@ -118,7 +118,7 @@ impl Objects {
         let modified_ms = self.context.clock().now_ms();
         let done = self.batches.store(lease, object, chunk, (size, etag, modified_ms)).await?;
         let receipt = super::put::receipt(&self.context, done.at, done.durable)?;
-        let sums = crate::digests::Sums { md5: etag.md5, others: Vec::new() };
+        let sums = Sums { md5: etag.md5, others: Vec::new() };
         Ok(Stored { at: done.at, etag, size, modified_ms, receipt, sums, replaced: done.replaced })
     }
 
@@ -185,12 +185,14 @@ impl Objects {
 
     /// Copies a range of an object into a part. A range begins and ends where it likes, chunks do not: it is opened and
     /// sealed again.
-    pub async fn copy_part(&self, namespace: &str, request: CopyPart<'_>) -> Result<([u8; 16], u64)> {
+    ///
+    /// Gives its sums, and milliseconds since 1970.
+    pub async fn copy_part(&self, namespace: &str, request: CopyPart<'_>) -> Result<(Sums, u64)> {
         check_number(request.number)?;
         let lease = may_write(self.context.authority())?;
         let (bucket, key, id) = request.target;
         let open = self.open_upload(namespace, bucket, key, id).await?;
-        refuse_completing(&open)?;
+        check_open(&open)?;
         let (info, blobs) = self.source(namespace, request.source, &request.conditions).await?;
         let range = request.range.resolve(info.object.size)?;
         let length = range.end - range.start;
@@ -199,11 +201,11 @@ impl Objects {
         let mut body =
             Body::new(stream.boxed(), Some(length), MAX_REQUEST_BYTES, self.context.limits().body_idle)?;
         let description = open.describe(key, request.number, Some(length));
-        let announced = Announced::default();
+        let announced = part_sums::announced(&open.upload, Announced::default())?;
         let (written, sums) =
             write_body(&self.context, &lease, open.id, description, BytesMut::new(), &mut body, &announced)
                 .await?;
-        self.commit_part(&lease, &open, (key, request.number), written, sums.md5).await?;
-        Ok((sums.md5, self.context.clock().now_ms()))
+        let modified_ms = self.commit_part(&lease, &open, (key, request.number), written, &sums).await?;
+        Ok((sums, modified_ms))
     }
 }

@@ -105,7 +105,7 @@ impl Objects {
     }
 }
 
-fn extents(blobs: &[Blob]) -> Vec<ExtentId> {
+pub(super) fn extents(blobs: &[Blob]) -> Vec<ExtentId> {
     blobs.iter().flat_map(|blob| &blob.pieces).map(|piece| piece.extent).collect()
 }
 

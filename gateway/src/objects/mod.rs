@@ -1,48 +1,51 @@
 //! The object layer: buckets, objects, uploads. Both fronts call it and nothing else.
 
 mod buckets;
+mod complete;
 mod conditions;
 mod copy;
 mod delete;
 mod get;
 mod list;
 mod multipart;
+mod part_sums;
 mod put;
 mod tags;
 mod types;
+mod uploads;
+mod verify;
 
 use std::sync::Arc;
 
 use crate::context::Context;
 use crate::write::Batches;
-use multipart::Completing;
 
+pub use complete::{CompletePart, Completion};
 pub use conditions::{Condition, ReadConditions, TagList};
 pub use copy::{CopyPart, CopyRequest};
 pub use delete::Deleted;
 pub(crate) use get::extents_of;
 pub use get::{Download, Wanted};
 pub use list::{ListRequest, Listed, Listing};
-pub use multipart::{CompletePart, PartsPage, StoredPart, UploadSummary, UploadsPage, UploadsRequest};
 pub use put::{LateSums, PutRequest, Stored};
 pub(crate) use put::{NewObject, confirm, turn};
 pub use types::{
     MAX_KEY_BYTES, MAX_OBJECT_BYTES, MAX_REQUEST_BYTES, ObjectInfo, Receipt, SiteRows, etag_text,
 };
+pub use uploads::{PartsPage, StoredPart, UploadSummary, UploadsPage, UploadsRequest};
 
 /// The object layer of one gateway. Cheap to clone.
 #[derive(Clone)]
 pub struct Objects {
     context: Arc<Context>,
     batches: Batches,
-    completing: Arc<Completing>,
 }
 
 impl Objects {
     /// On a context. Must be made inside a tokio runtime: it keeps a task that gathers small objects.
     pub fn new(context: Arc<Context>) -> Self {
         let batches = Batches::start(context.clone());
-        Self { context, batches, completing: Arc::default() }
+        Self { context, batches }
     }
 
     /// What it works on.

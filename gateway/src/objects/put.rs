@@ -1,6 +1,7 @@
 //! Storing an object: small bodies share an extent with others of the same moment, larger ones are streamed.
 
 use bytes::BytesMut;
+use diptych_catalog::Change;
 use diptych_core::ids::{BucketId, ExtentId, SiteName, UploadId, VersionId};
 use diptych_core::lease::SubLease;
 use diptych_core::records::{Bucket, Content, Etag, HeadBody, Object, Position, VersionRef};
@@ -155,8 +156,25 @@ impl Objects {
         }
         let object = object.with_sums(&sums);
         let etag = Etag { md5: sums.md5, parts: 0 };
-        let (stored, _) = self.commit_object(lease, object, written, etag, Vec::new()).await?;
+        let stored = self.commit_fresh(lease, object, written, etag).await?;
         Ok(Stored { sums, ..stored })
+    }
+
+    /// As [`Self::commit_object`], of bytes that nothing else will name: where they are surely not committed, and the client's request
+    /// is to blame, they are condemned before it hears of that.
+    pub(crate) async fn commit_fresh(
+        &self,
+        lease: &SubLease,
+        object: NewObject,
+        written: Written,
+        etag: Etag,
+    ) -> Result<Stored> {
+        let committed =
+            self.commit_object(lease, object, written.clone(), etag, Change::blind(Vec::new())).await;
+        if committed.as_ref().is_err_and(|error| error.status().is_client_error()) {
+            written.condemn(&self.context, lease).await;
+        }
+        Ok(committed?.0)
     }
 
     /// Makes written bytes the head of their key.
@@ -166,13 +184,14 @@ impl Objects {
         object: NewObject,
         written: Written,
         etag: Etag,
-        also: Vec<diptych_catalog::Write>,
+        also: Change,
     ) -> Result<(Stored, Position)> {
         let size = written.size();
         let modified_ms = self.context.clock().now_ms();
         let (extents, durable) = (written.extent_ids(), written.least_durable());
-        let (content, guards, mut writes) = written.enter_live(&self.context, lease, &object).await?;
-        writes.extend(also);
+        let (content, mut guards, mut writes) = written.enter_live(&self.context, lease, &object).await?;
+        guards.extend(also.guards);
+        writes.extend(also.writes);
         let version = object.version;
         let change = object.into_change(size, etag, modified_ms, content, guards, writes);
         let done = commit_heads(&self.context, lease, std::slice::from_ref(&change), None).await.pop();
@@ -210,7 +229,7 @@ impl NewObject {
     }
 
     /// The sums that the client sent or asked for are kept with it.
-    fn with_sums(mut self, sums: &Sums) -> Self {
+    pub(super) fn with_sums(mut self, sums: &Sums) -> Self {
         let kept = sums.others.iter().map(|(algorithm, sum)| (algorithm.header().to_owned(), sum.clone()));
         self.headers.extend(kept);
         self

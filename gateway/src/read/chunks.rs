@@ -62,15 +62,22 @@ pub(crate) fn pieces_of(
 pub(crate) struct Places {
     extents: HashMap<ExtentId, Arc<ExtentPlace>>,
     tails: HashMap<ExtentId, Tail>,
+    alone: bool,
 }
 
 impl Places {
+    /// Of this site's own rows, and no others.
+    pub(super) fn alone() -> Self {
+        Self { alone: true, ..Self::default() }
+    }
+
     pub(crate) async fn extent(&mut self, context: &Context, id: ExtentId) -> Result<Arc<ExtentPlace>> {
         if let Some(known) = self.extents.get(&id) {
             return Ok(known.clone());
         }
         let view = context.catalog().view().await?;
-        let place = Arc::new(ExtentPlace::find(context, view.as_ref(), id)?);
+        let found = ExtentPlace::find(context, view.as_ref(), id)?;
+        let place = Arc::new(if self.alone { found.alone() } else { found });
         // Pieces come in the order of the object: what was left behind is not asked for again soon.
         if self.extents.len() >= 16 {
             self.extents.clear();

@@ -34,6 +34,10 @@ pub(crate) struct ExtentPlace {
     pub record: Extent,
     /// Where this site's rows are.
     pub placed: Vec<PlacedRow>,
+    /// Where rows outside are; none with `alone`.
+    pub outside: Vec<PlacedRow>,
+    /// Neither the other site's rows nor those outside are asked for.
+    pub alone: bool,
 }
 
 impl ExtentPlace {
@@ -42,24 +46,35 @@ impl ExtentPlace {
         let raw = view.get(&keys::extent(id))?;
         let raw =
             raw.ok_or_else(|| GatewayError::Corrupt(format!("extent {id} is named and not in the catalog")))?;
-        let placement = view.get(&keys::placement(context.site(), id))?;
-        let placed = placement.as_deref().map(Placement::decode).transpose()?;
+        let rows = |place: &SiteName| -> Result<Vec<PlacedRow>> {
+            let placement = view.get(&keys::placement(place, id))?;
+            let placed = placement.as_deref().map(Placement::decode).transpose()?;
+            Ok(placed.map_or_else(Vec::new, |placement| placement.rows))
+        };
+        let has_outside = !context.outside_agents().map().nodes.is_empty();
         Ok(Self {
             id,
             record: Extent::decode(&raw)?,
-            placed: placed.map_or_else(Vec::new, |placement| placement.rows),
+            placed: rows(context.site())?,
+            outside: if has_outside { rows(&SiteName::outside())? } else { Vec::new() },
+            alone: false,
         })
+    }
+
+    /// The same, read from this site's own rows and no others.
+    pub(super) fn alone(self) -> Self {
+        Self { alone: true, outside: Vec::new(), ..self }
     }
 
     /// The rows that were made for the other site, where there is one that can be asked.
     pub(crate) fn peer_rows(&self, context: &Context) -> impl Iterator<Item = (&SiteName, Row)> {
         let own = context.site().clone();
-        let asked = context.peer_rows().is_some();
+        let asked = !self.alone && context.peer_rows().is_some();
         let others = self.record.rows.iter().filter(move |(site, ..)| asked && *site != own);
         others.flat_map(|(site, first, count)| (0..*count).map(move |index| (site, Row(first.0 + index))))
     }
 
-    /// Refuses an extent of which too few rows are on devices that are there at all, in this site or in the other.
+    /// Refuses an extent of which too few rows are on devices that are there at all, wherever they are.
     pub(crate) async fn check(&self, context: &Context, agents: &Agents) -> Result<()> {
         let there = self.placed.iter().filter(|placed| gone(placed, agents).is_none()).count();
         if there >= usize::from(self.record.needed) {
@@ -85,21 +100,24 @@ impl ExtentPlace {
         };
         let here = (first..first.saturating_add(count)).filter_map(describe);
         let peers = self.peer_rows(context).filter_map(|(_, row)| reasons.get(&row).cloned());
-        here.chain(peers).collect::<Vec<String>>().join("; ")
+        let outside = self.outside.iter().filter_map(|placed| reasons.get(&placed.row).cloned());
+        here.chain(peers).chain(outside).collect::<Vec<String>>().join("; ")
     }
 
-    /// Bytes of the extent. Where rows are gone, the placement is read again: repair may have moved them.
+    /// Bytes of the extent. Where rows are gone, maps and placement are read again: repair may have moved them, to nodes that have
+    /// just come.
     pub(crate) async fn read(&self, context: &Context, range: Range<u64>, avoid: &[Row]) -> Result<Bytes> {
-        let agents = context.agents();
-        let first = RangeReader::new(context, &agents, self, avoid).read(range.clone()).await;
+        let first = RangeReader::new(context, &context.agents(), self, avoid).read(range.clone()).await;
         let Err(GatewayError::InsufficientFragments { .. }) = &first else { return first };
+        context.refresh_now().await?;
         let view = context.catalog().view().await?;
-        let moved = Self::find(context, view.as_ref(), self.id)?;
+        let found = Self::find(context, view.as_ref(), self.id)?;
+        let moved = if self.alone { found.alone() } else { found };
         drop(view);
-        if moved.placed == self.placed {
+        if moved.placed == self.placed && moved.outside == self.outside {
             return first;
         }
-        RangeReader::new(context, &agents, &moved, avoid).read(range).await
+        RangeReader::new(context, &context.agents(), &moved, avoid).read(range).await
     }
 
     /// The extent's tail, for the lengths of its chunks.

@@ -1,8 +1,8 @@
 //! A range of an extent from its rows: the data rows that hold it, or any k; those of the other site where too few are left
-//! in this one.
+//! in this one, and those outside where both sites have too few.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -17,6 +17,7 @@ use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 
 use super::extent::{ExtentPlace, gone};
+use super::trouble::Trouble;
 use crate::agents::Agents;
 use crate::context::Context;
 use crate::error::{GatewayError, Result};
@@ -24,47 +25,12 @@ use crate::error::{GatewayError, Result};
 /// After this other rows are asked for besides.
 const HEDGE_AFTER: Duration = Duration::from_millis(200);
 
-/// Why rows were not used, by row.
-#[derive(Debug, Default)]
-struct Trouble {
-    reasons: Mutex<BTreeMap<Row, String>>,
-    waiting: Mutex<BTreeSet<Row>>,
-}
-
-impl Trouble {
-    fn note(&self, row: Row, reason: String) {
-        self.reasons.lock().unwrap_or_else(PoisonError::into_inner).insert(row, reason);
-    }
-
-    fn reason(&self, row: Row) -> Option<String> {
-        self.reasons.lock().unwrap_or_else(PoisonError::into_inner).get(&row).cloned()
-    }
-
-    fn is_bad(&self, row: Row) -> bool {
-        self.reasons.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&row)
-    }
-
-    fn set_waiting(&self, rows: impl Iterator<Item = Row>, waiting: bool) {
-        let mut set = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        for row in rows {
-            if waiting {
-                set.insert(row)
-            } else {
-                set.remove(&row)
-            };
-        }
-    }
-
-    fn slow(&self) -> BTreeSet<Row> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
 /// Reads one range of one extent.
 pub(crate) struct RangeReader<'a> {
     context: &'a Context,
     place: &'a ExtentPlace,
     agents: &'a Agents,
+    outside: Arc<Agents>,
     trouble: Trouble,
 }
 
@@ -75,15 +41,24 @@ enum Home {
     Here(PlacedRow),
     /// Through the other site's door.
     Peer(Row),
+    /// On a device of an outside node.
+    Outside(PlacedRow),
 }
 
 impl Home {
     fn row(&self) -> Row {
         match self {
-            Self::Here(placed) => placed.row,
+            Self::Here(placed) | Self::Outside(placed) => placed.row,
             Self::Peer(row) => *row,
         }
     }
+}
+
+/// Agents whose names are their own: the site's, or those outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Side {
+    Here,
+    Outside,
 }
 
 /// A range of a row that is wanted.
@@ -115,7 +90,7 @@ impl<'a> RangeReader<'a> {
         for row in avoid {
             trouble.note(*row, "it was wrong although its checksums were right".to_owned());
         }
-        Self { context, place, agents, trouble }
+        Self { context, place, agents, outside: context.outside_agents(), trouble }
     }
 
     /// The bytes of `range`.
@@ -181,16 +156,16 @@ impl<'a> RangeReader<'a> {
         spans.iter().zip(wanted).map(one).collect()
     }
 
-    /// Asks the other site which of its rows can be read; refuses where they and what is here are too few.
+    /// Asks the other site and the outside nodes which of their rows can be read; refuses where they and what is here are
+    /// too few.
     pub(crate) async fn probe(&self) -> Result<()> {
         for placed in &self.place.placed {
             if let Some(reason) = gone(placed, self.agents) {
                 self.trouble.note(placed.row, reason);
             }
         }
-        let peers = self.place.peer_rows(self.context);
-        let wanted: Vec<Wanted> =
-            peers.map(|(_, row)| Wanted { home: Home::Peer(row), offset: 0, len: 1 }).collect();
+        let elsewhere = self.untried().filter(|home| !matches!(home, Home::Here(_)));
+        let wanted: Vec<Wanted> = elsewhere.map(|home| Wanted { home, offset: 0, len: 1 }).collect();
         self.fetch_each(&wanted).await;
         self.choose().map(drop)
     }
@@ -208,21 +183,26 @@ impl<'a> RangeReader<'a> {
 
     /// The ranges, in order; None: `trouble` says why it could not be read.
     async fn fetch_each(&self, wanted: &[Wanted]) -> Vec<Option<Bytes>> {
-        let mut by_node: BTreeMap<&NodeName, Vec<usize>> = BTreeMap::new();
+        let mut by_node: BTreeMap<(Side, &NodeName), Vec<usize>> = BTreeMap::new();
         let mut peers = Vec::new();
         for (index, item) in wanted.iter().enumerate() {
-            match item.home {
-                Home::Peer(_) => peers.push(index),
-                Home::Here(placed) => match self.agents.node_of(placed.device) {
-                    Some(node) => by_node.entry(node).or_default().push(index),
-                    None => self.trouble.note(placed.row, format!("device {} is unknown", placed.device)),
-                },
+            let (side, placed) = match item.home {
+                Home::Peer(_) => {
+                    peers.push(index);
+                    continue;
+                }
+                Home::Here(placed) => (Side::Here, placed),
+                Home::Outside(placed) => (Side::Outside, placed),
+            };
+            match self.agents_of(side).node_of(placed.device) {
+                Some(node) => by_node.entry((side, node)).or_default().push(index),
+                None => self.trouble.note(placed.row, format!("device {} is unknown", placed.device)),
             }
         }
         self.trouble.set_waiting(wanted.iter().map(Wanted::row), true);
-        let here = by_node.into_iter().map(|(node, indices)| self.fetch_from(node, wanted, indices).boxed());
+        let nodes = by_node.into_iter().map(|(node, indices)| self.fetch_from(node, wanted, indices).boxed());
         let peers = (!peers.is_empty()).then(|| self.fetch_from_peer(wanted, peers).boxed());
-        let mut calls: FuturesUnordered<_> = here.chain(peers).collect();
+        let mut calls: FuturesUnordered<_> = nodes.chain(peers).collect();
         let mut parts: Vec<Option<Bytes>> = vec![None; wanted.len()];
         while let Some(read) = calls.next().await {
             for (index, bytes) in read {
@@ -231,6 +211,13 @@ impl<'a> RangeReader<'a> {
             }
         }
         parts
+    }
+
+    fn agents_of(&self, side: Side) -> &Agents {
+        match side {
+            Side::Here => self.agents,
+            Side::Outside => &self.outside,
+        }
     }
 
     /// Rows of the other site, all in one request.
@@ -266,9 +253,14 @@ impl<'a> RangeReader<'a> {
         None
     }
 
-    async fn fetch_from(&self, node: &NodeName, wanted: &[Wanted], indices: Vec<usize>) -> Parts {
+    async fn fetch_from(
+        &self,
+        (side, node): (Side, &NodeName),
+        wanted: &[Wanted],
+        indices: Vec<usize>,
+    ) -> Parts {
         let here = indices.iter().filter_map(|&index| match wanted[index].home {
-            Home::Here(placed) => Some((index, placed)),
+            Home::Here(placed) | Home::Outside(placed) => Some((index, placed)),
             Home::Peer(_) => None,
         });
         let here: Vec<(usize, PlacedRow)> = here.collect();
@@ -278,7 +270,7 @@ impl<'a> RangeReader<'a> {
             ReadItem { at, offset: wanted[index].offset, len: wanted[index].len }
         };
         let items = here.iter().map(item).collect();
-        let read = match self.agents.client(node) {
+        let read = match self.agents_of(side).client(node) {
             Some(client) => client.read_many(items).await,
             None => Err(CallError::Unreachable {
                 node: node.to_string(),
@@ -287,7 +279,9 @@ impl<'a> RangeReader<'a> {
         };
         match read {
             Ok(parts) => {
-                self.context.note_reachable(node);
+                if side == Side::Here {
+                    self.context.note_reachable(node);
+                }
                 let noted =
                     |((index, placed), part): ((usize, PlacedRow), Result<Bytes, AgentError>)| match part {
                         Ok(bytes) => (index, Some(bytes)),
@@ -299,7 +293,10 @@ impl<'a> RangeReader<'a> {
                 here.into_iter().zip(parts).map(noted).collect()
             }
             Err(error) => {
-                self.context.note(node, &error);
+                // What a write must survive hangs on the site's own nodes alone.
+                if side == Side::Here {
+                    self.context.note(node, &error);
+                }
                 for (_, placed) in &here {
                     self.unreadable(placed, node, "unreachable", &error.to_string());
                 }
@@ -350,8 +347,9 @@ impl<'a> RangeReader<'a> {
         }
     }
 
-    /// k rows to decode from: this site's before the other's, those that are not waited for already first, then in order
-    /// of their numbers. A node that could not be reached lately is asked again before the read is given up.
+    /// k rows to decode from: this site's before the other's, these before those outside; those that are not waited for
+    /// already first, then in order of their numbers. A node that could not be reached lately is asked again before the read
+    /// is given up.
     fn choose(&self) -> Result<Vec<Home>> {
         let needed = usize::from(self.place.record.needed);
         let slow = self.trouble.slow();
@@ -360,7 +358,8 @@ impl<'a> RangeReader<'a> {
             let distance = match home {
                 Home::Here(placed) if !self.is_far(placed) => 0,
                 Home::Peer(_) => 1,
-                Home::Here(_) => 2,
+                Home::Outside(_) => 2,
+                Home::Here(_) => 3,
             };
             (distance, slow.contains(&home.row()), home.row())
         });
@@ -368,16 +367,17 @@ impl<'a> RangeReader<'a> {
         if usable.len() == needed { Ok(usable) } else { Err(self.insufficient()) }
     }
 
-    /// Rows of both sites of which nothing bad is known.
+    /// Rows of both sites and outside of which nothing bad is known.
     fn untried(&self) -> impl Iterator<Item = Home> {
         let here = self.place.placed.iter().map(|placed| Home::Here(*placed));
         let peers = self.place.peer_rows(self.context).map(|(_, row)| Home::Peer(row));
-        here.chain(peers).filter(|home| !self.trouble.is_bad(home.row()))
+        let outside = self.place.outside.iter().map(|placed| Home::Outside(*placed));
+        here.chain(peers).chain(outside).filter(|home| !self.trouble.is_bad(home.row()))
     }
 
     fn insufficient(&self) -> GatewayError {
         let present = self.untried().map(|home| home.row().0).collect();
-        let reasons = self.trouble.reasons.lock().unwrap_or_else(PoisonError::into_inner);
+        let reasons = self.trouble.reasons();
         GatewayError::InsufficientFragments {
             extent: self.place.id,
             needed: self.place.record.needed,

@@ -1,16 +1,21 @@
-//! Who asks: a bearer token.
+//! Who asks: the holder of a bearer token.
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use diptych_core::keyring::Keyring;
+use diptych_core::session::{Grant, Holder, TokenKind, TokenMark, User};
+use diptych_wire::review::Access;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::RestState;
 use super::errors::RestError;
-use super::review::{Access, Verdict};
-use crate::error::GatewayError;
+use super::review::access_of;
+use crate::error::{GatewayError, Result};
+use crate::sessions;
 
 /// A bearer token and what it reaches. It never prints.
 #[derive(Clone)]
@@ -31,49 +36,131 @@ impl std::fmt::Debug for RestToken {
 #[derive(Debug, Clone)]
 pub(super) struct Namespace(pub String);
 
-/// Lets only those pass who show a token that is good for what they ask.
-pub(super) async fn require(State(state): State<RestState>, mut request: Request, next: Next) -> Response {
-    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
-    let access = Access::of(request.method(), path);
-    let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let shown = shown.and_then(|value| value.strip_prefix("Bearer ")).map(|token| token.trim().to_owned());
-    match namespace(&state, shown.as_deref(), access).await {
-        Ok(namespace) => {
-            request.extensions_mut().insert(Namespace(namespace));
-            next.run(request).await
-        }
-        Err(refusal) => {
-            let metrics = state.objects.context().metrics();
-            metrics.refusals.with_label_values(&["rest", refusal.code()]).inc();
-            let (method, path) = (request.method(), request.uri().path());
-            tracing::info!(%method, path, reason = %refusal, "denied");
-            RestError(refusal).into_response()
+/// Who shows a good token.
+pub(super) enum Bearer {
+    /// One of the configuration, for this namespace.
+    Configured(String),
+    /// One of Kubernetes.
+    User(User),
+    /// One of a session.
+    Session(Grant),
+}
+
+impl Bearer {
+    /// Whose sessions are its own; None: those of a session are.
+    pub(super) fn holder(self, keyring: &Keyring, shown: &str) -> Option<Holder> {
+        match self {
+            Self::Configured(namespace) => {
+                Some(Holder::Configured { namespace, token: TokenMark::of(keyring, shown) })
+            }
+            Self::User(user) => Some(Holder::User(user)),
+            Self::Session(_) => None,
         }
     }
 }
 
-/// The namespace that the one who shows this token acts in.
-async fn namespace(state: &RestState, shown: Option<&str>, access: Access) -> Result<String, GatewayError> {
-    let unauthorized = |reason: &str| GatewayError::Unauthorized(reason.to_owned());
+/// Lets only those pass who show a token that is good for what they ask.
+pub(super) async fn require(State(state): State<RestState>, mut request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let access = access_of(request.method(), path);
+    let shown = shown(request.headers());
+    match allowed(&state, shown, access).await {
+        Ok(namespace) => {
+            request.extensions_mut().insert(Namespace(namespace));
+            next.run(request).await
+        }
+        Err(refusal) => denied(&state, request.method(), request.uri().path(), refusal),
+    }
+}
+
+/// The namespace that whoever shows this token acts in, if it may do this.
+pub(super) async fn allowed(
+    state: &RestState,
+    shown: Option<Zeroizing<String>>,
+    access: Access,
+) -> Result<String> {
+    match bearer(state, shown).await? {
+        Bearer::Configured(namespace)
+        | Bearer::Session(Grant { holder: Holder::Configured { namespace, .. }, .. }) => Ok(namespace),
+        Bearer::User(user) | Bearer::Session(Grant { holder: Holder::User(user), .. }) => {
+            reviewed(state, &user, access).await
+        }
+    }
+}
+
+/// The answer to who may not, logged and counted.
+pub(super) fn denied(state: &RestState, method: &Method, path: &str, refusal: GatewayError) -> Response {
+    let metrics = state.objects.context().metrics();
+    metrics.refusals.with_label_values(&["rest", refusal.code()]).inc();
+    tracing::info!(%method, path, reason = %refusal, "denied");
+    RestError(refusal).into_response()
+}
+
+fn unauthorized(reason: &str) -> GatewayError {
+    GatewayError::Unauthorized(reason.to_owned())
+}
+
+/// The bearer token of a request, if it shows one.
+pub(super) fn shown(headers: &HeaderMap) -> Option<Zeroizing<String>> {
+    let shown = headers.get(AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")?;
+    Some(Zeroizing::new(shown.trim().to_owned()))
+}
+
+/// Who shows a token.
+pub(super) async fn bearer(state: &RestState, shown: Option<Zeroizing<String>>) -> Result<Bearer> {
     let shown = shown.ok_or_else(|| unauthorized("send it as `Authorization: Bearer …`"))?;
+    let shown = shown.as_str();
     // All are compared, each in constant time: how long it takes says nothing.
     let known = state.tokens.iter().fold(None, |found, token| {
         let same: bool = token.token.as_bytes().ct_eq(shown.as_bytes()).into();
         if same { Some(&token.namespace) } else { found }
     });
     if let Some(namespace) = known {
-        return Ok(namespace.clone());
+        return Ok(Bearer::Configured(namespace.clone()));
+    }
+    match TokenKind::of(shown) {
+        Some(TokenKind::Session) => {
+            let grant = sessions::check(state.objects.context(), shown).await?;
+            still(state, &grant.holder)?;
+            return Ok(Bearer::Session(grant));
+        }
+        Some(TokenKind::Refresh) => return Err(unauthorized("a refresh token opens nothing by itself")),
+        None => {}
     }
     let Some(reviews) = &state.reviews else { return Err(unauthorized("the one shown is not known")) };
-    match reviews.review(shown, access).await {
-        Ok(Verdict::Allowed) => Ok(reviews.namespace.clone()),
-        Ok(Verdict::Denied(who)) => Err(GatewayError::AccessDenied(format!(
-            "{who} may not {} {}.{} in namespace {}: bind a Role that allows it",
-            access.verb, access.resource, access.group, reviews.namespace
-        ))),
-        Ok(Verdict::Unknown) => {
-            Err(unauthorized("the one shown is not known, nor is it one of this Kubernetes cluster"))
-        }
+    match reviews.identify(shown).await {
+        Ok(Some(user)) => Ok(Bearer::User(user)),
+        Ok(None) => Err(unauthorized("the one shown is not known, nor is it one of this Kubernetes cluster")),
         Err(reason) => Err(GatewayError::NotReady(format!("the token can't be reviewed now: {reason}"))),
+    }
+}
+
+/// A session that was begun with a configured token is good while that one is.
+pub(super) fn still(state: &RestState, holder: &Holder) -> Result<()> {
+    let Holder::Configured { namespace, token } = holder else { return Ok(()) };
+    let keyring = state.objects.context().keyring();
+    let same = |known: &RestToken| known.namespace == *namespace && token.is_of(&keyring, &known.token);
+    if state.tokens.iter().any(same) {
+        return Ok(());
+    }
+    Err(unauthorized("the token that its session was begun with is not configured any more: begin a new one"))
+}
+
+/// The namespace that a user acts in, if it may do this.
+async fn reviewed(state: &RestState, user: &User, access: Access) -> Result<String> {
+    let Some(reviews) = &state.reviews else {
+        return Err(unauthorized("it is a Kubernetes user's, and this site asks no Kubernetes cluster"));
+    };
+    match reviews.allows(user, access).await {
+        Ok(true) => Ok(reviews.namespace.clone()),
+        Ok(false) => Err(GatewayError::AccessDenied(format!(
+            "{} may not {} {}.{} in namespace {}: bind a Role that allows it",
+            user.name,
+            access.verb.as_str(),
+            access.resource.plural(),
+            access.resource.group(),
+            reviews.namespace
+        ))),
+        Err(reason) => Err(GatewayError::NotReady(format!("rights can't be reviewed now: {reason}"))),
     }
 }

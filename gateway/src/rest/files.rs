@@ -1,5 +1,5 @@
-//! `/api/v1/files`: a file is a key of bucket `files`, made on first use, or of `?bucket=`; its id is the key,
-//! percent-encoded.
+//! `/api/v1/files`: a file is a key of bucket `files`, made on first use (as that of drills is), or of `?bucket=`; its id is
+//! the key, percent-encoded.
 
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
@@ -83,7 +83,8 @@ fn document<'a>(bucket: &'a str, info: &'a ObjectInfo) -> FileDocument<'a> {
     }
 }
 
-fn instant(milliseconds: u64) -> String {
+/// `2026-09-21T14:13:20Z`
+pub(super) fn instant(milliseconds: u64) -> String {
     let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000);
     time.ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }
@@ -153,7 +154,7 @@ pub(super) async fn create(
     body: Body,
 ) -> Answer {
     let bucket = target.bucket().to_owned();
-    if bucket == DEFAULT_BUCKET {
+    if [DEFAULT_BUCKET, diptych_core::drill::BUCKET].contains(&bucket.as_str()) {
         state.objects.bucket_or_create(&namespace, &bucket).await?;
     }
     let id = target.id.unwrap_or_else(|| hex::encode(rand::rng().random::<[u8; 16]>()));

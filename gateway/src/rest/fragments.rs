@@ -32,7 +32,7 @@ pub struct ExtentFragments {
     pub extent: ExtentId,
     /// Rows that are needed to decode.
     pub needed: u8,
-    /// Rows that were made for all sites that have placed some.
+    /// Rows that were made for all sites that have placed some; those outside are margin, and not counted.
     pub expected_rows: u8,
     /// Bytes, the tail with them.
     pub length: u32,
@@ -45,7 +45,7 @@ pub struct ExtentFragments {
 /// A row on a device.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RowFragment {
-    /// Its site.
+    /// Its site, or `outside`.
     pub site: SiteName,
     /// Its number.
     pub row: u8,
@@ -91,11 +91,12 @@ fn rows_of(view: &dyn View, id: ExtentId) -> Result<ExtentFragments> {
     )?;
     let mut rows = Vec::new();
     let mut expected_rows = 0;
-    for (site, _, count) in &record.rows {
-        let Some(raw) = view.get(&keys::placement(site, id))? else { continue };
+    let sites = record.rows.iter().map(|(site, _, count)| (site.clone(), *count));
+    for (site, count) in sites.chain([(SiteName::outside(), 0)]) {
+        let Some(raw) = view.get(&keys::placement(&site, id))? else { continue };
         expected_rows += count;
         for placed in Placement::decode(&raw)?.rows {
-            let device = view.get(&keys::device(site, placed.device))?;
+            let device = view.get(&keys::device(&site, placed.device))?;
             let device = device.as_deref().map(Device::decode).transpose()?;
             rows.push(RowFragment {
                 site: site.clone(),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use diptych_core::keys;
 use diptych_core::lease::{BootTime, Millis};
 use futures::future::join_all;
 use http::StatusCode;
@@ -99,7 +100,18 @@ pub(super) async fn lease(State(state): State<RestState>) -> Response {
 }
 
 pub(super) async fn metrics(State(state): State<RestState>) -> Response {
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], state.objects.context().metrics().text()).into_response()
+    let context = state.objects.context();
+    if let Some(status) = site_status(context).await {
+        context.metrics().note_site(&status);
+    }
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], context.metrics().text()).into_response()
+}
+
+/// What the keeper last wrote of the site; None: nothing that can be read within a check's time.
+async fn site_status(context: &Context) -> Option<serde_json::Value> {
+    let view = tokio::time::timeout(CHECK_LIMIT, context.catalog().view()).await.ok()?.ok()?;
+    let raw = view.get(&keys::site_status(context.site())).ok()??;
+    serde_json::from_slice(&raw).ok()
 }
 
 fn finished(name: impl Into<String>, begun: Instant, found: Result<String, String>) -> HealthCheck {

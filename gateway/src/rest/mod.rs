@@ -1,4 +1,4 @@
-//! REST: files, where their fragments are, health, lease and metrics.
+//! REST: files, where their fragments are, sessions, health, lease and metrics.
 
 mod auth;
 mod errors;
@@ -6,6 +6,8 @@ mod files;
 pub mod fragments;
 mod health;
 mod review;
+mod sessions;
+mod verify;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,14 +17,14 @@ use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use diptych_wire::http::BoxError;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
 pub use auth::RestToken;
 pub use health::{Health, HealthCheck};
-pub use review::{Access, Reviewer, Reviews, Verdict};
+pub use review::{Reviewer, Reviews};
 
 use crate::linger::Lingering;
 use crate::objects::Objects;
@@ -52,6 +54,7 @@ pub(crate) fn answer(
         .nest("/api/v1/files", files())
         .nest("/api/files", files())
         .route("/api/v1/fragments/{*id}", get(fragments::show))
+        .route("/api/v1/verify", post(verify::verify))
         .with_state(state.clone())
         .merge(more.unwrap_or_default())
         .layer(DefaultBodyLimit::disable())
@@ -63,8 +66,14 @@ pub(crate) fn answer(
         .route("/lease", get(health::lease))
         .route("/metrics", get(health::metrics))
         .with_state(state.clone());
+    let limit = DefaultBodyLimit::max(sessions::BODY_LIMIT);
+    let sessions = Router::new()
+        .route("/api/v1/sessions", post(sessions::begin).delete(sessions::end))
+        .route("/api/v1/sessions/refresh", post(sessions::refresh).layer(limit))
+        .with_state(state.clone());
     let router = open
         .merge(guarded)
+        .merge(sessions)
         .fallback(errors::no_such_path)
         .method_not_allowed_fallback(errors::no_such_method)
         .layer(middleware::from_fn_with_state(state, count));

@@ -1,68 +1,49 @@
 //! Callers that a cluster knows and this program does not: their tokens and rights are reviewed elsewhere, and remembered for
 //! a while.
 
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use diptych_core::session::User;
+use diptych_wire::review::{Access, Resource, Verb};
 use http::Method;
 use moka::sync::Cache;
 use sha2::{Digest, Sha256};
 
-/// A right that was seen is good for so long.
+/// What was seen is good for so long.
 const FRESH: Duration = Duration::from_mins(1);
 /// And for so long while nobody can be asked: files are read and written though the API server is away.
 const STALE: Duration = Duration::from_hours(1);
-/// Verdicts that are remembered.
+/// Tokens, and rights, that are remembered.
 const KNOWN: u64 = 10_000;
 
-/// What a request would do, in the words of Kubernetes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Access {
-    /// `get`, `list`, `create`, `update` or `delete`.
-    pub verb: &'static str,
-    /// API group of the resource.
-    pub group: &'static str,
-    /// Its plural.
-    pub resource: &'static str,
-}
-
-impl Access {
-    /// Of a request that matched the route `path`.
-    pub(super) fn of(method: &Method, path: &str) -> Self {
-        let files = ["/api/v1/files", "/api/files", "/api/v1/fragments"];
-        let resource = |verb, group, resource| Self { verb, group, resource };
-        if !files.iter().any(|prefix| path.starts_with(prefix)) {
-            let verb = if method == Method::GET { "get" } else { "update" };
-            return resource(verb, "diptych.dev", "storageclusters");
-        }
-        let verb = match *method {
-            Method::POST => "create",
-            Method::PUT => "update",
-            Method::DELETE => "delete",
-            _ if path.contains('{') => "get",
-            _ => "list",
-        };
-        resource(verb, "files.diptych.dev", "fileobjects")
+/// What a request does that matched the route `path`.
+pub(super) fn access_of(method: &Method, path: &str) -> Access {
+    let files = ["/api/v1/files", "/api/files", "/api/v1/fragments"];
+    if !files.iter().any(|prefix| path.starts_with(prefix)) {
+        let verb = if method == Method::GET { Verb::Get } else { Verb::Update };
+        return Access { verb, resource: Resource::StorageClusters };
     }
+    let verb = match *method {
+        Method::POST => Verb::Create,
+        Method::PUT => Verb::Update,
+        Method::DELETE => Verb::Delete,
+        _ if path.contains('{') => Verb::Get,
+        _ => Verb::List,
+    };
+    Access { verb, resource: Resource::FileObjects }
 }
 
-/// What was found of a token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Its holder may do it.
-    Allowed,
-    /// Its holder, named here, may not.
-    Denied(String),
-    /// It is nobody's.
-    Unknown,
-}
-
-/// Who reviews tokens and rights.
+/// Who knows tokens and rights.
 #[async_trait]
 pub trait Reviewer: Send + Sync + 'static {
-    /// Whether the holder of `token` may do this. The error: nobody can be asked now, and why.
-    async fn review(&self, token: &str, access: Access) -> Result<Verdict, String>;
+    /// Whose token this is; None: nobody's. The error: nobody can be asked now, and why.
+    async fn identify(&self, token: &str) -> Result<Option<User>, String>;
+
+    /// Whether a user may do this. The error as above.
+    async fn allows(&self, user: &User, access: Access) -> Result<bool, String>;
 }
 
 /// A reviewer, what it said lately, and the namespace that those act in whom it allows.
@@ -70,34 +51,72 @@ pub trait Reviewer: Send + Sync + 'static {
 pub struct Reviews {
     reviewer: Arc<dyn Reviewer>,
     pub(super) namespace: String,
-    allowed: Cache<([u8; 32], Access), Instant>,
+    /// By token's hash.
+    holders: Remembered<[u8; 32], User>,
+    /// By user's hash.
+    rights: Remembered<([u8; 32], Access), ()>,
 }
 
 impl Reviews {
     /// Nothing is known yet.
     pub fn new(reviewer: Arc<dyn Reviewer>, namespace: String) -> Self {
-        let allowed = Cache::builder().max_capacity(KNOWN).time_to_live(STALE).build();
-        Self { reviewer, namespace, allowed }
+        Self { reviewer, namespace, holders: Remembered::default(), rights: Remembered::default() }
     }
 
-    pub(super) async fn review(&self, token: &str, access: Access) -> Result<Verdict, String> {
-        let key = (Sha256::digest(token).into(), access);
-        let seen = self.allowed.get(&key);
-        if seen.is_some_and(|seen| seen.elapsed() < FRESH) {
-            return Ok(Verdict::Allowed);
+    pub(super) async fn identify(&self, token: &str) -> Result<Option<User>, String> {
+        self.holders.or_ask(Sha256::digest(token).into(), self.reviewer.identify(token)).await
+    }
+
+    pub(super) async fn allows(&self, user: &User, access: Access) -> Result<bool, String> {
+        let text = serde_json::to_vec(user).map_err(|error| error.to_string())?;
+        let key = (Sha256::digest(text).into(), access);
+        let ask = async { Ok(self.reviewer.allows(user, access).await?.then_some(())) };
+        Ok(self.rights.or_ask(key, ask).await?.is_some())
+    }
+}
+
+/// What was said yes to, and until when it need not be asked again.
+#[derive(Clone)]
+struct Remembered<K, V>(Cache<K, (V, Instant)>);
+
+impl<K, V> Default for Remembered<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(KNOWN).time_to_live(STALE).build())
+    }
+}
+
+impl<K, V> Remembered<K, V>
+where
+    K: Hash + Eq + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+{
+    /// What is remembered, or what `ask` says. A no is not remembered, and ends what was.
+    async fn or_ask(
+        &self,
+        key: K,
+        ask: impl Future<Output = Result<Option<V>, String>>,
+    ) -> Result<Option<V>, String> {
+        let seen = self.0.get(&key);
+        match &seen {
+            Some((value, fresh_until)) if Instant::now() < *fresh_until => return Ok(Some(value.clone())),
+            _ => {}
         }
-        let verdict = match self.reviewer.review(token, access).await {
-            Err(reason) if seen.is_some() => {
-                tracing::warn!(reason, "a right that was seen within the hour is taken for good");
-                return Ok(Verdict::Allowed);
+        let said = match (ask.await, seen) {
+            (Err(reason), Some((value, _))) => {
+                tracing::warn!(reason, "what was seen within the hour is taken for good");
+                return Ok(Some(value));
             }
-            reviewed => reviewed?,
+            (said, _) => said?,
         };
-        match verdict {
-            Verdict::Allowed => self.allowed.insert(key, Instant::now()),
-            Verdict::Denied(_) | Verdict::Unknown => self.allowed.invalidate(&key),
+        match &said {
+            Some(value) => self.0.insert(key, (value.clone(), Instant::now() + FRESH)),
+            None => self.0.invalidate(&key),
         }
-        Ok(verdict)
+        Ok(said)
     }
 }
 
@@ -110,8 +129,8 @@ mod tests {
     #[test]
     fn a_request_is_a_verb_on_a_resource() {
         let of = |method: Method, path| {
-            let access = Access::of(&method, path);
-            (access.verb, access.resource)
+            let access = access_of(&method, path);
+            (access.verb.as_str(), access.resource.plural())
         };
         assert_eq!(of(Method::GET, "/api/v1/files/"), ("list", "fileobjects"));
         assert_eq!(of(Method::GET, "/api/files/{*id}"), ("get", "fileobjects"));
@@ -123,31 +142,61 @@ mod tests {
         assert_eq!(of(Method::POST, "/api/v1/promote"), ("update", "storageclusters"));
     }
 
-    struct Says(Mutex<Result<Verdict, String>>);
+    /// Says of every token that it is this user's, who may do everything.
+    struct Says(Mutex<Result<Option<User>, String>>);
 
-    #[async_trait]
-    impl Reviewer for Says {
-        async fn review(&self, _: &str, _: Access) -> Result<Verdict, String> {
-            self.0.lock().expect("no panic").clone()
+    impl Says {
+        fn now(&self, answer: Result<Option<User>, String>) {
+            *self.0.lock().expect("no panic") = answer;
         }
     }
 
+    #[async_trait]
+    impl Reviewer for Says {
+        async fn identify(&self, _: &str) -> Result<Option<User>, String> {
+            self.0.lock().expect("no panic").clone()
+        }
+
+        async fn allows(&self, user: &User, _: Access) -> Result<bool, String> {
+            Ok(self.identify("").await?.as_ref() == Some(user))
+        }
+    }
+
+    fn user(name: &str) -> User {
+        User { name: name.to_owned(), uid: None, groups: vec![], extra: [].into() }
+    }
+
     #[tokio::test]
-    async fn a_right_that_was_seen_outlives_the_reviewer_but_not_its_refusal() {
-        let says = Arc::new(Says(Mutex::new(Ok(Verdict::Allowed))));
+    async fn what_was_seen_outlives_the_reviewer_but_not_its_refusal() {
+        let says = Arc::new(Says(Mutex::new(Ok(Some(user("jane"))))));
         let reviews = Reviews::new(says.clone(), "default".to_owned());
-        let access = Access::of(&Method::GET, "/api/v1/files/{*id}");
-        assert_eq!(reviews.review("a", access).await, Ok(Verdict::Allowed));
-        *says.0.lock().expect("no panic") = Err("away".to_owned());
-        assert_eq!(reviews.review("a", access).await, Ok(Verdict::Allowed), "it was seen");
-        assert_eq!(reviews.review("b", access).await, Err("away".to_owned()), "another's was not");
-        let key = (Sha256::digest("a").into(), access);
-        let Some(old) = Instant::now().checked_sub(FRESH) else { return };
-        reviews.allowed.insert(key, old);
-        assert_eq!(reviews.review("a", access).await, Ok(Verdict::Allowed), "nobody can be asked");
-        *says.0.lock().expect("no panic") = Ok(Verdict::Denied("eve".to_owned()));
-        assert_eq!(reviews.review("a", access).await, Ok(Verdict::Denied("eve".to_owned())));
-        *says.0.lock().expect("no panic") = Err("away".to_owned());
-        assert_eq!(reviews.review("a", access).await, Err("away".to_owned()), "it was taken back");
+        let access = access_of(&Method::GET, "/api/v1/files/{*id}");
+        assert_eq!(reviews.identify("a").await, Ok(Some(user("jane"))));
+        assert_eq!(reviews.allows(&user("jane"), access).await, Ok(true));
+
+        says.now(Err("away".to_owned()));
+        assert_eq!(reviews.identify("a").await, Ok(Some(user("jane"))), "it was seen");
+        assert_eq!(reviews.identify("b").await, Err("away".to_owned()), "another's was not");
+        assert_eq!(reviews.allows(&user("jane"), access).await, Ok(true));
+        assert_eq!(reviews.allows(&user("joe"), access).await, Err("away".to_owned()));
+
+        // Some time later, while nobody can be asked.
+        let key = Sha256::digest("a").into();
+        reviews.holders.0.insert(key, (user("jane"), Instant::now()));
+        assert_eq!(reviews.identify("a").await, Ok(Some(user("jane"))));
+        says.now(Ok(None));
+        assert_eq!(reviews.identify("a").await, Ok(None));
+        says.now(Err("away".to_owned()));
+        assert_eq!(reviews.identify("a").await, Err("away".to_owned()), "it was taken back");
+    }
+
+    #[tokio::test]
+    async fn a_right_is_one_users_and_of_all_that_its_cluster_says_of_it() {
+        let says = Arc::new(Says(Mutex::new(Ok(Some(user("jane"))))));
+        let reviews = Reviews::new(says, "default".to_owned());
+        let access = access_of(&Method::GET, "/api/v1/files/{*id}");
+        assert_eq!(reviews.allows(&user("jane"), access).await, Ok(true));
+        let in_a_group = User { groups: vec!["ops".to_owned()], ..user("jane") };
+        assert_eq!(reviews.allows(&in_a_group, access).await, Ok(false));
     }
 }

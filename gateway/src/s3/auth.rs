@@ -1,21 +1,17 @@
 //! Who asks: the access key's record in the catalog.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use diptych_catalog::Catalog;
 use diptych_core::access::open_secret;
 use diptych_core::keys;
-use diptych_core::records::{AccessKey, Record};
+use diptych_core::records::AccessKey;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result};
 
 use crate::context::Context;
 use crate::error::{GatewayError, Result};
-
-/// An access key that is deleted or changed opens nothing after this.
-const TAKEN_BACK_IN: Duration = Duration::from_secs(1);
+use crate::recent::recent;
 
 /// Secrets for signatures.
 pub(super) struct KeySecrets {
@@ -25,7 +21,7 @@ pub(super) struct KeySecrets {
 #[async_trait::async_trait]
 impl S3Auth for KeySecrets {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        let record = find_key(self.context.catalog().as_ref(), access_key).await?;
+        let record = find_key(&self.context, access_key).await?;
         let Some(record) = record else {
             tracing::info!(access_key, "denied: there is no such access key");
             let message = "the access key that the request is signed with does not exist";
@@ -59,7 +55,7 @@ impl S3Access for KeyAccess {
             return Err(denied("requests must be signed"));
         };
         let id = credentials.access_key.clone();
-        let record = find_key(self.context.catalog().as_ref(), &id).await?;
+        let record = find_key(&self.context, &id).await?;
         let record = record.ok_or_else(|| denied("the access key was deleted"))?;
         let operation = request.s3_op().name();
         let reads = ["Get", "Head", "List"].iter().any(|prefix| operation.starts_with(prefix));
@@ -79,13 +75,7 @@ pub(super) fn namespace<T>(request: &S3Request<T>) -> S3Result<String> {
     caller.map(|caller| caller.namespace.clone()).ok_or_else(unsigned)
 }
 
-/// The record of an access key, if there is one: a new one is found at once, one that is taken away or changed no longer after
-/// [`TAKEN_BACK_IN`].
-async fn find_key(catalog: &dyn Catalog, id: &str) -> Result<Option<AccessKey>> {
-    let key = keys::access_key(id);
-    let raw = match catalog.recent_view(TAKEN_BACK_IN).await?.get(&key)? {
-        Some(raw) => Some(raw),
-        None => catalog.view().await?.get(&key)?,
-    };
-    raw.as_deref().map(AccessKey::decode).transpose().map_err(GatewayError::from)
+/// The record of an access key, if there is one.
+async fn find_key(context: &Context, id: &str) -> Result<Option<AccessKey>> {
+    recent(context.catalog().as_ref(), &keys::access_key(id)).await
 }

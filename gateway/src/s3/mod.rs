@@ -7,6 +7,7 @@ mod errors;
 mod objects;
 mod operations;
 mod region;
+mod sums;
 mod uploads;
 
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use super::auth::namespace;
 use super::convert::{self, Outgoing};
 use super::operations::S3Front;
-use crate::digests::{Algorithm, Sums};
+use super::sums::{self, set_sums};
 use crate::objects::{Condition, CopyRequest, ObjectInfo, PutRequest, ReadConditions, Wanted};
 
 impl S3Front {
@@ -36,16 +36,13 @@ impl S3Front {
             },
         };
         let stored = self.objects.put(&namespace, put, convert::incoming(body), length).await?;
-        let sums = &stored.sums;
-        let output = PutObjectOutput {
+        let sums = &stored.sums.others;
+        let mut output = PutObjectOutput {
             e_tag: Some(convert::etag(&stored.etag)),
-            checksum_crc32: sum(sums, Algorithm::Crc32),
-            checksum_crc32c: sum(sums, Algorithm::Crc32c),
-            checksum_crc64nvme: sum(sums, Algorithm::Crc64Nvme),
-            checksum_sha1: sum(sums, Algorithm::Sha1),
-            checksum_sha256: sum(sums, Algorithm::Sha256),
+            checksum_type: sums::type_of(sums),
             ..Default::default()
         };
+        set_sums!(output, |algorithm| sums::sum(sums, algorithm));
         Ok(S3Response::with_headers(output, convert::receipt_headers(&stored.receipt)))
     }
 
@@ -67,18 +64,14 @@ impl S3Front {
         let info = &download.info;
         let size = info.object.size;
         let range = &download.range;
-        let kept = |algorithm| kept_sum(info, algorithm, input.checksum_mode.as_ref(), download.partial);
+        let kept = sums::kept(info, input.checksum_mode.as_ref(), download.partial);
         let content_range =
             download.partial.then(|| format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1)));
-        Ok(S3Response::new(GetObjectOutput {
+        let mut output = GetObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             content_length: i64::try_from(range.end - range.start).ok(),
             content_range,
-            checksum_crc32: kept(Algorithm::Crc32),
-            checksum_crc32c: kept(Algorithm::Crc32c),
-            checksum_crc64nvme: kept(Algorithm::Crc64Nvme),
-            checksum_sha1: kept(Algorithm::Sha1),
-            checksum_sha256: kept(Algorithm::Sha256),
+            checksum_type: sums::type_of(&kept),
             e_tag: Some(convert::etag(&info.object.etag)),
             last_modified: Some(convert::timestamp(info.object.modified_ms)),
             metadata: convert::metadata(info),
@@ -90,7 +83,9 @@ impl S3Front {
             tag_count: tag_count(info),
             body: Some(StreamingBlob::new(Outgoing(download.body))),
             ..Default::default()
-        }))
+        };
+        set_sums!(output, |algorithm| sums::sum(&kept, algorithm));
+        Ok(S3Response::new(output))
     }
 
     pub(super) async fn head_object(
@@ -112,17 +107,13 @@ impl S3Front {
         let wanted = convert::wanted(input.range);
         let range = wanted.resolve(size)?;
         let partial = wanted != Wanted::All;
-        let kept = |algorithm| kept_sum(&info, algorithm, input.checksum_mode.as_ref(), partial);
-        Ok(S3Response::new(HeadObjectOutput {
+        let kept = sums::kept(&info, input.checksum_mode.as_ref(), partial);
+        let mut output = HeadObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             content_length: i64::try_from(range.end - range.start).ok(),
             content_range: partial
                 .then(|| format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1))),
-            checksum_crc32: kept(Algorithm::Crc32),
-            checksum_crc32c: kept(Algorithm::Crc32c),
-            checksum_crc64nvme: kept(Algorithm::Crc64Nvme),
-            checksum_sha1: kept(Algorithm::Sha1),
-            checksum_sha256: kept(Algorithm::Sha256),
+            checksum_type: sums::type_of(&kept),
             e_tag: Some(convert::etag(&info.object.etag)),
             last_modified: Some(convert::timestamp(info.object.modified_ms)),
             metadata: convert::metadata(&info),
@@ -132,7 +123,9 @@ impl S3Front {
             content_encoding: stored_header(&info, "content-encoding"),
             content_language: stored_header(&info, "content-language"),
             ..Default::default()
-        }))
+        };
+        set_sums!(output, |algorithm| sums::sum(&kept, algorithm));
+        Ok(S3Response::new(output))
     }
 
     pub(super) async fn delete_object(
@@ -226,21 +219,6 @@ impl S3Front {
         let tag_set = info.object.tags.into_iter().map(tag).collect();
         Ok(S3Response::new(GetObjectTaggingOutput { tag_set, version_id: None }))
     }
-}
-
-pub(super) fn sum(sums: &Sums, algorithm: Algorithm) -> Option<String> {
-    sums.get(algorithm).map(str::to_owned)
-}
-
-/// A sum that came with the object, where the client asks for it: of a whole object, so not beside a part of it.
-fn kept_sum(
-    info: &ObjectInfo,
-    algorithm: Algorithm,
-    mode: Option<&ChecksumMode>,
-    partial: bool,
-) -> Option<String> {
-    let asked = mode.is_some_and(|mode| mode.as_str() == ChecksumMode::ENABLED);
-    info.header(algorithm.header()).filter(|_| asked && !partial).map(str::to_owned)
 }
 
 fn stored_header<T: std::str::FromStr>(info: &ObjectInfo, name: &str) -> Option<T> {

@@ -10,10 +10,12 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use super::auth::namespace;
 use super::buckets::{Encoding, max_keys};
 use super::convert;
-use super::objects::{source, sum};
+use super::objects::source;
 use super::operations::S3Front;
-use crate::digests::Algorithm;
-use crate::objects::{CompletePart, Condition, CopyPart, PutRequest, ReadConditions, UploadsRequest, Wanted};
+use super::sums::{self, named_sums, set_sums};
+use crate::objects::{
+    CompletePart, Completion, Condition, CopyPart, PutRequest, ReadConditions, UploadsRequest, Wanted,
+};
 
 impl S3Front {
     pub(super) async fn create_multipart_upload(
@@ -28,11 +30,15 @@ impl S3Front {
             tags: convert::tags(request.input.tagging.as_deref())?,
             ..PutRequest::default()
         };
-        let id = self.objects.create_upload(&namespace, &put).await?;
+        let checksum = sums::wanted(request.input.checksum_algorithm, request.input.checksum_type)?;
+        let id = self.objects.create_upload(&namespace, &put, checksum).await?;
+        let (checksum_algorithm, checksum_type) = sums::words(checksum);
         Ok(S3Response::new(CreateMultipartUploadOutput {
             bucket: Some(put.bucket),
             key: Some(put.key),
             upload_id: Some(id.to_string()),
+            checksum_algorithm,
+            checksum_type,
             ..Default::default()
         }))
     }
@@ -51,15 +57,10 @@ impl S3Front {
         let target = (input.bucket.as_str(), input.key.as_str(), input.upload_id.as_str());
         let number = part_number(input.part_number)?;
         let sums = self.objects.put_part(&namespace, target, number, body, length, announced, late).await?;
-        Ok(S3Response::new(UploadPartOutput {
-            e_tag: Some(ETag::Strong(hex::encode(sums.md5))),
-            checksum_crc32: sum(&sums, Algorithm::Crc32),
-            checksum_crc32c: sum(&sums, Algorithm::Crc32c),
-            checksum_crc64nvme: sum(&sums, Algorithm::Crc64Nvme),
-            checksum_sha1: sum(&sums, Algorithm::Sha1),
-            checksum_sha256: sum(&sums, Algorithm::Sha256),
-            ..Default::default()
-        }))
+        let e_tag = Some(ETag::Strong(hex::encode(sums.md5)));
+        let mut output = UploadPartOutput { e_tag, ..Default::default() };
+        set_sums!(output, |algorithm| sums::sum(&sums.others, algorithm));
+        Ok(S3Response::new(output))
     }
 
     pub(super) async fn upload_part_copy(
@@ -90,12 +91,13 @@ impl S3Front {
             target: (&input.bucket, &input.key, &input.upload_id),
             number: part_number(input.part_number)?,
         };
-        let (md5, modified_ms) = self.objects.copy_part(&namespace, copy).await?;
-        let result = CopyPartResult {
-            e_tag: Some(ETag::Strong(hex::encode(md5))),
+        let (sums, modified_ms) = self.objects.copy_part(&namespace, copy).await?;
+        let mut result = CopyPartResult {
+            e_tag: Some(ETag::Strong(hex::encode(sums.md5))),
             last_modified: Some(convert::timestamp(modified_ms)),
             ..Default::default()
         };
+        set_sums!(result, |algorithm| sums::sum(&sums.others, algorithm));
         Ok(S3Response::new(UploadPartCopyOutput { copy_part_result: Some(result), ..Default::default() }))
     }
 
@@ -108,23 +110,36 @@ impl S3Front {
         let named = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
         let part = |part: CompletedPart| {
             let number = part_number(part.part_number.unwrap_or(0))?;
-            Ok(CompletePart { number, etag: part.e_tag.map(ETag::into_value) })
+            let etag = part.e_tag.map(ETag::into_value);
+            Ok(CompletePart { number, etag, sums: named_sums!(part) })
         };
-        let named = named.into_iter().map(part).collect::<S3Result<Vec<_>>>()?;
-        let condition = Condition {
-            matches: input.if_match.map(convert::tags_of),
-            none_matches: input.if_none_match.map(convert::tags_of),
-            ..Condition::default()
+        let size = input.mpu_object_size.map(u64::try_from).transpose();
+        let size = size.map_err(|_| {
+            S3Error::with_message(S3ErrorCode::InvalidArgument, "x-amz-mp-object-size is a number of bytes")
+        })?;
+        let completion = Completion {
+            parts: named.into_iter().map(part).collect::<S3Result<Vec<_>>>()?,
+            sums: named_sums!(input),
+            of: sums::named_type(input.checksum_type)?,
+            size,
+            condition: Condition {
+                matches: input.if_match.map(convert::tags_of),
+                none_matches: input.if_none_match.map(convert::tags_of),
+                ..Condition::default()
+            },
         };
         let target = (input.bucket.as_str(), input.key.as_str(), input.upload_id.as_str());
-        let stored = self.objects.complete_upload(&namespace, target, &named, condition).await?;
-        let output = CompleteMultipartUploadOutput {
+        let stored = self.objects.complete_upload(&namespace, target, completion).await?;
+        let sums = &stored.sums.others;
+        let mut output = CompleteMultipartUploadOutput {
             e_tag: Some(convert::etag(&stored.etag)),
+            checksum_type: sums::type_of(sums),
             location: Some(format!("/{}/{}", input.bucket, input.key)),
             bucket: Some(input.bucket),
             key: Some(input.key),
             ..Default::default()
         };
+        set_sums!(output, |algorithm| sums::sum(sums, algorithm));
         Ok(S3Response::with_headers(output, convert::receipt_headers(&stored.receipt)))
     }
 
@@ -150,13 +165,18 @@ impl S3Front {
         let max_parts = max_keys(input.max_parts)?;
         let target = (input.bucket.as_str(), input.key.as_str(), input.upload_id.as_str());
         let page = self.objects.parts(&namespace, target, after, max_parts as usize).await?;
-        let part = |part: &crate::objects::StoredPart| Part {
-            part_number: Some(i32::from(part.number)),
-            size: i64::try_from(part.size).ok(),
-            e_tag: Some(ETag::Strong(hex::encode(part.md5))),
-            last_modified: Some(convert::timestamp(part.modified_ms)),
-            ..Default::default()
+        let part = |part: &crate::objects::StoredPart| {
+            let mut listed = Part {
+                part_number: Some(i32::from(part.number)),
+                size: i64::try_from(part.size).ok(),
+                e_tag: Some(ETag::Strong(hex::encode(part.md5))),
+                last_modified: Some(convert::timestamp(part.modified_ms)),
+                ..Default::default()
+            };
+            set_sums!(listed, |algorithm| sums::sum(&part.sums, algorithm));
+            listed
         };
+        let (checksum_algorithm, checksum_type) = sums::words(page.checksum);
         let last = page.parts.last().map(|part| i32::from(part.number));
         Ok(S3Response::new(ListPartsOutput {
             bucket: Some(input.bucket),
@@ -167,6 +187,8 @@ impl S3Front {
             next_part_number_marker: last.filter(|_| page.more),
             is_truncated: Some(page.more),
             parts: Some(page.parts.iter().map(part).collect()),
+            checksum_algorithm,
+            checksum_type,
             ..Default::default()
         }))
     }
@@ -189,11 +211,16 @@ impl S3Front {
             limit: max_uploads as usize,
         };
         let page = self.objects.uploads(&namespace, &input.bucket, &list).await?;
-        let upload = |upload: &crate::objects::UploadSummary| MultipartUpload {
-            key: Some(encoding.encode(&upload.key)),
-            upload_id: Some(upload.id.to_string()),
-            initiated: Some(convert::timestamp(upload.started_ms)),
-            ..Default::default()
+        let upload = |upload: &crate::objects::UploadSummary| {
+            let (checksum_algorithm, checksum_type) = sums::words(upload.checksum);
+            MultipartUpload {
+                key: Some(encoding.encode(&upload.key)),
+                upload_id: Some(upload.id.to_string()),
+                initiated: Some(convert::timestamp(upload.started_ms)),
+                checksum_algorithm,
+                checksum_type,
+                ..Default::default()
+            }
         };
         let last = page.uploads.last().filter(|_| page.more);
         Ok(S3Response::new(ListMultipartUploadsOutput {

@@ -176,7 +176,7 @@ async fn write(
     let chunks: Vec<Chunk> = objects.iter().map(|(_, chunk, _)| chunk.clone()).collect();
     let (extent, blobs) = write_extent(context, &lease, &chunks, &descriptions).await?;
     drop(chunks);
-    let entering = extent.entering(context, ExtentState::Live);
+    let entering = extent.entering(context, ExtentState::Live)?;
     let key = keys::extent(extent.id);
     let record = extent.encoded(ExtentState::Live);
     let writes = entering.writes.into_iter().filter(|write| *write.key() != key).collect();

@@ -2,7 +2,6 @@
 
 mod batch;
 mod coder;
-mod durability;
 mod refusals;
 mod rows;
 mod sealing;

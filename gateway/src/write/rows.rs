@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use diptych_core::durability::{self, Down, DurableRow};
 use diptych_core::ids::{DeviceId, ExtentId, Hlc, InstanceId, NodeName, Row};
 use diptych_core::lease::SubLease;
 use diptych_core::placement::{self, MapDeviceState, NodeState, PlacementMap};
-use diptych_core::records::{ExtentKind, PlacedRow};
+use diptych_core::records::{Holds, PlacedRow};
 use diptych_wire::agent::{AgentError, Begin, BeginRow, PlaceRows, RowHead};
 use diptych_wire::client::{CallError, RowStream};
 use futures::future::join_all;
@@ -16,7 +17,6 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::coder::{CodedExtent, Shards};
-use super::durability::{self, Down, DurableRow};
 use super::refusals::Refusals;
 use crate::agents::Agents;
 use crate::authority::stamp_of;
@@ -214,7 +214,7 @@ impl RowWriter {
             map_generation: self.agents.generation(),
             extent: self.extent,
             needed: self.needed,
-            kind: ExtentKind::Data,
+            holds: Holds::Data,
             birth_epoch: self.lease.epoch,
             birth_hlc: self.born,
             rows: rows
@@ -284,33 +284,13 @@ impl RowWriter {
     }
 
     fn enough(&self, placed: &[PlacedRow]) -> Result<()> {
-        let rows: Vec<DurableRow> = placed
-            .iter()
-            .filter_map(|row| {
-                Some(DurableRow { device: row.device, node: self.agents.node_of(row.device)?.clone() })
-            })
-            .collect();
-        let down = self.down();
+        let rows = DurableRow::of(self.agents.map(), placed);
+        let down = Down::of(self.agents.map(), |node| self.context.is_unreachable(node));
         durability::check(&rows, self.needed, self.context.survive(), down).map_err(|reason| {
             tracing::warn!(extent = %self.extent, reason, "too few rows are durable, the write is refused");
             let reason = self.refusals.explain(reason);
             GatewayError::NotDurable { durable: rows.len(), wanted: self.rows.len(), reason }
         })
-    }
-
-    /// What the map calls dead, and nodes that can't be reached.
-    fn down(&self) -> Down {
-        let mut down = Down::default();
-        for node in &self.agents.map().nodes {
-            let gone = node.state == NodeState::Dead || self.context.is_unreachable(&node.name);
-            if gone && !node.devices.is_empty() {
-                down.nodes += 1;
-            } else {
-                let dead = node.devices.iter().filter(|device| device.state == MapDeviceState::Dead);
-                down.devices += dead.count() as u32;
-            }
-        }
-        down
     }
 
     async fn seal_lanes(&mut self, length: u32, hash: [u8; 32]) -> Vec<PlacedRow> {
@@ -391,7 +371,7 @@ impl RowWriter {
             extent: self.extent,
             row,
             needed: self.needed,
-            kind: ExtentKind::Data,
+            holds: Holds::Data,
             extent_len: length,
             extent_hash: hash,
             birth_epoch: self.lease.epoch,

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use diptych_core::ids::{ExtentId, Row, UploadId};
 use diptych_core::layout::{CHUNK, EXTENT_PLAIN_MAX, StripeLayout};
 use diptych_core::lease::SubLease;
-use diptych_core::records::{Blob, Extent, ExtentKind, ExtentState, Layout, Piece, Placement};
+use diptych_core::records::{Blob, Extent, ExtentState, Holds, Layout, Piece, Placement};
 use rand::Rng;
 
 use super::coder::ExtentCoder;
@@ -58,10 +58,15 @@ impl ExtentSequence {
 
     /// Adds the next chunk of a blob, or the first of the next one.
     pub(crate) async fn push(&mut self, chunk: Chunk) -> Result<()> {
-        let full = |open: &OpenExtent| open.plain + chunk.plain as usize > EXTENT_PLAIN_MAX;
+        let old = self.context.limits().extent_open;
+        let full = |open: &OpenExtent| {
+            open.plain + chunk.plain as usize > EXTENT_PLAIN_MAX
+                || self.context.clock().age(open.rows.born()) >= old
+        };
         if self.open.as_ref().is_some_and(full) {
             let extent = self.close().await?;
-            // More follows: the extent is entered now, so that it crosses while the object is still written.
+            // More follows: the extent is entered now, so that it crosses while the object is still written, and is known to the
+            // journal before a resurrection would call it too old.
             self.written.enter_open(&self.context, &self.lease, extent).await?;
         }
         let mut open = match self.open.take() {
@@ -140,12 +145,12 @@ async fn seal(context: &Context, lease: &SubLease, open: OpenExtent) -> Result<W
     let plan = context.plan()?;
     let record = Extent {
         state: ExtentState::Live,
-        kind: ExtentKind::Data,
+        holds: Holds::Data,
         length,
         payload: open.payload,
         hash,
         needed: plan.needed,
-        rows: context.rows_by_site(&plan),
+        rows: plan.rows_by_site(context.site()),
         epoch: lease.epoch,
         hlc: born,
     };

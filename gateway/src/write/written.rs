@@ -39,7 +39,14 @@ impl WrittenExtent {
     }
 
     /// Enters it in this state, or changes it from open to this.
-    pub(crate) fn entering(&self, context: &Context, state: ExtentState) -> Change {
+    ///
+    /// FENCING (what was acknowledged is found): one that is too old is not entered, for a resurrection that does not know it would
+    /// take it for deleted.
+    pub(crate) fn entering(&self, context: &Context, state: ExtentState) -> Result<Change> {
+        let named = state != ExtentState::Condemned && self.entered.is_none();
+        if named && context.clock().age(self.record.hlc) >= context.limits().enter_within {
+            return Err(too_late());
+        }
         let key = keys::extent(self.id);
         let expect = self.entered.clone().map_or(Expect::Absent, Expect::Value);
         let mut writes = vec![Write::Put(key.clone(), self.encoded(state))];
@@ -47,12 +54,12 @@ impl WrittenExtent {
             let placement = Bytes::from(self.placement.encode());
             writes.push(Write::Put(keys::placement(context.site(), self.id), placement));
         }
-        Change { guards: vec![Guard { key, expect }], writes }
+        Ok(Change { guards: vec![Guard { key, expect }], writes })
     }
 }
 
 /// Blobs and the extents that they lie in.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Written {
     owner: UploadId,
     blobs: Vec<Blob>,
@@ -127,25 +134,25 @@ impl Written {
         let record = extent.encoded(state);
         let key = keys::extent(extent.id);
         let landed = |view: &dyn View| Ok(view.get(&key)?.as_ref() == Some(&record));
-        if !commit_plain(context, lease, extent.entering(context, state), landed).await? {
-            return Err(collected());
+        if !commit_plain(context, lease, extent.entering(context, state)?, landed).await? {
+            return Err(too_late());
         }
         self.extents.push(WrittenExtent { entered: Some(record), ..extent });
         Ok(())
     }
 
     /// What makes a part of an upload: its extents stay open, guarded so that none was collected.
-    pub(crate) fn open_changes(&self, context: &Context) -> (Vec<Guard>, Vec<Write>) {
+    pub(crate) fn open_changes(&self, context: &Context) -> Result<(Vec<Guard>, Vec<Write>)> {
         let mut guards = Vec::new();
         let mut writes = Vec::new();
         for extent in &self.extents {
-            let change = extent.entering(context, ExtentState::Open(self.owner));
+            let change = extent.entering(context, ExtentState::Open(self.owner))?;
             guards.extend(change.guards);
             if extent.entered.is_none() {
                 writes.extend(change.writes);
             }
         }
-        (guards, writes)
+        Ok((guards, writes))
     }
 
     /// Makes the extents live: with the head's own change where they are few, before it where they are many.
@@ -159,10 +166,11 @@ impl Written {
         object: &NewObject,
     ) -> Result<(Content, Vec<Guard>, Vec<Write>)> {
         let references: usize = self.blobs.iter().map(|blob| blob.pieces.len()).sum();
-        let changes = self.extents.iter().map(|extent| extent.entering(context, ExtentState::Live));
+        let entering = self.extents.iter().map(|extent| extent.entering(context, ExtentState::Live));
+        let changes = entering.collect::<Result<Vec<_>>>()?;
         if references <= INLINE_REFERENCES && self.extents.len() <= INLINE_REFERENCES {
             let (guards, writes): (Vec<_>, Vec<_>) =
-                changes.map(|change| (change.guards, change.writes)).unzip();
+                changes.into_iter().map(|change| (change.guards, change.writes)).unzip();
             let flat = (guards.into_iter().flatten().collect(), writes.into_iter().flatten().collect());
             return Ok((Content::Inline(self.blobs.clone()), flat.0, flat.1));
         }
@@ -170,8 +178,8 @@ impl Written {
             let extent = &self.extents[index];
             Ok(view.get(&keys::extent(extent.id))?.as_ref() == Some(&extent.encoded(ExtentState::Live)))
         };
-        if !commit_many(context, lease, changes.collect(), landed).await? {
-            return Err(collected());
+        if !commit_many(context, lease, changes, landed).await? {
+            return Err(too_late());
         }
         let pages = pages(&self.blobs);
         let count = u32::try_from(pages.len()).map_err(|_| GatewayError::TooLarge(self.size()))?;
@@ -192,18 +200,30 @@ impl Written {
         Ok((Content::Paged { pages: count }, Vec::new(), Vec::new()))
     }
 
-    /// Nothing will name the extents: the collector may have them. What was never entered, the inventory finds.
+    /// Nothing will name the extents: the collector may have them.
+    ///
+    /// FENCING (what was refused stays away): those that were never entered, too. A resurrection takes what is durable and unknown for
+    /// acknowledged after the journal's end.
     pub(crate) async fn condemn(&self, context: &Context, lease: &SubLease) {
-        let entered = self.extents.iter().filter(|extent| extent.entered.is_some());
-        let changes: Vec<Change> =
-            entered.map(|extent| extent.entering(context, ExtentState::Condemned)).collect();
-        if let Err(error) = commit_many(context, lease, changes, |_, _| Ok(true)).await {
-            tracing::warn!(%error, "extents of a write that failed stay open until they are collected");
+        if let Err(error) = self.condemn_all(context, lease).await {
+            tracing::warn!(%error, "extents of a write that failed stay until they are collected");
         }
+    }
+
+    async fn condemn_all(&self, context: &Context, lease: &SubLease) -> Result<()> {
+        let view = context.catalog().view().await?;
+        let mut changes = Vec::with_capacity(self.extents.len());
+        for extent in &self.extents {
+            // As it is now: it may have become live before its head was refused.
+            let now = WrittenExtent { entered: view.get(&keys::extent(extent.id))?, ..extent.clone() };
+            changes.push(now.entering(context, ExtentState::Condemned)?);
+        }
+        drop(view);
+        commit_many(context, lease, changes, |_, _| Ok(true)).await.map(drop)
     }
 }
 
-fn collected() -> GatewayError {
+fn too_late() -> GatewayError {
     GatewayError::Busy("the upload took too long and was collected; nothing was stored, send it again")
 }
 

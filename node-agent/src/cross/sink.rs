@@ -4,27 +4,18 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use diptych_core::ids::{InstanceId, NodeName};
-use diptych_store::Purpose;
 use diptych_wire::agent::{AgentError, Begin, BeginRow, Cross, CrossTarget, CrossedRow};
-use diptych_wire::client::RowStream;
 
 use crate::agent::Agent;
-use crate::siblings::sibling_error;
-use crate::streams::OpenRows;
-
-enum Way {
-    Local(OpenRows),
-    Sibling(RowStream),
-    /// Given up, with the reason.
-    Broken(AgentError),
-}
+use crate::target::Target;
 
 /// Rows of one node.
 struct Sink {
     node: NodeName,
     /// By row of the sink: its index among the targets.
     rows: Vec<usize>,
-    way: Way,
+    /// The error: it was given up.
+    way: Result<Target, AgentError>,
 }
 
 pub(super) struct Sinks {
@@ -37,10 +28,8 @@ impl Sinks {
         let sinks = by_node(command).into_iter().map(|((node, address), rows)| async move {
             let begin = begin_of(command, &rows, reserve);
             let way = match address {
-                None => Way::Local(OpenRows::begin(agent, &begin, Purpose::Repair).await),
-                Some(address) => {
-                    begin_sibling(agent, node, address, &begin).await.unwrap_or_else(Way::Broken)
-                }
+                None => Ok(Target::here(agent, &begin).await),
+                Some(address) => Target::there(agent, (agent.site(), node, address), &begin).await,
             };
             Sink { node: node.clone(), rows, way }
         });
@@ -62,11 +51,8 @@ impl Sinks {
         let sealed = self.sinks.into_iter().map(|sink| async move {
             let Sink { node, rows, way } = sink;
             let sealed = match way {
-                Way::Local(open) => open.seal(agent, length, hash).await,
-                Way::Sibling(stream) => {
-                    stream.seal(length, hash).await.map_err(|error| sibling_error(&node, error))
-                }
-                Way::Broken(error) => Err(error),
+                Ok(target) => target.seal(agent, length, hash).await,
+                Err(error) => Err(error),
             };
             (node, rows, sealed)
         });
@@ -75,18 +61,14 @@ impl Sinks {
 
     /// Whether k rows may still become durable; else going on is for nothing.
     fn enough(&self) -> Result<(), AgentError> {
-        let alive = |sink: &Sink| match &sink.way {
-            Way::Local(open) => open.alive(),
-            Way::Sibling(stream) => stream.failed().iter().filter(|failed| failed.is_none()).count(),
-            Way::Broken(_) => 0,
-        };
-        let present = self.sinks.iter().map(alive).sum::<usize>();
+        let alive = self.sinks.iter().filter_map(|sink| sink.way.as_ref().ok()).map(Target::alive);
+        let present = alive.sum::<usize>();
         if present >= usize::from(self.needed) {
             return Ok(());
         }
-        let reasons = self.sinks.iter().filter_map(|sink| match &sink.way {
-            Way::Broken(error) => Some(format!("{}: {error}", sink.node)),
-            Way::Local(_) | Way::Sibling(_) => None,
+        let reasons = self.sinks.iter().filter_map(|sink| {
+            let error = sink.way.as_ref().err()?;
+            Some(format!("{}: {error}", sink.node))
         });
         let reason = format!("rows can't be written: {}", reasons.collect::<Vec<_>>().join("; "));
         Err(AgentError::InsufficientRows { present: present as u8, needed: self.needed, reason })
@@ -135,28 +117,12 @@ impl Sink {
     async fn append(&mut self, shards: &[Bytes]) {
         let pieces: Vec<_> =
             self.rows.iter().enumerate().map(|(row, &index)| (row as u16, shards[index].clone())).collect();
-        let appended = match &mut self.way {
-            Way::Local(open) => open.append(pieces).await.map(drop),
-            Way::Sibling(stream) => {
-                stream.append(pieces).await.map_err(|error| sibling_error(&self.node, error))
-            }
-            Way::Broken(_) => Ok(()),
-        };
-        if let Err(error) = appended {
-            self.way = Way::Broken(error);
+        if let Ok(target) = &mut self.way
+            && let Err(error) = target.append(pieces).await
+        {
+            self.way = Err(error);
         }
     }
-}
-
-async fn begin_sibling(
-    agent: &Agent,
-    node: &NodeName,
-    address: &str,
-    begin: &Begin,
-) -> Result<Way, AgentError> {
-    let client = agent.siblings.client(agent.site(), node, address)?;
-    let (stream, _) = client.begin(begin).await.map_err(|error| sibling_error(node, error))?;
-    Ok(Way::Sibling(stream))
 }
 
 fn begin_of(command: &Cross, rows: &[usize], reserve: u32) -> Begin {

@@ -4,19 +4,18 @@
 //! time, and hashed; the new row is sealed only if the hash comes out. If it does not, other sets of k rows are tried.
 
 mod decode;
-mod sets;
 
 use std::collections::BTreeSet;
 
+use diptych_core::erasure::combinations;
 use diptych_core::ids::{InstanceId, Row};
-use diptych_store::Purpose;
-use diptych_wire::agent::{AgentError, BeginRow, Rebuild, Rebuilt, RowAt, Source};
+use diptych_wire::agent::{AgentError, BeginRow, Rebuild, Rebuilt, RowAt, Source, Verify};
 
 use crate::agent::Agent;
 use crate::rows::{invalid, row_len};
-use crate::streams::OpenRows;
+use crate::siblings::sibling_error;
+use crate::target::Target;
 use decode::{Failure, RowReader, RowSet};
-use sets::combinations;
 
 /// Sets of rows that are tried before the agent gives up.
 const ATTEMPTS: usize = 64;
@@ -78,15 +77,15 @@ impl Agent {
         let extent = &command.extent;
         let reserve = row_len(extent.needed, extent.length)?;
         let row = BeginRow { device: command.device, row: command.row, reserve };
-        let begin = extent.begin(command.stamp, command.map_generation, vec![row]);
-        let mut target = OpenRows::begin(self, &begin, Purpose::Repair).await;
-        if let Some(error) = target.refused[0].clone() {
+        let mut target = self.target(command, row).await?;
+        if let Some(error) = target.failure() {
             return Err(error.into());
         }
         let mut set = RowSet::new(extent, chosen, &[command.row], command.budget)?;
         while let Some(group) = set.next(true).await? {
             let made = group.made.into_iter().map(|bytes| (0, bytes)).collect();
-            if let Some((_, error)) = target.append(made).await?.pop() {
+            target.append(made).await?;
+            if let Some(error) = target.failure() {
                 return Err(error.into());
             }
         }
@@ -99,13 +98,31 @@ impl Agent {
         Ok(instance)
     }
 
+    /// The device that shall hold the row, of this agent or of an outside node's.
+    async fn target(&self, command: &Rebuild, row: BeginRow) -> Result<Target, AgentError> {
+        let (extent, stamp) = (&command.extent, command.stamp);
+        match &command.far {
+            None => Ok(Target::here(self, &extent.begin(stamp, command.map_generation, vec![row])).await),
+            Some(far) => {
+                let begin = extent.begin(stamp, far.map_generation, vec![row]);
+                Target::there(self, (&far.site, &far.node, &far.address), &begin).await
+            }
+        }
+    }
+
     /// What the *disk* has of the new row: every block, and the hash that it was sealed with.
     async fn read_back(&self, command: &Rebuild, instance: InstanceId) -> Result<(), AgentError> {
         let (extent, row, device) = (command.extent.extent, command.row, command.device);
-        let slot = self.devices.find(device)?;
-        let verified = slot.with(move |device| device.verify(extent, row, Some(instance))).await?;
+        let at = RowAt { device, extent, row, instance: Some(instance) };
+        let verified = match &command.far {
+            None => self.verify(Verify { at }).await?,
+            Some(far) => {
+                let client = self.siblings.client(&far.site, &far.node, &far.address)?;
+                client.verify(at).await.map_err(|error| sibling_error(&far.node, error))?
+            }
+        };
         let len = u64::from(row_len(command.extent.needed, command.extent.length)?);
-        if verified.row_bytes == len && verified.extent_hash == command.extent.hash {
+        if verified.row_len == len && verified.extent_hash == command.extent.hash {
             return Ok(());
         }
         Err(AgentError::Rotten { device })

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use diptych_core::ids::{
     ClusterId, DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, KeeperNumber, Row, Stamp,
 };
 use diptych_core::layout::StripeBuilder;
-use diptych_core::records::ExtentKind;
+use diptych_core::records::Holds;
 use diptych_node_agent::{AgentOptions, DeviceOption, RunningAgent, start};
 use diptych_store::OpenOptions;
 use diptych_wire::agent::{ExtentFacts, ReadItem, RowAt, RowHead};
@@ -36,11 +37,14 @@ pub(crate) fn credentials(authority: &Authority, site: &str, role: Role, name: &
     Credentials::new(&issued).expect("credentials")
 }
 
-/// A site `east` whose nodes `n0`, `n1`, … have two devices each: node i has devices 2 i and 2 i + 1.
+/// A site, `east` unless it is said otherwise, whose nodes `n0`, `n1`, … have two devices each: node i has devices 2 i and
+/// 2 i + 1.
 pub(crate) struct Site {
-    pub(crate) authority: Authority,
+    pub(crate) name: &'static str,
+    pub(crate) authority: Arc<Authority>,
     pub(crate) folder: TempDir,
     pub(crate) agents: Vec<Node>,
+    store: OpenOptions,
 }
 
 pub(crate) struct Node {
@@ -52,9 +56,28 @@ pub(crate) struct Node {
 
 impl Site {
     pub(crate) async fn start(nodes: usize) -> Self {
-        let authority = Authority::create(CLUSTER).expect("an authority");
+        Self::start_on(nodes, store_options()).await
+    }
+
+    /// On devices that are opened so.
+    pub(crate) async fn start_on(nodes: usize, store: OpenOptions) -> Self {
+        let authority = Arc::new(Authority::create(CLUSTER).expect("an authority"));
+        Self::start_in("east", authority, nodes, store).await
+    }
+
+    /// Nodes in neither site, of the same cluster.
+    pub(crate) async fn start_outside(&self, nodes: usize) -> Self {
+        Self::start_in("outside", Arc::clone(&self.authority), nodes, store_options()).await
+    }
+
+    async fn start_in(
+        name: &'static str,
+        authority: Arc<Authority>,
+        nodes: usize,
+        store: OpenOptions,
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut site = Self { authority, folder, agents: Vec::new() };
+        let mut site = Self { name, authority, folder, agents: Vec::new(), store };
         for number in 0..nodes {
             let node = site.launch(number).await;
             site.agents.push(node);
@@ -75,15 +98,15 @@ impl Site {
         let device = |device: u32| {
             let path = self.device_path(device);
             std::fs::create_dir_all(&path).expect("a folder for the device");
-            DeviceOption { path, device: Some(DeviceId(device)), capacity: Some(4 << 30) }
+            DeviceOption { path, device: Some(DeviceId(device)), capacity: self.store.capacity }
         };
         let devices = vec![device(2 * number as u32), device(2 * number as u32 + 1)];
         let mut options =
-            AgentOptions::new(credentials(&self.authority, "east", Role::Agent, &name), devices);
+            AgentOptions::new(credentials(&self.authority, self.name, Role::Agent, &name), devices);
         options.listen = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
         options.socket = Some(self.socket(number));
         options.look = Duration::from_millis(50);
-        options.store = OpenOptions { zero_ahead_bytes: 1 << 20, ..OpenOptions::default() };
+        options.store = self.store.clone();
         options
     }
 
@@ -109,7 +132,7 @@ impl Site {
     pub(crate) fn client_as(&self, number: usize, who: &Credentials) -> AgentClient {
         let node = &self.agents[number];
         let endpoint = Endpoint {
-            site: "east".parse().expect("a name"),
+            site: self.name.parse().expect("a name"),
             node: node.name.parse().expect("a name"),
             address: node.address.to_string(),
             socket: None,
@@ -133,6 +156,11 @@ impl Site {
     }
 }
 
+/// How devices are opened where a test does not say.
+fn store_options() -> OpenOptions {
+    OpenOptions { capacity: Some(4 << 30), zero_ahead_bytes: 1 << 20, ..OpenOptions::default() }
+}
+
 /// Bytes that differ everywhere, and by seed.
 pub(crate) fn content(seed: u64, len: usize) -> Vec<u8> {
     let mut hasher = blake3::Hasher::new();
@@ -150,7 +178,7 @@ pub(crate) fn facts(extent: ExtentId, needed: u8, bytes: &[u8]) -> ExtentFacts {
     ExtentFacts {
         extent,
         needed,
-        kind: ExtentKind::Data,
+        holds: Holds::Data,
         length: bytes.len() as u32,
         hash: *blake3::hash(bytes).as_bytes(),
         birth_epoch: Epoch(1),

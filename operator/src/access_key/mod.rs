@@ -134,9 +134,14 @@ async fn enter(
 
 /// The epoch under which role-owned keys may be written here now. The catalog's gate has the last word.
 pub(crate) async fn active_epoch(catalog: &dyn Catalog) -> Result<Option<Epoch>, OperatorError> {
-    let status = catalog.view().await?.get(&keys::site_status(catalog.site()))?;
-    let status: Option<SiteStatus> = status.and_then(|raw| serde_json::from_slice(&raw).ok());
+    let status = last_status(catalog).await?;
     Ok(status.filter(|status| status.role == "active").map(|status| status.epoch))
+}
+
+/// The site's status as its keeper wrote it last.
+pub(crate) async fn last_status(catalog: &dyn Catalog) -> Result<Option<SiteStatus>, OperatorError> {
+    let status = catalog.view().await?.get(&keys::site_status(catalog.site()))?;
+    Ok(status.and_then(|raw| serde_json::from_slice(&raw).ok()))
 }
 
 async fn open_keyring(

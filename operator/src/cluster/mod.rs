@@ -1,6 +1,7 @@
 //! StorageCluster: observe → validate → plan → build → apply → report.
 
 pub mod build;
+mod failover;
 mod observe;
 mod plan;
 mod policy;
@@ -25,11 +26,13 @@ use crate::options::OperatorOptions;
 
 pub use observe::{AgentPod, Observed, Ready, SiteSeen};
 pub use plan::{Plan, Waiting, plan};
+pub(crate) use policy::bytes;
 pub use validate::{Declared, Invalid, joins, validate};
 
 /// The status follows the catalog, which nobody watches from here.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// One that is ready is looked at no sooner, unless a person changed it: its own status is news too, and changes all the time.
+/// One that is ready is looked at no sooner, unless a person changed it: the statuses that are written here are news too, and change
+/// all the time.
 const REST: Duration = Duration::from_secs(3);
 /// After a failure.
 const AGAIN: Duration = Duration::from_secs(2);

@@ -61,6 +61,8 @@ pub struct Observed {
     pub secrets: BTreeMap<String, Secret>,
     /// Its StorageNodes.
     pub nodes: Vec<StorageNode>,
+    /// Those in neither site.
+    pub outside: Vec<StorageNode>,
     /// Pods of its node-agents.
     pub agents: Vec<AgentPod>,
     /// Nodes that the DaemonSet wants an agent on; None: there is no DaemonSet, or its status is of an older one.
@@ -109,7 +111,9 @@ pub(super) async fn observe(
         deployments.get_opt(&gateway),
     )
     .asked(|| format!("read what belongs to StorageCluster {}", names.cluster))?;
-    let secrets = secrets(options, names, &cluster).await?;
+    let (outside, nodes): (Vec<StorageNode>, Vec<StorageNode>) =
+        nodes.items.into_iter().partition(|node| node.spec.outside.is_some());
+    let secrets = secrets(options, names, &cluster, &outside).await?;
     let resolved = resolved(&cluster).await;
     let joined = if secrets.contains_key(&names.child("authority")) {
         None
@@ -120,7 +124,8 @@ pub(super) async fn observe(
         now: Timestamp::now(),
         secrets,
         joined,
-        nodes: nodes.items,
+        nodes,
+        outside,
         agents: pods.items.iter().filter_map(agent_pod).collect(),
         scheduled: set.and_then(|set| scheduled(&set)),
         node_addresses: services.items.iter().filter_map(address).collect(),
@@ -165,16 +170,23 @@ async fn secrets(
     options: &OperatorOptions,
     names: &Names,
     cluster: &StorageCluster,
+    outside: &[StorageNode],
 ) -> Result<BTreeMap<String, Secret>, OperatorError> {
     let api: Api<Secret> = Api::namespaced(options.client.clone(), &options.namespace);
     let own = ["authority", "catalog-authority", "join", "internal", "site"].map(str::to_owned);
     let own = own.into_iter().chain(IDENTITIES.map(identity_of));
     let mut wanted: Vec<String> = own.map(|part| names.child(&part)).collect();
+    wanted.extend(outside.iter().map(|node| names.outside_token(&node.spec.node)));
     let spec = &cluster.spec;
     wanted.push(spec.encryption.key_secret_ref.name.clone());
     wanted.extend(
         spec.peer.iter().filter_map(|peer| peer.join_secret_ref.as_ref()).map(|secret| secret.name.clone()),
     );
+    wanted.extend(spec.notifications.iter().map(|to| to.webhook.secret_ref.name.clone()));
+    wanted.extend(spec.gateway.tls_secret_ref.iter().map(|tls| tls.name.clone()));
+    let witness =
+        spec.failover.iter().filter_map(|failover| failover.witness.as_ref()?.object_store.as_ref());
+    wanted.extend(witness.map(|store| store.secret_ref.name.clone()));
     let dns = spec.failover.iter().filter_map(|failover| failover.dns.as_ref());
     wanted.extend(dns.map(|dns| dns.cloudflare.token_secret_ref.name.clone()));
     let reads = wanted.iter().map(|name| async { (name.clone(), api.get_opt(name).await) });

@@ -5,7 +5,7 @@ use diptych_core::planner;
 use diptych_wire::authority::Authority;
 
 use super::build;
-use super::{Declared, Invalid, Observed};
+use super::{Declared, Invalid, Observed, joins};
 use crate::apply::Child;
 use crate::error::OperatorError;
 use crate::names::Names;
@@ -118,6 +118,7 @@ pub fn plan(
         let pod = seen.agents.iter().find(|pod| pod.node == node.spec.node);
         made.children.extend(build::node_service(names, node, pod)?);
     }
+    made.children.extend(build::outside_tokens(names, declared, &foundation, seen)?);
     // The plan counts what is declared: a dead node stays, one that was never there does not come in by itself.
     let complete = seen.scheduled.is_some_and(|wanted| wanted > 0 && nodes.len() >= wanted as usize);
     let runs = seen.secrets.contains_key(&names.child("site"));
@@ -168,20 +169,16 @@ fn lay_foundation(
     children: &mut Vec<Child>,
 ) -> Result<Result<Foundation, Waiting>, OperatorError> {
     let name = names.child("authority");
-    let joins = declared.peer.as_ref().is_some_and(|peer| peer.joins);
     let foundation = match (seen.secrets.get(&name), &seen.joined) {
         (Some(secret), _) => Foundation::read(secret)?,
         (None, Some(Ok(joined))) => Foundation::joined(joined)?,
         (None, Some(Err(reason))) => return Ok(Err(Waiting::Join(reason.clone()))),
-        (None, None) if joins => {
-            return Ok(Err(Waiting::Join("the other site was not asked yet".to_owned())));
-        }
         (None, None) => Foundation::create()?,
     };
     if !seen.secrets.contains_key(&name) {
         children.push(foundation.secret(names)?);
     }
-    if let Some(peer) = declared.peer.as_ref().filter(|peer| !peer.joins)
+    if let Some(peer) = declared.peer.as_ref().filter(|_| !joins(&seen.cluster.spec))
         && !seen.secrets.contains_key(&names.child("join"))
     {
         children.push(foundation.join_token(names, &peer.site)?);

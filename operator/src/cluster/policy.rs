@@ -1,7 +1,7 @@
 //! Times and budgets of a spec, as the processes are configured with them.
 
 use diptych_api::common::duration;
-use diptych_api::storage_cluster::{FailoverMode, StorageClusterSpec};
+use diptych_api::storage_cluster::{Failback, Failover, FailoverMode, StorageClusterSpec};
 use diptych_site::config::Policy;
 
 use super::validate::Invalid;
@@ -9,12 +9,20 @@ use super::validate::Invalid;
 /// The first field that does not read is named.
 pub(super) fn policy(spec: &StorageClusterSpec) -> Result<Policy, Invalid> {
     let max_loss = spec.failover.as_ref().map(|failover| failover.max_loss_on_promotion.age.as_str());
+    if let Some(failover) = &spec.failover {
+        milliseconds("failover.drills.passedWithin", &failover.drills.passed_within)?;
+    }
     Ok(Policy {
         lease_ms: match &spec.failover {
             Some(failover) => milliseconds("failover.lease.duration", &failover.lease.duration)?,
             None => Policy::default().lease_ms,
         },
         automatic: spec.failover.as_ref().is_none_or(|failover| failover.mode == FailoverMode::Automatic),
+        stability_window_ms: spec.failover.as_ref().map(stability_window).transpose()?.flatten(),
+        edge_grace_ms: match &spec.failover {
+            Some(failover) => milliseconds("failover.edgeGrace", &failover.edge_grace)?,
+            None => Policy::default().edge_grace_ms,
+        },
         acknowledge_timeout_ms: milliseconds("acknowledgeTimeout", &spec.acknowledge_timeout)?,
         max_loss_age_ms: match max_loss {
             Some(age) => milliseconds("failover.maxLossOnPromotion.age", age)?,
@@ -26,13 +34,19 @@ pub(super) fn policy(spec: &StorageClusterSpec) -> Result<Policy, Invalid> {
     })
 }
 
+/// It must read even where it is not used.
+fn stability_window(failover: &Failover) -> Result<Option<u64>, Invalid> {
+    let window = milliseconds("failover.stabilityWindow", &failover.stability_window)?;
+    Ok((failover.failback == Failback::Automatic).then_some(window))
+}
+
 fn milliseconds(field: &'static str, text: &str) -> Result<u64, Invalid> {
     let read = duration(text).map_err(|error| Invalid::Field { field, reason: error.to_string() })?;
     Ok(u64::try_from(read.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// `50Mi`: a number, and Ki, Mi or Gi.
-fn bytes(field: &'static str, text: &str) -> Result<u64, Invalid> {
+pub(crate) fn bytes(field: &'static str, text: &str) -> Result<u64, Invalid> {
     let digits = text.trim_end_matches(|letter: char| !letter.is_ascii_digit());
     let unit = match &text[digits.len()..] {
         "" => Some(1),
@@ -50,7 +64,23 @@ fn bytes(field: &'static str, text: &str) -> Result<u64, Invalid> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn the_lease_is_given_back_by_itself_only_where_that_is_declared() {
+        let window = |failover: serde_json::Value| {
+            let spec = json!({"site": "east", "nodeAgents": {"devices": [{"path": "/d0"}]},
+                "encryption": {"keySecretRef": {"name": "k"}}, "failover": failover});
+            policy(&serde_json::from_value(spec).expect("a spec")).map(|policy| policy.stability_window_ms)
+        };
+        assert_eq!(window(json!({})), Ok(None), "Manual is the default");
+        assert_eq!(window(json!({"failback": "Automatic"})), Ok(Some(600_000)));
+        assert_eq!(window(json!({"failback": "Automatic", "stabilityWindow": "90s"})), Ok(Some(90_000)));
+        let refused = window(json!({"stabilityWindow": "soon"})).expect_err("it does not read").to_string();
+        assert!(refused.starts_with("spec.failover.stabilityWindow: "), "{refused}");
+    }
 
     #[test]
     fn bytes_are_read_with_their_unit_and_refused_without_a_number() {

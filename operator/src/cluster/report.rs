@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 
 use diptych_api::storage_cluster_status::{
-    CodingStatus, Endpoints, FilesStatus, HealthStatus, NodesStatus, ReplicationStatus, StorageClusterStatus,
+    CodingStatus, Endpoints, FailbackStatus, FilesStatus, HealthStatus, NodesStatus, ReplicationStatus,
+    StorageClusterStatus,
 };
 use diptych_core::records::CodingPlan;
-use diptych_site::status::SiteStatus;
+use diptych_site::status::{OutsideStatus, SiteStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
 use kube::runtime::events::EventType;
 use serde_json::json;
 
-use super::{Context, Observed, Plan, SiteSeen};
+use super::{Context, Observed, Plan, SiteSeen, failover};
 use crate::apply::Child;
 use crate::conditions::{Says, conditions, turned};
 use crate::error::OperatorError;
@@ -39,12 +40,9 @@ pub(super) async fn report(
         status.projected_files = Some(projection.shown as i64);
         status.files = Some(files(&projection));
     }
-    let mut changed = node::statuses(
-        names,
-        &seen.nodes,
-        seen.site.as_ref().and_then(|site| site.status.as_ref()),
-        seen.now,
-    )?;
+    let site = seen.site.as_ref().and_then(|site| site.status.as_ref());
+    let nodes = seen.nodes.iter().chain(&seen.outside);
+    let mut changed = node::statuses(names, nodes, site, seen.now)?;
     if is_news(&before, &status) {
         changed.push(Child::new(json!({
             "apiVersion": "diptych.dev/v1alpha1", "kind": "StorageCluster",
@@ -81,6 +79,7 @@ fn is_news(before: &StorageClusterStatus, status: &StorageClusterStatus) -> bool
     let timeless = |status: &StorageClusterStatus| StorageClusterStatus {
         seen_at: None,
         lease_expires_at: None,
+        failback: status.failback.clone().map(|failback| FailbackStatus { due_at: None, ..failback }),
         ..status.clone()
     };
     let second = |status: &StorageClusterStatus| status.seen_at.as_ref().map_or(0, |seen| seen.0.as_second());
@@ -91,7 +90,7 @@ fn says(seen: &Observed, plan: &Plan, failure: Option<&OperatorError>) -> Vec<Sa
     let site = seen.site.as_ref().and_then(|site| site.status.as_ref());
     let mut all = vec![ready(seen, plan, failure), topology(plan)];
     all.push(match (&plan.waiting, failure, &plan.refused) {
-        (None, None, None) => Says::no("Progressing", "Settled", "everything that is declared runs"),
+        (None, None, None) => settled(seen.cluster.metadata.generation, site),
         (Some(waiting), ..) => Says::yes("Progressing", waiting.reason(), waiting.message()),
         (_, Some(error), _) => Says::yes("Progressing", error.category(), error.chain()),
         (_, _, Some((reason, sentence))) => Says::no("Progressing", reason, sentence.clone()),
@@ -101,51 +100,22 @@ fn says(seen: &Observed, plan: &Plan, failure: Option<&OperatorError>) -> Vec<Sa
         Some(site) => degraded(site),
     });
     if seen.cluster.spec.peer.is_some() {
-        all.extend(two_sites(site));
+        all.extend(failover::says(&seen.cluster.spec, site, seen.now));
     }
     all
 }
 
-/// What only two sites have.
-fn two_sites(site: Option<&SiteStatus>) -> Vec<Says> {
-    let Some(site) = site else {
-        let unknown = |kind| Says::unknown(kind, "Unknown", "the site's keeper has written no status yet");
-        return ["PeerConnected", "WitnessReachable", "FailoverReady"].map(unknown).into();
-    };
-    let lease = &site.lease;
-    let peer = if lease.peer_connected {
-        Says::yes("PeerConnected", "Answers", "the other site's keeper answers")
-    } else {
-        Says::no("PeerConnected", "Silent", "the other site's keeper does not answer")
-    };
-    let witness = if lease.witness_reachable {
-        Says::yes("WitnessReachable", "Answers", "the witness answered the last call")
-    } else {
-        Says::no("WitnessReachable", "Silent", "the witness did not answer the last call")
-    };
-    let ready = if !lease.peer_connected {
-        Says::no("FailoverReady", "PeerSilent", "the other site does not answer")
-    } else if lacking(site).is_some() {
-        Says::no("FailoverReady", "Exposed", "something lies in one site only: see status.replication")
-    } else if lease.witness_reachable {
-        Says::yes("FailoverReady", "CaughtUp", "both sites have everything, and the witness answers")
-    } else {
-        Says::no("FailoverReady", "WitnessSilent", "without the witness only a planned switch works")
-    };
-    vec![peer, witness, ready]
-}
-
-/// Bytes that one site has and the other lacks, and for how many seconds; None: nothing.
-///
-/// The active site knows what the other lacks, the passive one what it lacks itself.
-fn lacking(site: &SiteStatus) -> Option<(u64, u64)> {
-    let health = &site.health;
-    if site.role != "active" {
-        return (health.wanted > 0).then_some((health.wanted_bytes, 0));
+/// The keeper takes a new declaration by itself, a moment after the rest.
+fn settled(declared: Option<i64>, site: Option<&SiteStatus>) -> Says {
+    match site.map(|site| site.generation) {
+        Some(runs) if Some(runs) != declared => {
+            let declared = declared.unwrap_or_default();
+            let says =
+                format!("the site's keeper runs generation {runs} of the spec, {declared} is declared");
+            Says::yes("Progressing", "KeeperBehind", says)
+        }
+        _ => Says::no("Progressing", "Settled", "everything that is declared runs"),
     }
-    let exposure = site.exposure.as_ref()?;
-    let lacks = exposure.extents > 0 || exposure.commits > 0;
-    lacks.then_some((exposure.bytes, exposure.age_ms / 1000))
 }
 
 fn files(projection: &Projection) -> FilesStatus {
@@ -235,7 +205,32 @@ fn degraded(site: &SiteStatus) -> Says {
     if !down.is_empty() {
         return Says::yes("Degraded", "NodesDown", format!("not live: {}", down.join(", ")));
     }
+    if let Some(trouble) = &site.journal.trouble {
+        let says = format!("nothing is freed, and a lost catalog would come back older: {trouble}");
+        return Says::yes("Degraded", "JournalBehind", says);
+    }
+    if let Some(sentence) = site.outside.as_ref().and_then(lacking_outside) {
+        return Says::yes("Degraded", "OutsideNodes", sentence);
+    }
     Says::no("Degraded", "Whole", format!("all {} extents have all their rows", health.extents))
+}
+
+/// Why the rows outside are fewer than declared, or not safe there; the sites' own are not touched by it.
+fn lacking_outside(outside: &OutsideStatus) -> Option<String> {
+    let (rows, declared) = (usize::from(outside.rows), outside.nodes.len());
+    if rows > declared {
+        return Some(format!(
+            "outside.rows asks for {rows} rows, a row a node, and {declared} nodes outside are declared: \
+             declare more StorageNodes with spec.outside, or fewer rows"
+        ));
+    }
+    let down: Vec<String> = outside
+        .nodes
+        .iter()
+        .filter(|node| node.state != "live")
+        .map(|node| format!("{} is {}", node.name, node.state))
+        .collect();
+    (!down.is_empty()).then(|| format!("outside nodes: {}", down.join(", ")))
 }
 
 fn status(
@@ -259,6 +254,10 @@ fn status(
         .or_else(|| plan.coding.as_ref().map(|plan| coding(&CodingPlan::from(plan))));
     StorageClusterStatus {
         observed_generation: generation,
+        generation_in_force: known
+            .map(|known| known.generation)
+            .filter(|generation| *generation > 0)
+            .or(before.generation_in_force),
         cluster_id: cluster_id.or_else(|| before.cluster_id.clone()),
         lease_expires_at: known
             .filter(|known| known.lease.until_ms > 0)
@@ -272,6 +271,10 @@ fn status(
         nodes: Some(nodes(seen, known)),
         health: known.map(health).or_else(|| before.health.clone()),
         replication: known.map(|known| replication(seen, known)).or_else(|| before.replication.clone()),
+        prediction: known.and_then(failover::prediction),
+        edge: known.and_then(|known| failover::edge(&seen.cluster.spec, known)),
+        failback: known.and_then(failover::failback),
+        last_drill: known.and_then(failover::last_drill).or_else(|| before.last_drill.clone()),
         endpoints: Some(Endpoints {
             s3: host("gateway", S3_PORT),
             rest: host("gateway", REST_PORT),
@@ -313,7 +316,12 @@ fn nodes(seen: &Observed, known: Option<&SiteStatus>) -> NodesStatus {
         known.iter().flat_map(|known| &known.nodes).filter(|node| node.state == state).count() as i32
     };
     let (declared, live) = (seen.nodes.len() as i32, count("live"));
-    NodesStatus { summary: format!("{live}/{declared}"), declared, live, dead: count("dead") }
+    let outside = known.and_then(|known| known.outside.as_ref()).filter(|outside| !outside.nodes.is_empty());
+    let outside = outside.map(|outside| {
+        let live = outside.nodes.iter().filter(|node| node.state == "live").count();
+        format!("{live}/{}", outside.nodes.len())
+    });
+    NodesStatus { summary: format!("{live}/{declared}"), declared, live, dead: count("dead"), outside }
 }
 
 fn health(known: &SiteStatus) -> HealthStatus {
@@ -326,6 +334,8 @@ fn health(known: &SiteStatus) -> HealthStatus {
         unreadable_here: health.unreadable_here as i64,
         margin: health.margin.iter().map(|(margin, extents)| (margin.to_string(), *extents as i64)).collect(),
         repair_queue: known.repair.queue() as i64,
+        outside_rows: health.outside_rows as i64,
+        outside_lacking: health.outside_lacking as i64,
     }
 }
 
@@ -342,7 +352,7 @@ fn replication(seen: &Observed, known: &SiteStatus) -> ReplicationStatus {
     let active = known.role == "active";
     let lacks = if active { exposure.extents } else { health.wanted };
     let all = health.extents.max(health.whole) + health.wanted;
-    let exposed = match lacking(known) {
+    let exposed = match failover::lacking(known) {
         None => "0".to_owned(),
         Some((bytes, 0)) => size(bytes as i64),
         Some((bytes, seconds)) => format!("{} in {seconds}s", size(bytes as i64)),
@@ -355,5 +365,63 @@ fn replication(seen: &Observed, known: &SiteStatus) -> ReplicationStatus {
         commits_exposed: exposure.commits as i64,
         lag_seconds: if active { (exposure.age_ms / 1000) as i64 } else { 0 },
         wanted: health.wanted as i64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use diptych_site::status::{JournalStatus, NodeStatus};
+
+    use super::*;
+
+    #[test]
+    fn a_journal_that_is_not_written_is_a_reason_to_be_degraded() {
+        let mut site = json!({
+            "site": "east", "role": "active", "epoch": 1, "map_generation": 1, "nodes": [],
+            "health": diptych_site::survey::Health::default(), "exposure": null, "seen_ms": 0,
+        });
+        let says = |site: &serde_json::Value| {
+            let says = degraded(&serde_json::from_value(site.clone()).expect("a status"));
+            (says.holds, says.reason)
+        };
+        assert_eq!(says(&site), (Some(false), "Whole".to_owned()));
+        let journal = JournalStatus { trouble: Some("no room".to_owned()), ..JournalStatus::default() };
+        site["journal"] = serde_json::to_value(journal).expect("JSON");
+        assert_eq!(says(&site), (Some(true), "JournalBehind".to_owned()));
+    }
+
+    #[test]
+    fn a_spec_is_settled_when_the_keeper_runs_it() {
+        let mut site: SiteStatus = serde_json::from_value(json!({
+            "site": "east", "role": "active", "epoch": 1, "generation": 3, "map_generation": 1, "nodes": [],
+            "health": diptych_site::survey::Health::default(), "exposure": null, "seen_ms": 0,
+        }))
+        .expect("a status");
+        let behind = settled(Some(4), Some(&site));
+        assert_eq!((behind.holds, behind.reason.as_str()), (Some(true), "KeeperBehind"));
+        site.generation = 4;
+        assert_eq!(settled(Some(4), Some(&site)).holds, Some(false));
+        assert_eq!(settled(Some(4), None).holds, Some(false), "other conditions say that there is no keeper");
+    }
+
+    fn outside(rows: u8, states: &[&str]) -> OutsideStatus {
+        let node = |(number, state): (usize, &&str)| NodeStatus {
+            name: format!("o{number}"),
+            state: (*state).to_owned(),
+            devices: Vec::new(),
+        };
+        OutsideStatus { rows, nodes: states.iter().enumerate().map(node).collect() }
+    }
+
+    #[test]
+    fn more_outside_rows_than_nodes_and_nodes_that_are_not_live_are_named() {
+        assert_eq!(lacking_outside(&outside(2, &["live", "live"])), None);
+        let few = lacking_outside(&outside(2, &["live"])).expect("a row a node");
+        assert!(
+            few.starts_with("outside.rows asks for 2 rows, a row a node, and 1 nodes outside are declared"),
+            "{few}"
+        );
+        let down = lacking_outside(&outside(1, &["dead", "waiting", "live"]));
+        assert_eq!(down.as_deref(), Some("outside nodes: o0 is dead, o1 is waiting"));
     }
 }

@@ -8,6 +8,8 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::Api;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::StatusCode;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::error::{Asked, OperatorError};
 use crate::names::{Names, REST_PORT};
@@ -93,6 +95,25 @@ impl Gateway {
     /// Asks the site's keeper for something: `handover`, `promote?accept_loss=false`.
     pub(crate) async fn command(&self, command: &str) -> Result<Answer, OperatorError> {
         let (status, text) = self.send(self.client.post(format!("{}/{command}", self.base))).await?;
+        Ok(answer(status, &text))
+    }
+
+    /// Asks for a JSON document below `/api/v1`.
+    pub(crate) async fn document<T: DeserializeOwned>(&self, path: &str) -> Result<T, OperatorError> {
+        let (status, text) = self.send(self.client.get(format!("{}/{path}", self.base))).await?;
+        if !status.is_success() {
+            return Err(OperatorError::Gateway(format!("{status}: {text}")));
+        }
+        let unreadable =
+            |error| OperatorError::Gateway(format!("the answer to {path} can't be read: {error}"));
+        serde_json::from_str(&text).map_err(unreadable)
+    }
+
+    /// Asks the site's keeper for something that needs a few words.
+    pub(crate) async fn ask(&self, path: &str, body: &impl Serialize) -> Result<Answer, OperatorError> {
+        let malformed = |error: serde_json::Error| OperatorError::Internal(error.to_string());
+        let body = serde_json::to_vec(body).map_err(malformed)?;
+        let (status, text) = self.send(self.client.post(format!("{}/{path}", self.base)).body(body)).await?;
         Ok(answer(status, &text))
     }
 

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use diptych_api::{FileObject, FileObjectStatus, StorageCluster};
+use diptych_api::{FileObject, FileObjectStatus};
 use diptych_core::ids::SiteName;
 use futures::{FutureExt, StreamExt, TryFutureExt, stream};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ListParams};
+use kube::api::{Api, DeleteParams};
 use kube::runtime::reflector::Store;
 use serde_json::json;
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::declared::release;
 use super::{FINALIZER, FileSeen, PROJECTED, projected_name, see};
 use crate::apply::Child;
+use crate::cluster::own_cluster;
 use crate::error::{Asked, OperatorError};
 use crate::names::Names;
 use crate::options::OperatorOptions;
@@ -25,7 +26,8 @@ use crate::options::OperatorOptions;
 const MANAGER: &str = "diptych-operator-projection";
 /// Between two looks whether the catalog has moved.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// A look makes no more calls after this; the next one goes on, with a newer picture.
+/// Calls of a look last no longer than this, or than twice what it took to look, where that is longer: so what it costs to look
+/// never eats the calls' share. The next look goes on, with a newer picture.
 const CALLS_FOR: Duration = Duration::from_secs(2);
 /// A new file that is exposed is shown after this time: by then most are protected, and are told of once.
 const SETTLES_IN: Duration = Duration::from_secs(10);
@@ -80,8 +82,8 @@ pub async fn project(
                 }
             }
         }
-        // At most a third of the time: files that come by the thousand leave the API server to others too.
-        tokio::time::sleep((begun.elapsed() * 2).max(LOOK_EVERY)).await;
+        // At most half of the time: files that come by the thousand leave the API server to others too.
+        tokio::time::sleep(begun.elapsed().max(LOOK_EVERY)).await;
     }
 }
 
@@ -109,16 +111,11 @@ async fn look(
     catalog: &dyn diptych_catalog::Catalog,
     there: &[Arc<FileObject>],
 ) -> Result<Option<(Projection, bool)>, OperatorError> {
-    let clusters: Api<StorageCluster> = Api::namespaced(options.client.clone(), &options.namespace);
-    let found = clusters.list(&ListParams::default()).await.asked(|| "list StorageClusters".to_owned())?;
-    let Some(cluster) = found.items.into_iter().find(|cluster| cluster.spec.site == catalog.site().as_str())
-    else {
-        return Ok(None);
-    };
-    if cluster.metadata.deletion_timestamp.is_some() {
+    let begun = Instant::now();
+    let Some((cluster, names)) = own_cluster(options).await? else { return Ok(None) };
+    if cluster.spec.site != catalog.site().as_str() || cluster.metadata.deletion_timestamp.is_some() {
         return Ok(None);
     }
-    let Some(names) = Names::new(&cluster, &options.release) else { return Ok(None) };
     let peer: Option<SiteName> = cluster.spec.peer.as_ref().and_then(|peer| peer.site.parse().ok());
     let limit = usize::try_from(cluster.spec.catalog.projection_limit).unwrap_or(0);
     let declared: HashSet<(&str, &str)> = there
@@ -134,7 +131,8 @@ async fn look(
     let by_state = seen.by_state;
     let steps = steps(seen.files, there, Timestamp::now());
     let (known, unsettled) = (steps.shown, steps.unsettled);
-    let (made, all) = carry_out(options, &names, steps).await?;
+    let calls_for = CALLS_FOR.max(begun.elapsed() * 2);
+    let (made, all) = carry_out(options, &names, steps, calls_for).await?;
     let projection = Projection { shown: known + made, by_state, limit: limit as u64 };
     Ok(Some((projection, all && !unsettled)))
 }
@@ -198,6 +196,7 @@ async fn carry_out(
     options: &OperatorOptions,
     names: &Names,
     steps: Steps,
+    calls_for: Duration,
 ) -> Result<(u64, bool), OperatorError> {
     let Steps { show: shows, retract, .. } = steps;
     let all = shows.len() + retract.len();
@@ -213,7 +212,7 @@ async fn carry_out(
     });
     let retracted = retract.iter().map(|file| take_back(options, file).map_ok(|()| false).boxed());
     let done: Vec<Result<bool, OperatorError>> = stream::iter(shown.chain(retracted))
-        .take_until(tokio::time::sleep(CALLS_FOR))
+        .take_until(tokio::time::sleep(calls_for))
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
@@ -311,8 +310,8 @@ mod tests {
         let there = [object("mine", "readme", false, ""), object("waits", "not-stored-yet", false, "")];
         let steps = steps_of(vec![seen("readme", "protected")], &there);
         assert!(steps.retract.is_empty());
-        assert_eq!(steps.show[0].0, "mine");
-        assert_eq!(steps.show[0].2, Step::Tell);
+        let shown: Vec<_> = steps.show.iter().map(|(name, _, step)| (name.as_str(), *step)).collect();
+        assert_eq!(shown, [("mine", Step::Tell)], "nothing is made");
     }
 
     #[test]

@@ -53,12 +53,14 @@ impl FilesSeen {
     }
 }
 
-/// How an extent is, in both sites.
+/// How an extent is, in both sites and outside.
 #[derive(Debug, Clone, Copy, Default)]
 struct Rows {
     needed: u8,
     own: (u8, u8),
     peer: (u8, u8),
+    /// Rows outside: margin, whatever was declared.
+    outside: u8,
     verified_day: u32,
     length: u64,
 }
@@ -76,6 +78,10 @@ pub fn see(
     let mut seen = FilesSeen::default();
     for (key, raw) in buckets {
         let Some(name) = keys::bucket_name(&key).map(str::to_owned) else { continue };
+        // Records of drills come and go by the hundred, and are nobody's files.
+        if name == diptych_core::drill::BUCKET {
+            continue;
+        }
         let bucket = Bucket::decode(&raw)?;
         let mut range = keys::heads(bucket.id, b"");
         loop {
@@ -116,7 +122,20 @@ struct Sight<'a> {
     site: &'a SiteName,
     peer: Option<&'a SiteName>,
     readable: HashMap<DeviceId, bool>,
+    readable_outside: HashMap<DeviceId, bool>,
     extents: HashMap<ExtentId, Rows>,
+}
+
+/// Devices of a place, and whether they can be read.
+fn devices(view: &dyn View, place: &SiteName) -> Result<HashMap<DeviceId, bool>, OperatorError> {
+    let map = view.get(&keys::map(place))?.map(|raw| PlacementMap::decode(&raw)).transpose()?;
+    let map = map.unwrap_or_default();
+    Ok(map.devices().map(|(_, node, device)| (device.id, node.readable(device))).collect())
+}
+
+fn readable(placement: &Placement, devices: &HashMap<DeviceId, bool>) -> u8 {
+    let there = placement.rows.iter().filter(|row| devices.get(&row.device).copied().unwrap_or(false));
+    there.count() as u8
 }
 
 impl<'a> Sight<'a> {
@@ -125,17 +144,8 @@ impl<'a> Sight<'a> {
         site: &'a SiteName,
         peer: Option<&'a SiteName>,
     ) -> Result<Self, OperatorError> {
-        let map = view
-            .get(&keys::map(site))?
-            .map(|raw| PlacementMap::decode(&raw))
-            .transpose()?
-            .unwrap_or_default();
-        let readable = map
-            .nodes
-            .iter()
-            .flat_map(|node| node.devices.iter().map(|device| (device.id, node.readable(device))));
-        let readable = readable.collect();
-        Ok(Self { view, site, peer, readable, extents: HashMap::new() })
+        let (readable, readable_outside) = (devices(view, site)?, devices(view, &SiteName::outside())?);
+        Ok(Self { view, site, peer, readable, readable_outside, extents: HashMap::new() })
     }
 
     fn rows(&mut self, id: ExtentId) -> Result<Rows, OperatorError> {
@@ -154,13 +164,16 @@ impl<'a> Sight<'a> {
             rows.peer.1 = self.peer.map_or(0, |peer| rows_declared(extent, peer));
         }
         if let Some(own) = placement(self.site)? {
-            let readable =
-                own.rows.iter().filter(|row| self.readable.get(&row.device).copied().unwrap_or(false));
-            rows.own.0 = readable.count() as u8;
+            rows.own.0 = readable(&own, &self.readable);
             rows.verified_day = own.verified_day;
         }
         if let Some(peer) = self.peer {
             rows.peer.0 = placement(peer)?.map_or(0, |placement| placement.rows.len() as u8);
+        }
+        if !self.readable_outside.is_empty()
+            && let Some(outside) = placement(&SiteName::outside())?
+        {
+            rows.outside = readable(&outside, &self.readable_outside);
         }
         self.extents.insert(id, rows);
         Ok(rows)
@@ -184,7 +197,8 @@ impl<'a> Sight<'a> {
             all.iter().map(of).min_by_key(|(have, want)| i32::from(*have) - i32::from(*want))
         };
         let (own, there) = (weakest(|rows| rows.own), weakest(|rows| rows.peer));
-        let margin = all.iter().map(|rows| i32::from(rows.own.0) - i32::from(rows.needed)).min();
+        let margin = |rows: &Rows| i32::from(rows.own.0) + i32::from(rows.outside) - i32::from(rows.needed);
+        let margin = all.iter().map(margin).min();
         let mut rows = BTreeMap::new();
         let text = |(have, want): (u8, u8)| format!("{have}/{want}");
         if let Some(own) = own {
@@ -192,6 +206,9 @@ impl<'a> Sight<'a> {
         }
         if let (Some(peer), Some(there)) = (self.peer, there) {
             rows.insert(peer.to_string(), text(there));
+        }
+        if let Some(outside) = all.iter().map(|rows| rows.outside).min().filter(|rows| *rows > 0) {
+            rows.insert(SiteName::outside().to_string(), outside.to_string());
         }
         let stored: u64 = all
             .iter()
@@ -223,8 +240,8 @@ impl<'a> Sight<'a> {
     }
 
     fn state(&self, extents: &[Rows]) -> &'static str {
-        let lost =
-            |rows: &Rows| u32::from(rows.own.0) + u32::from(rows.peer.0) < u32::from(rows.needed).max(1);
+        let left = |rows: &Rows| [rows.own.0, rows.peer.0, rows.outside].map(u32::from).iter().sum::<u32>();
+        let lost = |rows: &Rows| left(rows) < u32::from(rows.needed).max(1);
         if extents.iter().any(lost) {
             return "unrecoverable";
         }

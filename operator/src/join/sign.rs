@@ -54,7 +54,9 @@ pub(super) async fn sign(
     let nodes: Api<StorageNode> = Api::namespaced(client(), &options.namespace);
     let filter = ListParams::default().fields(&format!("spec.node={}", pod.node));
     let found = nodes.list(&filter).await.asked(|| format!("find the StorageNode of {}", pod.node))?;
-    let Some(node) = found.items.into_iter().next() else { return Ok(None) };
+    // A node in neither site may have the same name; it joins by a token.
+    let mut own = found.items.into_iter().filter(|node| node.spec.outside.is_none());
+    let Some(node) = own.next() else { return Ok(None) };
     let clusters: Api<StorageCluster> = Api::namespaced(client(), &options.namespace);
     let name = &node.spec.cluster_ref.name;
     let Some(cluster) = clusters.get_opt(name).await.asked(|| format!("read StorageCluster {name}"))? else {

@@ -15,6 +15,7 @@ use diptych_api::StorageCluster;
 use diptych_core::cipher::Nonce;
 use diptych_core::ids::{ClusterId, SiteName};
 use diptych_core::keyring::ClusterKey;
+use diptych_site::drill::CutSwitch;
 use diptych_site::peer::PeerClient;
 use diptych_wire::authority::Issued;
 use diptych_wire::peer::{Foundation as Answer, JoinQuestion};
@@ -188,8 +189,8 @@ pub async fn ask(
     let site: SiteName = peer.site.parse().map_err(|error| format!("peer.site: {error}"))?;
     let doors: Vec<SocketAddr> =
         peer.endpoints.iter().filter_map(|endpoint| resolved.get(endpoint).copied()).collect();
-    let client =
-        PeerClient::new(&doors, &site, own.identity().cluster, &own).map_err(|error| error.to_string())?;
+    let client = PeerClient::new(&doors, &site, own.identity().cluster, &own, CutSwitch::default())
+        .map_err(|error| error.to_string())?;
     let question = JoinQuestion { spender: cluster.uid().unwrap_or_default() };
     let asked = tokio::time::timeout(LIMIT, client.join(&question)).await;
     let answer = asked.map_err(|_| format!("site {site} did not answer in {LIMIT:?}"))?;

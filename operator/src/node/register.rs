@@ -36,7 +36,8 @@ pub fn register(
         pods.iter().map(|pod| &pod.node).filter(|node| !there.contains(*node)).collect();
     for node in new {
         let cluster_ref = ClusterRef { name: names.cluster.clone() };
-        let mut made = StorageNodeSpec { cluster_ref, node: node.clone(), devices: Vec::new() };
+        let mut made =
+            StorageNodeSpec { cluster_ref, node: node.clone(), devices: Vec::new(), outside: None };
         number(&mut made, spec, &mut next);
         children.push(child(names, &made)?);
         nodes.push(StorageNode::new(&resource_name(names, node), made));

@@ -14,15 +14,21 @@ use crate::error::OperatorError;
 use crate::names::Names;
 
 /// The statuses that are no longer as they stand.
-pub fn statuses(
+pub fn statuses<'a>(
     names: &Names,
-    nodes: &[StorageNode],
+    nodes: impl Iterator<Item = &'a StorageNode>,
     site: Option<&SiteStatus>,
     now: Timestamp,
 ) -> Result<Vec<Child>, OperatorError> {
     let mut changed = Vec::new();
     for node in nodes {
-        let seen = site.and_then(|site| site.nodes.iter().find(|seen| seen.name == node.spec.node));
+        let of_place = site.map(|site| match (&node.spec.outside, &site.outside) {
+            (None, _) => site.nodes.as_slice(),
+            (Some(_), Some(outside)) => outside.nodes.as_slice(),
+            (Some(_), None) => &[],
+        });
+        let mut of_place = of_place.into_iter().flatten();
+        let seen = of_place.find(|seen| seen.name == node.spec.node);
         let status = status(names, node, seen, now);
         if node.status.as_ref() != Some(&status) {
             changed.push(Child::new(json!({
@@ -41,10 +47,14 @@ fn status(names: &Names, node: &StorageNode, seen: Option<&NodeStatus>, now: Tim
     let sum = |of: fn(&DeviceStatus) -> i64| devices.iter().map(of).sum::<i64>();
     let state = seen.map_or("waiting", |seen| seen.state.as_str());
     let says = match state {
+        "live" if devices.is_empty() && node.spec.outside.is_some() => {
+            Says::yes("Ready", "Live", "the active site looks at this node, and says that it answers")
+        }
         "live" if ready == node.spec.devices.len() => {
             Says::yes("Ready", "Live", "the node answers and all its devices work")
         }
         "live" => Says::no("Ready", "DevicesMissing", broken(node, &devices)),
+        "waiting" if node.spec.outside.is_some() => Says::unknown("Ready", "Waiting", to_join(names, node)),
         "waiting" => {
             Says::unknown("Ready", "Waiting", "the site's keeper has not seen this node's agent yet")
         }
@@ -59,7 +69,10 @@ fn status(names: &Names, node: &StorageNode, seen: Option<&NodeStatus>, now: Tim
     StorageNodeStatus {
         observed_generation: node.metadata.generation,
         state: Some(state.to_owned()),
-        address: Some(names.host(&names.agent_service(&node.spec.node))),
+        address: Some(match &node.spec.outside {
+            Some(outside) => outside.address.clone(),
+            None => names.host(&names.agent_service(&node.spec.node)),
+        }),
         devices_ready: Some(format!("{ready}/{}", node.spec.devices.len())),
         used: Some(format!("{}/{}", size(sum(|device| device.used)), size(sum(|device| device.capacity)))),
         rows: Some(sum(|device| device.rows)),
@@ -67,6 +80,14 @@ fn status(names: &Names, node: &StorageNode, seen: Option<&NodeStatus>, now: Tim
         devices,
         conditions: conditions(&before.conditions, &[says], node.metadata.generation, now),
     }
+}
+
+fn to_join(names: &Names, node: &StorageNode) -> String {
+    let secret = names.outside_token(&node.spec.node);
+    format!(
+        "the node has not joined yet: run `diptych node-agent --token FILE --folder FOLDER --listen ADDRESS` there, with \
+         entry token.json of Secret {secret} as FILE; a token is good once and for 7 days"
+    )
 }
 
 fn broken(node: &StorageNode, devices: &[DeviceStatus]) -> String {

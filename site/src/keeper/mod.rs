@@ -7,6 +7,8 @@ pub mod election;
 pub mod handle;
 pub mod record;
 mod shell;
+#[cfg(test)]
+mod tests;
 pub mod witness;
 
 pub use handle::{KeeperHandle, KeeperState};

@@ -6,8 +6,8 @@ use std::time::Duration;
 use diptych_catalog::Catalog;
 use diptych_core::ids::{Epoch, KeeperNumber};
 use diptych_core::lease::{
-    BootTime, CallId, Config, Effect, Event, Lease, Persisted, SiteRecord, SwapResult, Token, WitnessRead,
-    WitnessRecord,
+    BootTime, CallId, Config, Effect, Event, Lease, Persisted, Role, SiteRecord, SwapResult, Token,
+    WitnessRead, WitnessRecord,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use super::handle::{KeeperHandle, KeeperState};
 use super::witness::Witness;
 use super::{PeerLink, SiteHands, boot_time, record};
+use crate::drill::CutSwitch;
 use crate::error::SiteError;
 
 /// Longest time for a call of the catalog, so that an answer is always given.
@@ -34,6 +35,8 @@ pub struct KeeperParts {
     pub witness: Option<Arc<dyn Witness>>,
     /// Gateways and other loops.
     pub hands: Arc<dyn SiteHands>,
+    /// Whether a drill has cut the site off.
+    pub cut: CutSwitch,
 }
 
 /// A keeper that was elected.
@@ -102,9 +105,12 @@ impl Keeper {
         if self.step(Event::Tick) {
             return;
         }
+        let mut cut = self.parts.cut.watch();
         loop {
             let event = tokio::select! {
                 biased;
+                // What is lent ends with the cut's begin, and goes on with its end.
+                Ok(()) = cut.changed() => Event::Tick,
                 event = self.inbox.recv() => event.unwrap_or(Event::Tick),
                 () = sleep_until(self.wakes_at) => {
                     self.wakes_at = BootTime::NEVER;
@@ -120,6 +126,9 @@ impl Keeper {
 
     /// One step and the beginning of its effects; true: resigned.
     fn step(&mut self, event: Event) -> bool {
+        // A site that is cut off hears nothing; to the state machine it is as if the line were broken.
+        let lost = matches!(event, Event::FromPeer(_)) && self.parts.cut.is_cut();
+        let event = if lost { Event::Tick } else { event };
         let effects = self.lease.step(boot_time(), event);
         let mut resigned = false;
         for effect in effects {
@@ -132,11 +141,13 @@ impl Keeper {
 
     fn publish(&mut self) {
         let status = self.lease.status(boot_time());
+        // A site that is cut off lends nothing, whatever time is left.
+        let cut = self.parts.cut.is_cut() && status.serves.is_some();
         let state = KeeperState {
-            role: status.role,
+            role: if cut { Role::Lapsed } else { status.role },
             epoch: status.epoch,
             keeper: self.parts.number,
-            serves: status.serves,
+            serves: status.serves.filter(|_| !cut),
             peer_connected: status.peer_connected,
             witness_reachable: status.witness_reachable,
             peer_renewed: status.peer_renewed,
@@ -152,7 +163,7 @@ impl Keeper {
     fn begin_effect(&mut self, effect: Effect) {
         match effect {
             Effect::SendPeer(message) => {
-                if let Some(sender) = &self.to_peer {
+                if let Some(sender) = self.to_peer.as_ref().filter(|_| !self.parts.cut.is_cut()) {
                     let _ = sender.send(message);
                 }
             }
@@ -258,18 +269,22 @@ impl Keeper {
 
     fn read_witness(&mut self, call: CallId) {
         let Some(witness) = self.parts.witness.clone() else { return };
-        let limit = call_limit(&self.parts.config);
+        let (limit, cut) = (call_limit(&self.parts.config), self.parts.cut.is_cut());
         self.tell_later(async move {
-            let result = tokio::time::timeout(limit, witness.read()).await.unwrap_or(WitnessRead::Failed);
+            let read = async { if cut { WitnessRead::Failed } else { witness.read().await } };
+            let result = tokio::time::timeout(limit, read).await.unwrap_or(WitnessRead::Failed);
             Some(Event::WitnessRead { call, result })
         });
     }
 
     fn swap_witness(&mut self, call: CallId, token: Option<Token>, record: WitnessRecord, with_name: bool) {
         let Some(witness) = self.parts.witness.clone() else { return };
-        let limit = call_limit(&self.parts.config);
+        let (limit, cut) = (call_limit(&self.parts.config), self.parts.cut.is_cut());
         self.tell_later(async move {
-            let swap = witness.swap(token, record, with_name);
+            // Withheld, it may as well have been lost on its way: nothing is known of it.
+            let swap = async {
+                if cut { SwapResult::Unknown } else { witness.swap(token, record, with_name).await }
+            };
             let result = tokio::time::timeout(limit, swap).await.unwrap_or(SwapResult::Unknown);
             Some(Event::SwapAnswered { call, result })
         });

@@ -1,20 +1,20 @@
 //! Taking entries of the peer's feed into the own catalog, in one transaction with the cursor.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use diptych_catalog::{Batch, Change, Expect, FeedEntry, Guard, Limits, View, Write, is_mirrored};
 use diptych_core::ids::SiteName;
 use diptych_core::keys::{self, Key};
 use diptych_core::lease::{Admission, SiteRecord};
-use diptych_core::records::{Cursor, Extent, ExtentState, Position, Record, Wanted};
+use diptych_core::records::{Cursor, Extent, ExtentKind, ExtentState, Position, Record, Wanted};
 use diptych_wire::peer::TermLabel;
 
 use crate::context::{SiteContext, now_ms};
 use crate::error::SiteError;
 use crate::keeper::record;
-use crate::survey::each;
+use crate::peer::each_lacking;
+use crate::peer::reached::Known;
 
 /// Keys that one transaction writes besides what it mirrors: `n/`, the record of this site, the cursor.
 const OWN_WRITES: usize = 500;
@@ -23,8 +23,8 @@ const OWN_WRITES: usize = 500;
 pub(crate) struct Taken {
     /// Entries that are in it, from the first on.
     pub entries: usize,
-    /// The cursor as it is now.
-    pub cursor: Cursor,
+    /// The cursor as it is now, and where it was written.
+    pub known: Known,
     /// The site's record, where the peer's term raised it: for the keeper.
     pub raised: Option<SiteRecord>,
 }
@@ -78,10 +78,12 @@ pub(crate) async fn apply(
     from: &SiteName,
     term: Option<TermLabel>,
     entries: &[FeedEntry],
-    cursor: &Cursor,
+    known: &Known,
 ) -> Result<Result<Taken, NotTaken>, SiteError> {
     let site = &context.site;
-    let view = context.catalog.view().await?;
+    let cursor = &known.cursor;
+    // What others may have changed since is compared in the transaction.
+    let view = context.catalog.view_from(known.seen).await?;
     let own = record::read(view.as_ref(), site)?;
     let raised = match term.map(|term| own.admit(term.epoch, from)) {
         None | Some(Admission::Take) => None,
@@ -125,7 +127,7 @@ pub(crate) async fn apply(
     writes.push(Write::Put(cursor_key, Bytes::from(cursor.encode())));
     let committed = context.catalog.commit(Batch::one(None, Change { guards, writes })).await?;
     Ok(if committed.all_applied() {
-        Ok(Taken { entries: taken, cursor, raised })
+        Ok(Taken { entries: taken, known: Known { cursor, seen: committed.position }, raised })
     } else {
         Err(NotTaken::Changed)
     })
@@ -133,7 +135,8 @@ pub(crate) async fn apply(
 
 /// How far this site has all, once `changes` are made to what `view` shows; never less than `known`.
 ///
-/// FENCING (nothing is freed that the peer lacks): an extent that is wanted here, or will be with `changes`, holds it back.
+/// FENCING (nothing is freed that the peer lacks): an extent that is wanted here, or will be with `changes`, holds it back. Those
+/// of journals and checkpoints don't: what they supersede stays here until they have come (`collector`).
 pub(crate) fn confirmed(
     view: &dyn View,
     site: &SiteName,
@@ -143,14 +146,16 @@ pub(crate) fn confirmed(
 ) -> Result<Position, SiteError> {
     let range = keys::all_wanted(site);
     let mut oldest = u64::MAX;
-    each(view, &range, |key, value| {
+    each_lacking(view, site, |key, wanted| {
         if !changes.contains_key(key) {
-            oldest = oldest.min(Wanted::decode(value)?.revision);
+            oldest = oldest.min(wanted.revision);
         }
-        Ok(ControlFlow::Continue(()))
     })?;
     for value in changes.range(range.start..range.end).filter_map(|(_, value)| value.as_ref()) {
-        oldest = oldest.min(Wanted::decode(value)?.revision);
+        let wanted = Wanted::decode(value)?;
+        if wanted.kind == ExtentKind::Data {
+            oldest = oldest.min(wanted.revision);
+        }
     }
     let now = Position { revision: applied.revision.min(oldest.saturating_sub(1)), ..applied };
     Ok(if known.incarnation == now.incarnation { known.max(now) } else { now })
@@ -173,7 +178,12 @@ pub(crate) fn want(
             let here = view.get(&keys::placement(site, extent))?.is_some() || view.get(&wanted)?.is_some();
             let ours = record.rows.iter().any(|(name, _, count)| name == site && *count > 0);
             if !here && ours {
-                let note = Wanted { bytes: record.length, since_ms: now_ms(), revision: position.revision };
+                let note = Wanted {
+                    kind: record.holds.kind(),
+                    bytes: record.length,
+                    since_ms: now_ms(),
+                    revision: position.revision,
+                };
                 writes.insert(wanted, Some(Bytes::from(note.encode())));
             }
         }
@@ -207,10 +217,13 @@ pub(crate) fn put_or_delete(key: Key, value: Option<Bytes>) -> Write {
 mod tests {
     use diptych_core::ids::{Epoch, ExtentId, Hlc, Row};
     use diptych_core::lease::SiteRecord;
-    use diptych_core::records::ExtentKind;
+    use diptych_core::records::Holds;
 
     use super::*;
     use crate::testing::west;
+
+    const NOWHERE: Position = Position { incarnation: 0, revision: 0 };
+    const KNOWN: Known = Known { cursor: Cursor { applied: NOWHERE, confirmed: NOWHERE }, seen: NOWHERE };
 
     fn at(revision: u64) -> Position {
         Position { incarnation: 7, revision }
@@ -224,10 +237,10 @@ mod tests {
         FeedEntry { position: at(revision), changes }
     }
 
-    fn extent(number: u8, west: &SiteName) -> (Key, Option<Bytes>) {
+    fn extent(number: u8, west: &SiteName, holds: Holds) -> (Key, Option<Bytes>) {
         let record = Extent {
             state: ExtentState::Live,
-            kind: ExtentKind::Data,
+            holds,
             length: 1000,
             payload: 1000,
             hash: [number; 32],
@@ -256,14 +269,14 @@ mod tests {
         let name = |number: u64| keys::bucket(&format!("b{number}"));
         let entries: Vec<FeedEntry> =
             (1..=9).map(|number| entry(number, vec![(name(number), Some(value.clone()))])).collect();
-        let (mut cursor, mut rest, mut commits) = (Cursor::default(), &entries[..], 0);
+        let (mut known, mut rest, mut commits) = (KNOWN, &entries[..], 0);
         while !rest.is_empty() {
-            let taken = apply(&context, &east, Some(label()), rest, &cursor).await.expect("it fits");
+            let taken = apply(&context, &east, Some(label()), rest, &known).await.expect("it fits");
             let taken = taken.unwrap_or_else(|_| panic!("nothing stands in its way"));
-            (cursor, rest, commits) = (taken.cursor, &rest[taken.entries..], commits + 1);
+            (known, rest, commits) = (taken.known, &rest[taken.entries..], commits + 1);
         }
         assert!((4..=9).contains(&commits), "{commits}");
-        assert_eq!(cursor, Cursor { applied: at(9), confirmed: at(9) }, "nothing is wanted");
+        assert_eq!(known.cursor, Cursor { applied: at(9), confirmed: at(9) }, "nothing is wanted");
         let view = context.catalog.view().await.expect("a view");
         assert!((1..=9).all(|number| view.get(&name(number)).expect("it reads").is_some()));
     }
@@ -275,15 +288,34 @@ mod tests {
         let east = context.peer.clone().expect("there are two");
         let changes =
             |revision| vec![(keys::bucket(&format!("b{revision}")), Some(Bytes::from_static(b"b")))];
-        let entries = [entry(1, changes(1)), entry(2, vec![extent(1, &context.site)]), entry(3, changes(3))];
-        let taken = apply(&context, &east, Some(label()), &entries, &Cursor::default()).await;
+        let entries = [
+            entry(1, changes(1)),
+            entry(2, vec![extent(1, &context.site, Holds::Data)]),
+            entry(3, changes(3)),
+        ];
+        let taken = apply(&context, &east, Some(label()), &entries, &KNOWN).await;
         let taken = taken.expect("it commits").unwrap_or_else(|_| panic!("nothing stands in its way"));
-        assert_eq!(taken.cursor, Cursor { applied: at(3), confirmed: at(1) });
+        assert_eq!(taken.known.cursor, Cursor { applied: at(3), confirmed: at(1) });
         let view = context.catalog.view().await.expect("a view");
         let wanted = keys::wanted(&context.site, ExtentId([1; 16]));
         assert!(view.get(&wanted).expect("it reads").is_some());
         let here = BTreeMap::from([(wanted, None)]);
         let then = confirmed(view.as_ref(), &context.site, &here, at(3), at(1)).expect("it reads");
         assert_eq!(then, at(3));
+    }
+
+    #[tokio::test]
+    async fn a_checkpoint_on_its_way_holds_nothing_back() {
+        let (context, _folder) = west();
+        voted(&context).await;
+        let east = context.peer.clone().expect("there are two");
+        let entries = [entry(1, vec![extent(1, &context.site, Holds::Checkpoint(at(1)))])];
+        let taken = apply(&context, &east, Some(label()), &entries, &KNOWN).await;
+        let taken = taken.expect("it commits").unwrap_or_else(|_| panic!("nothing stands in its way"));
+        assert_eq!(taken.known.cursor, Cursor { applied: at(1), confirmed: at(1) });
+        let view = context.catalog.view().await.expect("a view");
+        assert!(view.get(&keys::wanted(&context.site, ExtentId([1; 16]))).expect("it reads").is_some());
+        let lacking = crate::peer::loss::oldest_wanted_ms(&context).await;
+        assert_eq!(lacking.expect("it reads"), None, "it is wanted, and nothing is lost without it");
     }
 }

@@ -9,8 +9,8 @@ use diptych_core::records::Position;
 use diptych_wire::http::{HttpClient, HttpError, empty, full};
 use diptych_wire::identity::Expected;
 use diptych_wire::peer::{
-    self, Compacted, FeedFrame, Foundation, JoinQuestion, RowSpan, RowsWanted, SnapshotPage, SnapshotReply,
-    UnseenTerm,
+    self, Compacted, DrillAnswer, DrillOrder, FeedFrame, Foundation, JoinQuestion, OutsideAnswer,
+    OutsideQuestion, RowSpan, RowsWanted, SnapshotPage, SnapshotReply, UnseenTerm,
 };
 use diptych_wire::tls::{Credentials, TlsError};
 use http::{Method, Request, StatusCode};
@@ -22,11 +22,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use thiserror::Error;
 
+use crate::drill::CutSwitch;
 use crate::keeper::PeerLink;
+use crate::status::SiteStatus;
 
 /// A lease message that takes longer is lost: the next one is on its way.
 const LEASE_LIMIT: Duration = Duration::from_secs(1);
 const CALL_LIMIT: Duration = Duration::from_secs(30);
+/// It is asked for again all the time.
+const STATUS_LIMIT: Duration = Duration::from_secs(3);
 /// The feed beats each half second; a silent one is broken.
 const FEED_SILENCE: Duration = Duration::from_secs(3);
 /// Largest answer that is not a stream.
@@ -52,6 +56,9 @@ pub enum PeerError {
     /// It fell silent.
     #[error("the other site was silent for {0:?}")]
     Silent(Duration),
+    /// A drill has cut this site off.
+    #[error("a drill has cut this site off: the other one is not asked")]
+    CutOff,
 }
 
 /// How a feed begins.
@@ -66,19 +73,37 @@ pub enum FeedOpening {
 #[derive(Clone)]
 pub struct PeerClient {
     http: HttpClient,
+    cut: CutSwitch,
 }
 
 impl PeerClient {
-    /// To a door, whichever of its addresses answers.
+    /// To a door, whichever of its addresses answers. While `cut` is on nothing is asked of it.
     pub fn new(
         addresses: &[SocketAddr],
         site: &SiteName,
         cluster: ClusterId,
         own: &Credentials,
+        cut: CutSwitch,
+    ) -> Result<Self, TlsError> {
+        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        Self::at(&addresses, site, cluster, own, cut)
+    }
+
+    /// The same by `host:port`.
+    pub fn at(
+        addresses: &[String],
+        site: &SiteName,
+        cluster: ClusterId,
+        own: &Credentials,
+        cut: CutSwitch,
     ) -> Result<Self, TlsError> {
         let expected = Expected::gateway(cluster, site.clone());
-        let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        Ok(Self { http: HttpClient::of_any(&addresses, own, expected)? })
+        Ok(Self { http: HttpClient::of_any(addresses, own, expected)?, cut })
+    }
+
+    /// While it is on nothing is asked.
+    pub fn cut(&self) -> &CutSwitch {
+        &self.cut
     }
 
     /// The transport, for what is forwarded.
@@ -93,7 +118,8 @@ impl PeerClient {
         let answer = timed(FEED_SILENCE, self.http.send(request)).await?;
         match answer.status() {
             StatusCode::OK => {
-                Ok(FeedOpening::Open(FeedReader { body: answer.into_body(), buffer: BytesMut::new() }))
+                let (body, cut) = (answer.into_body(), self.cut.clone());
+                Ok(FeedOpening::Open(FeedReader { body, buffer: BytesMut::new(), cut }))
             }
             StatusCode::GONE => Ok(FeedOpening::Compacted(decode(&collect(answer.into_body()).await?)?)),
             _ => Err(refused(answer).await),
@@ -115,6 +141,11 @@ impl PeerClient {
         self.post(peer::JOIN, question).await
     }
 
+    /// What an outside node runs with, for the token in the client's certificate.
+    pub async fn join_outside(&self, question: &OutsideQuestion) -> Result<OutsideAnswer, PeerError> {
+        self.post(peer::JOIN_OUTSIDE, question).await
+    }
+
     /// Ranges of rows that the other site has: by range its bytes, or why they do not read.
     pub async fn rows(
         &self,
@@ -127,6 +158,22 @@ impl PeerClient {
     /// Hands an unseen term over; how many of its versions were taken in.
     pub async fn unseen(&self, term: &UnseenTerm) -> Result<u64, PeerError> {
         self.post(peer::UNSEEN, term).await
+    }
+
+    /// How the other site is, as its keeper wrote it last.
+    pub async fn status(&self) -> Result<SiteStatus, PeerError> {
+        let request = self.request(Method::GET, peer::STATUS, None)?;
+        let answer = timed(STATUS_LIMIT, self.http.send(request)).await?;
+        if answer.status() != StatusCode::OK {
+            return Err(refused(answer).await);
+        }
+        serde_json::from_slice(&collect(answer.into_body()).await?)
+            .map_err(|error| PeerError::Unreadable(error.to_string()))
+    }
+
+    /// What a drill asks of the other site.
+    pub async fn drill(&self, order: DrillOrder) -> Result<DrillAnswer, PeerError> {
+        self.post(peer::DRILL, &order).await
     }
 
     async fn post<Q: Serialize, A: DeserializeOwned>(
@@ -149,6 +196,9 @@ impl PeerClient {
         path: &str,
         body: Option<Bytes>,
     ) -> Result<Request<diptych_wire::http::HttpBody>, PeerError> {
+        if self.cut.is_cut() {
+            return Err(PeerError::CutOff);
+        }
         let unreadable = |error: http::Error| PeerError::Unreadable(error.to_string());
         let uri = self.http.uri(path).map_err(unreadable)?;
         Request::builder().method(method).uri(uri).body(body.map_or_else(empty, full)).map_err(unreadable)
@@ -170,6 +220,7 @@ impl PeerLink for PeerClient {
 pub struct FeedReader {
     body: Incoming,
     buffer: BytesMut,
+    cut: CutSwitch,
 }
 
 impl FeedReader {
@@ -179,7 +230,10 @@ impl FeedReader {
             if let Some(frame) = self.buffered()? {
                 return Ok(frame);
             }
-            let read = tokio::time::timeout(FEED_SILENCE, self.body.frame()).await;
+            let read = tokio::select! {
+                read = tokio::time::timeout(FEED_SILENCE, self.body.frame()) => read,
+                () = self.cut.begun() => return Err(PeerError::CutOff),
+            };
             let frame = read.map_err(|_| PeerError::Silent(FEED_SILENCE))?;
             let frame = frame.ok_or_else(|| PeerError::Unreadable("the feed ended".to_owned()))?;
             let frame = frame.map_err(|error| PeerError::Unreadable(error.to_string()))?;

@@ -2,32 +2,36 @@
 //! site's rows of them without any key.
 //!
 //! ```text
-//! wanted ──oldest first──► on their way (a bounded number, each by itself) ──► whole here ──together──► l/ written, n/ gone
+//! wanted ──oldest first──► on their way (a bounded number, each by itself) ──► whole here ──together──► l/ written, n/ gone, confirmed
 //! ```
-//! While one commit is under way the next one gathers: many extents cost one commit when the catalog is slow.
+//! While one commit is under way the next one gathers: many extents cost one commit when the catalog is slow. Journals and
+//! checkpoints cross behind objects' bytes, a few at once: nobody waits for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use diptych_catalog::{Batch, Change, Expect, Guard, Limits, Outcome, View, Write};
+use diptych_catalog::{Limits, View};
 use diptych_core::ids::{ExtentId, Row, SiteName};
 use diptych_core::keys;
 use diptych_core::placement::{self, PlacementMap};
-use diptych_core::records::{Extent, ExtentState, PlacedRow, Placement, Record, Wanted};
+use diptych_core::records::{Extent, ExtentKind, ExtentState, Holds, PlacedRow, Position, Record, Wanted};
 use diptych_wire::agent::{AgentError, Cross, CrossTarget, Door};
 use diptych_wire::client::CallError;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
 
+use super::reached::{Reached, Whole};
 use crate::context::SiteContext;
 use crate::error::SiteError;
-use crate::survey::{each, facts_of, rows_of};
+use crate::survey::{each, facts_of};
 
 /// Extents on their way at once: large ones hold a few MiB in an agent each, and an agent takes a few at once.
 const AT_ONCE: usize = 32;
+/// Of these, journals and parts of checkpoints.
+const HISTORY_AT_ONCE: usize = 2;
 /// Extents that wait here for their turn.
 const LOOKED_UP: usize = 256;
 /// Longest time for one: 64 MiB over a slow link.
@@ -43,27 +47,26 @@ struct Lacking {
     wanted: Bytes,
 }
 
-/// An extent whose rows are durable here.
-struct Whole {
-    extent: ExtentId,
-    wanted: Bytes,
-    rows: Vec<PlacedRow>,
+impl Lacking {
+    fn is_data(&self) -> bool {
+        self.record.holds == Holds::Data
+    }
 }
 
-/// Fetches what is wanted, for ever. `wanted` wakes it, and `crossed` is told when extents have become whole here.
-pub async fn run(context: Arc<SiteContext>, wanted: Arc<Notify>, crossed: Arc<Notify>) {
+/// Fetches what is wanted, for ever; woken by what `reached` takes in.
+pub async fn run(context: Arc<SiteContext>, reached: Arc<Reached>) {
     let (whole, arrived) = mpsc::channel(AT_ONCE);
     let (committed, under_commit) = mpsc::unbounded_channel();
     tokio::join!(
-        fetch(&context, &wanted, whole, under_commit),
-        record(&context, arrived, &crossed, &committed),
+        fetch(&context, reached.taken(), whole, under_commit),
+        record(&context, arrived, &reached, &committed),
     );
 }
 
 /// Keeps as many extents on their way as may be; hands on what has arrived.
 async fn fetch(
     context: &SiteContext,
-    wanted: &Notify,
+    mut taken: watch::Receiver<Option<Position>>,
     whole: mpsc::Sender<Whole>,
     mut recorded: mpsc::UnboundedReceiver<Vec<ExtentId>>,
 ) {
@@ -72,38 +75,46 @@ async fn fetch(
     let mut failed: Vec<ExtentId> = Vec::new();
     let mut running = FuturesUnordered::new();
     let mut waiting: Vec<Lacking> = Vec::new();
+    let mut history = 0;
     let mut look = true;
     let mut again = tokio::time::interval(AGAIN);
     again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        if look && waiting.is_empty() && running.len() < AT_ONCE {
-            match lacking(context, &under_way).await {
+        // Nothing new is begun while a drill has cut the site off.
+        context.cut.ended().await;
+        if look && !waiting.last().is_some_and(Lacking::is_data) && running.len() < AT_ONCE {
+            let from = *taken.borrow_and_update();
+            match lacking(context, from, &under_way).await {
                 Ok(found) => waiting = found,
                 Err(error) => tracing::warn!(site = %context.site, %error, "what is wanted is not known now"),
             }
             // A full list: there may be more behind it.
-            look = waiting.len() == LOOKED_UP;
+            look = waiting.len() == LOOKED_UP && waiting.last().is_some_and(Lacking::is_data);
         }
         while running.len() < AT_ONCE
-            && let Some(next) = waiting.pop()
+            && let Some(next) = next(&mut waiting, history)
         {
             under_way.insert(next.extent);
+            history += usize::from(!next.is_data());
             running.push(async move {
-                let extent = next.extent;
-                (extent, cross(context, next).await)
+                let (extent, is_data) = (next.extent, next.is_data());
+                (extent, is_data, cross(context, next).await)
             });
         }
         tokio::select! {
-            Some((extent, outcome)) = running.next() => match outcome {
-                Ok(Some(arrived)) => if whole.send(arrived).await.is_err() { return },
-                Ok(None) => failed.push(extent),
-                Err(error) => {
-                    tracing::info!(site = %context.site, %extent, %error, "does not cross now");
-                    failed.push(extent);
+            Some((extent, is_data, outcome)) = running.next() => {
+                history -= usize::from(!is_data);
+                match outcome {
+                    Ok(Some(arrived)) => if whole.send(arrived).await.is_err() { return },
+                    Ok(None) => failed.push(extent),
+                    Err(error) => {
+                        tracing::info!(site = %context.site, %extent, %error, "does not cross now");
+                        failed.push(extent);
+                    }
                 }
-            },
+            }
             Some(extents) = recorded.recv() => for extent in extents { under_way.remove(&extent); },
-            () = wanted.notified() => look = true,
+            Ok(()) = taken.changed() => look = true,
             _ = again.tick() => {
                 for extent in failed.drain(..) {
                     under_way.remove(&extent);
@@ -114,9 +125,21 @@ async fn fetch(
     }
 }
 
-/// The oldest last: the confirmed position waits for them.
-async fn lacking(context: &SiteContext, under_way: &BTreeSet<ExtentId>) -> Result<Vec<Lacking>, SiteError> {
-    let view = context.catalog.view().await?;
+/// The next to begin, while `history` journals and parts of checkpoints are on their way.
+fn next(waiting: &mut Vec<Lacking>, history: usize) -> Option<Lacking> {
+    waiting.pop_if(|next| next.is_data() || history < HISTORY_AT_ONCE)
+}
+
+/// Objects' bytes last, the oldest of them at the end: the confirmed position waits for them.
+async fn lacking(
+    context: &SiteContext,
+    from: Option<Position>,
+    under_way: &BTreeSet<ExtentId>,
+) -> Result<Vec<Lacking>, SiteError> {
+    let view = match from {
+        Some(position) => context.catalog.view_from(position).await?,
+        None => context.catalog.view().await?,
+    };
     let mut found = Vec::new();
     for (extent, wanted) in oldest_wanted(view.as_ref(), &context.site, under_way)? {
         // Its record stands in the same transaction as `n/`, or is gone: the feed will take `n/` away too.
@@ -136,17 +159,18 @@ fn oldest_wanted(
     site: &SiteName,
     under_way: &BTreeSet<ExtentId>,
 ) -> Result<Vec<(ExtentId, Bytes)>, SiteError> {
-    let mut by_revision: BTreeMap<(u64, ExtentId), Bytes> = BTreeMap::new();
+    let mut in_order: BTreeMap<(bool, u64, ExtentId), Bytes> = BTreeMap::new();
     each(view, &keys::all_wanted(site), |key, value| {
         if let Some(extent) = keys::extent_of(key).filter(|extent| !under_way.contains(extent)) {
-            by_revision.insert((Wanted::decode(value)?.revision, extent), value.clone());
-            if by_revision.len() > LOOKED_UP {
-                by_revision.pop_last();
+            let wanted = Wanted::decode(value)?;
+            in_order.insert((wanted.kind != ExtentKind::Data, wanted.revision, extent), value.clone());
+            if in_order.len() > LOOKED_UP {
+                in_order.pop_last();
             }
         }
         Ok(std::ops::ControlFlow::Continue(()))
     })?;
-    Ok(by_revision.into_iter().map(|((_, extent), raw)| (extent, raw)).collect())
+    Ok(in_order.into_iter().map(|((.., extent), raw)| (extent, raw)).collect())
 }
 
 /// One extent; None: the other site no longer has it.
@@ -172,8 +196,8 @@ pub(crate) async fn bring_over(
     extent: ExtentId,
     record: &Extent,
 ) -> Result<Vec<PlacedRow>, SiteError> {
-    let rows: Vec<Row> = rows_of(record, &context.site).collect();
-    let placed = placement::place(map, extent, &rows)?;
+    let rows: Vec<Row> = record.rows_of(&context.site).collect();
+    let placed = placement::place(&map.for_kind(record.holds.kind()), extent, &rows)?;
     let Some((_, first)) = placed.rows.first().copied() else { return Ok(Vec::new()) };
     let agent = context.agents.of_device(map, first)?;
     let asked = map.find(first).map(|(_, node, _)| node.name.clone());
@@ -203,22 +227,15 @@ pub(crate) async fn bring_over(
 async fn record(
     context: &SiteContext,
     mut arrived: mpsc::Receiver<Whole>,
-    crossed: &Notify,
+    reached: &Reached,
     done: &mpsc::UnboundedSender<Vec<ExtentId>>,
 ) {
     let mut together = Vec::new();
     while arrived.recv_many(&mut together, Limits::UNFENCED.changes).await > 0 {
         let extents: Vec<ExtentId> = together.iter().map(|whole| whole.extent).collect();
-        match place_all(context, &together).await {
-            Ok(placed) => {
-                if placed > 0 {
-                    crossed.notify_one();
-                }
-            }
-            // They are still wanted, and cross again: what was written now are orphans, and the inventory finds them.
-            Err(error) => {
-                tracing::warn!(site = %context.site, %error, "what crossed could not be written down");
-            }
+        // They are still wanted then, and cross again: what was written now are orphans, and the inventory finds them.
+        if let Err(error) = reached.place(&together).await {
+            tracing::warn!(site = %context.site, %error, "what crossed could not be written down");
         }
         together.clear();
         if done.send(extents).is_err() {
@@ -227,70 +244,48 @@ async fn record(
     }
 }
 
-/// How many of them were still wanted.
-///
-/// FENCING ("gone" only when whole): each `n/` goes in the change that writes its `l/`, after every row of it was synced.
-async fn place_all(context: &SiteContext, together: &[Whole]) -> Result<usize, SiteError> {
-    let changes = together.iter().map(|Whole { extent, wanted, rows }| {
-        let record = Placement { rows: rows.clone(), verified_day: 0 };
-        let (wanted_key, placement_key) =
-            (keys::wanted(&context.site, *extent), keys::placement(&context.site, *extent));
-        Change {
-            guards: vec![
-                Guard { key: wanted_key.clone(), expect: Expect::Value(wanted.clone()) },
-                Guard { key: placement_key.clone(), expect: Expect::Absent },
-            ],
-            writes: vec![Write::Put(placement_key, Bytes::from(record.encode())), Write::Delete(wanted_key)],
-        }
-    });
-    let committed = context.catalog.commit(Batch { epoch: None, changes: changes.collect() }).await?;
-    let mut placed = 0;
-    for (whole, outcome) in together.iter().zip(&committed.outcomes) {
-        match outcome {
-            Outcome::Applied => placed += 1,
-            // What loses this race is an orphan; the inventory finds it.
-            Outcome::Refused { .. } => {
-                tracing::info!(site = %context.site, extent = %whole.extent, "it crossed, and is not wanted any more");
-            }
-        }
-    }
-    Ok(placed)
-}
-
 #[cfg(test)]
 mod tests {
-    use diptych_core::ids::{DeviceId, InstanceId};
+    use diptych_catalog::{Batch, Change, Write};
+    use diptych_core::ids::{Epoch, Hlc};
 
     use super::*;
     use crate::testing::west;
 
-    fn wanted(since_ms: u64) -> Bytes {
-        Bytes::from(Wanted { bytes: 1, since_ms, revision: 1 }.encode())
-    }
-
     #[tokio::test]
-    async fn extents_that_arrive_together_cost_one_commit_and_only_those_still_wanted_are_placed() {
+    async fn objects_bytes_cross_first_and_two_of_a_checkpoint_at_once() {
         let (context, _folder) = west();
-        let extents: Vec<ExtentId> = (0..20).map(|number| ExtentId([number; 16])).collect();
-        let puts = extents.iter().map(|extent| Write::Put(keys::wanted(&context.site, *extent), wanted(1)));
-        let change = Change::blind(puts.collect());
-        context.catalog.commit(Batch::one(None, change)).await.expect("it commits");
-        let before = context.catalog.position().await.expect("a position");
-        let row = PlacedRow { row: Row(6), device: DeviceId(1), instance: InstanceId([1; 8]) };
-        // The last one was wanted anew meanwhile.
-        let whole = |(index, extent): (usize, &ExtentId)| Whole {
-            extent: *extent,
-            wanted: wanted(if index == 19 { 2 } else { 1 }),
-            rows: vec![row],
+        let site = &context.site;
+        let lacking = |number: u8, holds: Holds| {
+            let record = Extent {
+                state: ExtentState::Live,
+                holds,
+                length: 1,
+                payload: 1,
+                hash: [0; 32],
+                needed: 4,
+                rows: vec![(site.clone(), Row(6), 6)],
+                epoch: Epoch(1),
+                hlc: Hlc(1),
+            };
+            let wanted = Wanted { kind: holds.kind(), bytes: 1, since_ms: 1, revision: u64::from(number) };
+            let extent = ExtentId([number; 16]);
+            [
+                Write::Put(keys::extent(extent), Bytes::from(record.encode())),
+                Write::Put(keys::wanted(site, extent), Bytes::from(wanted.encode())),
+            ]
         };
-        let together: Vec<Whole> = extents.iter().enumerate().map(whole).collect();
-        assert_eq!(place_all(&context, &together).await.expect("it commits"), 19);
-        let view = context.catalog.view().await.expect("a view");
-        assert_eq!(view.position().revision, before.revision + 1);
-        for extent in &extents {
-            let placed = view.get(&keys::placement(&context.site, *extent)).expect("it reads").is_some();
-            let lacking = view.get(&keys::wanted(&context.site, *extent)).expect("it reads").is_some();
-            assert!(placed != lacking, "{extent}: n/ goes with l/");
+        let part = Holds::Checkpoint(Position::default());
+        let all = [(1, part), (2, part), (3, part), (4, Holds::Data), (5, part), (6, Holds::Data)];
+        let writes = all.into_iter().flat_map(|(number, holds)| lacking(number, holds)).collect();
+        context.catalog.commit(Batch::one(None, Change::blind(writes))).await.expect("it commits");
+        let mut waiting = super::lacking(&context, None, &BTreeSet::new()).await.expect("it reads");
+        let (mut begun, mut history) = (Vec::new(), 0);
+        while let Some(next) = next(&mut waiting, history) {
+            history += usize::from(!next.is_data());
+            begun.push(next.extent.0[0]);
         }
+        assert_eq!(begun, [4, 6, 1, 2]);
+        assert_eq!(next(&mut waiting, 1).map(|next| next.extent), Some(ExtentId([3; 16])), "one has come");
     }
 }

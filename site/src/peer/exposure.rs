@@ -11,14 +11,14 @@ use std::time::Duration;
 use diptych_catalog::{Catalog, FeedEntry, FeedStart};
 use diptych_core::ids::{ExtentId, SiteName};
 use diptych_core::keys::{self, Key, Owner};
-use diptych_core::records::{Cursor, Position, Record, Wanted};
+use diptych_core::records::{Cursor, Position, Record};
 use futures::StreamExt;
 use tokio::sync::watch;
 
 use crate::context::now_ms;
 use crate::error::SiteError;
+use crate::peer::{cursor_of, each_lacking};
 use crate::status::Exposure;
-use crate::survey::each;
 
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -78,18 +78,32 @@ impl Progress {
         // What was mirrored came with this site's own cursor, and from the other site: it has that.
         let own_cursor = keys::cursor(own);
         let mirrored = entry.changes.iter().any(|(key, _)| *key == own_cursor);
-        let ours = |(key, _): &&(Key, _)| !mirrored && keys::owner(key) == Some(Owner::Active);
-        if entry.changes.iter().any(|change| ours(&change)) {
+        let is_role_owned = |key: &Key| keys::owner(key) == Some(Owner::Active) && !keys::is_outside(key);
+        let ours = |(key, _): &&(Key, _)| !mirrored && is_role_owned(key);
+        // The other site's cursor may have been heard of before this site's own feed came so far.
+        let done = |cursor: Position| {
+            cursor.incarnation == entry.position.incarnation && cursor.revision >= revision
+        };
+        if entry.changes.iter().any(|change| ours(&change)) && !done(self.cursor.confirmed) {
             let changed = entry.changes.iter().filter(ours).filter(|(key, _)| keys::is_head(key));
             let heads: Box<[u64]> = changed.map(|(head, _)| self.hasher.hash_one(head)).collect();
             self.heads.extend(heads.iter().map(|head| (*head, revision)));
             self.exposed.push_back(Exposed { revision, since_ms: now_ms(), heads });
-            self.unapplied.push_back(revision);
+            if !done(self.cursor.applied) {
+                self.unapplied.push_back(revision);
+            }
         }
         let cursor_key = keys::cursor(peer);
         let cursors = entry.changes.iter().filter(|(key, _)| *key == cursor_key);
         for raw in cursors.filter_map(|(_, value)| value.as_ref()) {
-            self.move_cursor(Cursor::decode(raw)?);
+            let cursor = Cursor::decode(raw)?;
+            // It was mirrored later than it was heard.
+            let older = cursor.applied.incarnation == self.cursor.applied.incarnation
+                && cursor.applied <= self.cursor.applied
+                && cursor.confirmed <= self.cursor.confirmed;
+            if !older {
+                self.move_cursor(cursor);
+            }
         }
         Ok(())
     }
@@ -115,6 +129,21 @@ impl Progress {
     }
 }
 
+/// Tells an [`ExposureWatch`] of the other site's cursor before this site's catalog has it.
+#[derive(Debug, Clone)]
+pub struct HeardCursor(watch::Sender<Progress>);
+
+impl HeardCursor {
+    /// The other site has written this down.
+    pub fn tell(&self, cursor: Cursor) {
+        self.0.send_if_modified(|progress| {
+            let moved = progress.cursor != cursor;
+            progress.move_cursor(cursor);
+            moved
+        });
+    }
+}
+
 /// Follows the own feed and says how far the other site is.
 pub struct ExposureWatch {
     catalog: Arc<dyn Catalog>,
@@ -133,6 +162,11 @@ impl ExposureWatch {
         self.progress.subscribe()
     }
 
+    /// For who follows the other site's feed.
+    pub fn heard(&self) -> HeardCursor {
+        HeardCursor(self.progress.clone())
+    }
+
     /// Follows for ever.
     pub async fn run(self) {
         loop {
@@ -145,11 +179,7 @@ impl ExposureWatch {
 
     async fn follow(&self) -> Result<(), SiteError> {
         let view = self.catalog.view().await?;
-        let cursor = view
-            .get(&keys::cursor(&self.peer))?
-            .map(|raw| Cursor::decode(&raw))
-            .transpose()?
-            .unwrap_or_default();
+        let cursor = cursor_of(view.as_ref(), &self.peer)?;
         let now = view.position();
         drop(view);
         let begin = if cursor.confirmed.incarnation == now.incarnation {
@@ -185,10 +215,9 @@ pub async fn exposure(
     let (commits, age_ms) = progress.commits();
     let mut exposure = Exposure { commits, age_ms, ..Exposure::default() };
     let view = catalog.view().await?;
-    each(view.as_ref(), &keys::all_wanted(peer), |_, value| {
+    each_lacking(view.as_ref(), peer, |_, wanted| {
         exposure.extents += 1;
-        exposure.bytes += u64::from(Wanted::decode(value)?.bytes);
-        Ok(std::ops::ControlFlow::Continue(()))
+        exposure.bytes += u64::from(wanted.bytes);
     })?;
     Ok(exposure)
 }
@@ -286,6 +315,27 @@ mod tests {
         assert!(progress.confirms(at(1)), "{progress:?}");
         assert!(progress.confirms(at(3)), "what is not role-owned is not waited for: {progress:?}");
         assert!(!progress.confirms(at(4)), "what was not looked at yet is not confirmed");
+    }
+
+    #[test]
+    fn a_cursor_that_was_heard_counts_before_this_site_has_it_and_for_what_its_own_feed_brings_later() {
+        let (east, west): (SiteName, SiteName) =
+            ("east".parse().expect("a name"), "west".parse().expect("a name"));
+        let sender = watch::Sender::new(Progress { seen: at(0), ..Progress::default() });
+        let note = |entry: &FeedEntry| {
+            sender.send_modify(|progress| progress.note(entry, &east, &west).expect("it reads"));
+        };
+        note(&entry(1, keys::bucket("a"), b""));
+        let old = Cursor { applied: at(1), confirmed: at(0) };
+        HeardCursor(sender.clone()).tell(Cursor { applied: at(2), confirmed: at(2) });
+        assert!(sender.borrow().confirms(at(1)));
+        assert!(!sender.borrow().confirms(at(2)), "this site has not looked at its own commit yet");
+        note(&entry(2, keys::bucket("b"), b""));
+        note(&entry(3, keys::bucket("c"), b""));
+        note(&entry(4, keys::cursor(&west), &old.encode()));
+        let progress = sender.borrow();
+        assert!(progress.confirms(at(2)) && !progress.confirms(at(3)), "{progress:?}");
+        assert!(progress.has_applied(at(2)) && !progress.has_applied(at(3)), "{progress:?}");
     }
 
     #[tokio::test]

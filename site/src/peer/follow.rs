@@ -1,21 +1,22 @@
 //! Following the peer's feed: in order, many entries in one transaction, the cursor in it too.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use diptych_catalog::{Batch, Change, Expect, FeedEntry, Guard, Write};
+use diptych_catalog::FeedEntry;
 use diptych_core::ids::{Epoch, SiteName};
 use diptych_core::keys;
 use diptych_core::lease::Event;
 use diptych_core::records::{Cursor, Position, Record};
 use diptych_wire::peer::{FeedFrame, TermLabel};
-use tokio::sync::{Notify, watch};
 
-use super::apply::{NotTaken, apply, concerns, confirmed, mirror_cursor};
+use super::apply::{NotTaken, concerns, mirror_cursor};
 use super::client::{FeedOpening, FeedReader, PeerClient, PeerError};
+use super::exposure::HeardCursor;
+use super::reached::Reached;
 use super::snapshot;
+use crate::config::Acknowledge;
 use crate::context::SiteContext;
 use crate::error::SiteError;
 use crate::keeper::KeeperHandle;
@@ -26,6 +27,8 @@ const AT_ONCE: usize = 512;
 /// A cursor that only passed what does not concern this site is written down so seldom: each write of it is an entry of
 /// the own feed, which the peer's cursor passes.
 const IDLE_ENTRIES: usize = 4_096;
+/// The peer's cursor is written down so seldom, where nobody waits for it.
+const MIRRORED_EVERY: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// How far the peer's feed was followed.
@@ -37,6 +40,13 @@ pub struct Followed {
     pub position: Option<Position>,
     /// The term that the peer said to be active in, last; None: it is not active, or not heard.
     pub term: Option<Epoch>,
+}
+
+impl Default for Followed {
+    /// Never heard.
+    fn default() -> Self {
+        Self { heard: Instant::now(), position: None, term: None }
+    }
 }
 
 impl Followed {
@@ -52,32 +62,28 @@ pub struct Follower {
     from: SiteName,
     peer: PeerClient,
     keeper: KeeperHandle,
-    followed: watch::Sender<Followed>,
-    crossed: Arc<Notify>,
-    wanted: Arc<Notify>,
+    reached: Arc<Reached>,
+    heard: HeardCursor,
     term: Option<TermLabel>,
-    cursor: Cursor,
+    /// As far as it was written down.
+    applied: Position,
+    /// What was passed since then.
     idle: Vec<FeedEntry>,
+    mirrored: Instant,
 }
 
 impl Follower {
-    /// `crossed` wakes it when an extent became whole here; `wanted` is told of new ones that are not.
+    /// Moves `reached`, and tells `heard` how far the peer is in this site's feed.
     pub fn new(
         context: Arc<SiteContext>,
         from: SiteName,
         peer: PeerClient,
         keeper: KeeperHandle,
-        crossed: Arc<Notify>,
-        wanted: Arc<Notify>,
+        reached: Arc<Reached>,
+        heard: HeardCursor,
     ) -> Self {
-        let followed = watch::Sender::new(Followed { heard: Instant::now(), position: None, term: None });
-        let (cursor, idle) = (Cursor::default(), Vec::new());
-        Self { context, from, peer, keeper, followed, crossed, wanted, term: None, cursor, idle }
-    }
-
-    /// How far it is.
-    pub fn followed(&self) -> watch::Receiver<Followed> {
-        self.followed.subscribe()
+        let (applied, idle, mirrored) = (Position::default(), Vec::new(), Instant::now());
+        Self { context, from, peer, keeper, reached, heard, term: None, applied, idle, mirrored }
     }
 
     /// Follows again and again.
@@ -86,7 +92,8 @@ impl Follower {
             if let Err(error) = self.follow().await {
                 tracing::info!(site = %self.context.site, from = %self.from, %error, "the feed is not followed now");
             }
-            self.followed.send_modify(|followed| followed.term = None);
+            self.context.followed.send_modify(|followed| followed.term = None);
+            self.reached.forget().await;
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -94,26 +101,19 @@ impl Follower {
     async fn follow(&mut self) -> Result<(), FollowError> {
         self.idle.clear();
         self.term = None;
-        self.cursor = self.stored_cursor().await?;
-        let mut feed = match self.peer.feed(self.cursor.applied).await? {
+        self.applied = self.reached.load().await?.applied;
+        let mut feed = match self.peer.feed(self.applied).await? {
             FeedOpening::Open(feed) => feed,
             FeedOpening::Compacted(compacted) => {
                 tracing::info!(site = %self.context.site, oldest = ?compacted.oldest, "a snapshot is taken first");
+                self.reached.forget().await;
                 rejoin::before_snapshot(&self.context, &self.from, &self.peer).await?;
                 snapshot::copy(&self.context, &self.from, &self.peer).await?;
                 return Ok(());
             }
         };
-        self.confirm().await?;
         loop {
-            let crossed = Arc::clone(&self.crossed);
-            let frame = tokio::select! {
-                frame = feed.next() => frame?,
-                () = crossed.notified() => {
-                    self.confirm().await?;
-                    continue;
-                }
-            };
+            let frame = feed.next().await?;
             self.take(frame, &mut feed).await?;
         }
     }
@@ -139,48 +139,46 @@ impl Follower {
         self.take_entries(entries).await?;
         let position = beat.or(Some(self.known()));
         let term = self.term.map(|term| term.epoch);
-        self.followed.send_replace(Followed { heard: Instant::now(), position, term });
+        self.context.followed.send_replace(Followed { heard: Instant::now(), position, term });
         Ok(())
     }
 
     /// The newest position that was passed, written down or not.
     fn known(&self) -> Position {
-        self.idle.last().map_or(self.cursor.applied, |entry| entry.position)
+        self.idle.last().map_or(self.applied, |entry| entry.position)
     }
 
     /// FENCING (nothing vanishes): before the first role-owned entry of a newer term is taken, what this site committed
     /// and that term never saw is handed over and put right.
     async fn begin_term(&mut self, term: Option<TermLabel>) -> Result<(), FollowError> {
         if let Some(label) = term {
+            self.reached.forget().await;
             rejoin::settle(&self.context, &self.from, &self.peer, label, &self.keeper).await?;
-            self.cursor = self.stored_cursor().await?;
+            self.applied = self.reached.load().await?.applied;
         }
         self.term = term;
         Ok(())
     }
 
     async fn take_entries(&mut self, entries: Vec<FeedEntry>) -> Result<(), FollowError> {
+        self.hear(&entries)?;
         // What a settled term skipped is behind the cursor already.
-        let applied = self.cursor.applied;
+        let applied = self.applied;
         let mut fresh: Vec<FeedEntry> =
             entries.into_iter().filter(|entry| entry.position > applied).collect();
         let concerned = fresh.iter().any(|entry| concerns(entry, &self.from, self.term));
-        if !concerned {
-            mirror_cursor(&self.context, &self.from, &mut fresh).await?;
-        }
         self.idle.append(&mut fresh);
         if !concerned && self.idle.len() < IDLE_ENTRIES {
-            return Ok(());
+            return self.mirror().await;
         }
         let mut rest = std::mem::take(&mut self.idle);
         while !rest.is_empty() {
-            match apply(&self.context, &self.from, self.term, &rest, &self.cursor).await? {
+            match self.reached.take(&self.from, self.term, &rest).await? {
                 Ok(taken) => {
                     if let Some(raised) = taken.raised {
                         self.keeper.tell(Event::RecordSeen(raised));
                     }
-                    self.wanted.notify_one();
-                    self.cursor = taken.cursor;
+                    self.applied = taken.known.cursor.applied;
                     rest.drain(..taken.entries);
                 }
                 Err(NotTaken::Changed) => return Err(FollowError::Changed),
@@ -190,39 +188,26 @@ impl Follower {
         Ok(())
     }
 
-    /// Moves the confirmed position up to what is applied and whole here.
-    async fn confirm(&mut self) -> Result<(), FollowError> {
-        let view = self.context.catalog.view().await.map_err(SiteError::from)?;
-        let Cursor { applied, confirmed: known } = self.cursor;
-        let confirmed = confirmed(view.as_ref(), &self.context.site, &BTreeMap::new(), applied, known)?;
-        drop(view);
-        if confirmed == known {
-            return Ok(());
+    /// Tells at once how far the peer says to be: a write or a handover may wait for it.
+    fn hear(&self, entries: &[FeedEntry]) -> Result<(), FollowError> {
+        let key = keys::cursor(&self.from);
+        let changes = entries.iter().flat_map(|entry| &entry.changes);
+        let newest =
+            changes.filter(|(changed, _)| *changed == key).filter_map(|(_, value)| value.as_ref()).last();
+        if let Some(raw) = newest {
+            self.heard.tell(Cursor::decode(raw).map_err(SiteError::from)?);
         }
-        let new = Cursor { applied, confirmed };
-        let key = keys::cursor(&self.context.site);
-        let old = if self.cursor == Cursor::default() {
-            Expect::Absent
-        } else {
-            Expect::Value(self.cursor.encode().into())
-        };
-        let change = Change {
-            guards: vec![Guard { key: key.clone(), expect: old }],
-            writes: vec![Write::Put(key, Bytes::from(new.encode()))],
-        };
-        let committed =
-            self.context.catalog.commit(Batch::one(None, change)).await.map_err(SiteError::from)?;
-        if !committed.all_applied() {
-            return Err(FollowError::Changed);
-        }
-        self.cursor = new;
         Ok(())
     }
 
-    async fn stored_cursor(&self) -> Result<Cursor, SiteError> {
-        let view = self.context.catalog.view().await?;
-        let stored = view.get(&keys::cursor(&self.context.site))?;
-        Ok(stored.map(|raw| Cursor::decode(&raw)).transpose()?.unwrap_or_default())
+    /// Mirrors the peer's cursor alone. Other processes wait for it with `BothSites`; nobody does otherwise.
+    async fn mirror(&mut self) -> Result<(), FollowError> {
+        let both = self.context.acknowledge == Acknowledge::BothSites;
+        if both || self.mirrored.elapsed() >= MIRRORED_EVERY {
+            mirror_cursor(&self.context, &self.from, &mut self.idle).await?;
+            self.mirrored = Instant::now();
+        }
+        Ok(())
     }
 }
 

@@ -5,27 +5,41 @@ pub mod client;
 pub mod cross;
 pub mod exposure;
 pub mod follow;
+pub mod loss;
+pub mod reached;
 mod snapshot;
 
 pub(crate) use apply::want_all;
 pub use client::PeerClient;
 
-use diptych_catalog::Catalog;
+use std::ops::ControlFlow;
+
+use diptych_catalog::View;
 use diptych_core::ids::SiteName;
-use diptych_core::keys;
-use diptych_core::records::{Record, Wanted};
+use diptych_core::keys::{self, Key};
+use diptych_core::records::{Cursor, ExtentKind, Record, Wanted};
 
 use crate::error::SiteError;
 use crate::survey::each;
 
-/// Since when (milliseconds since 1970) this site lacks the oldest extent that it was told of; None: it lacks nothing.
-pub async fn oldest_wanted_ms(catalog: &dyn Catalog, site: &SiteName) -> Result<Option<u64>, SiteError> {
-    let view = catalog.view().await?;
-    let mut oldest = None;
-    each(view.as_ref(), &keys::all_wanted(site), |_, value| {
-        let since = Wanted::decode(value)?.since_ms;
-        oldest = Some(oldest.map_or(since, |known: u64| known.min(since)));
-        Ok(std::ops::ControlFlow::Continue(()))
-    })?;
-    Ok(oldest)
+/// How far `site` is in the other one's feed, as a site's catalog has it.
+pub(crate) fn cursor_of(view: &dyn View, site: &SiteName) -> Result<Cursor, SiteError> {
+    let stored = view.get(&keys::cursor(site))?;
+    Ok(stored.map(|raw| Cursor::decode(&raw)).transpose()?.unwrap_or_default())
+}
+
+/// Calls `visit` for each extent of objects' bytes that a site was told of and lacks. Journals and checkpoints on their way are
+/// left out: with them nothing is lost that anybody stored.
+pub(crate) fn each_lacking(
+    view: &dyn View,
+    site: &SiteName,
+    mut visit: impl FnMut(&Key, Wanted),
+) -> Result<(), SiteError> {
+    each(view, &keys::all_wanted(site), |key, value| {
+        let wanted = Wanted::decode(value)?;
+        if wanted.kind == ExtentKind::Data {
+            visit(key, wanted);
+        }
+        Ok(ControlFlow::Continue(()))
+    })
 }

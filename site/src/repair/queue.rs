@@ -31,14 +31,19 @@ struct Known {
     since_ms: u64,
 }
 
+/// A repair that runs.
+struct UnderWay {
+    bytes: u64,
+    is_outside: bool,
+}
+
 /// The repairs of a site.
 pub struct Repairs<'a> {
     context: &'a SiteContext,
     queue: RepairQueue,
     known: HashMap<ExtentId, Known>,
     running: FuturesUnordered<BoxFuture<'a, Ended>>,
-    /// Of those that run.
-    bytes: HashMap<ExtentId, u64>,
+    under_way: HashMap<ExtentId, UnderWay>,
     begun: Instant,
     pace: Option<Pace>,
     rows: u64,
@@ -60,7 +65,7 @@ impl<'a> Repairs<'a> {
             queue: RepairQueue::new(bucket(options.repair_lan), bucket(options.repair_wan)),
             known: HashMap::new(),
             running: FuturesUnordered::new(),
-            bytes: HashMap::new(),
+            under_way: HashMap::new(),
             begun: Instant::now(),
             pace: None,
             rows: 0,
@@ -76,7 +81,7 @@ impl<'a> Repairs<'a> {
             let extent = need.facts.extent;
             let since_ms = before.remove(&extent).map_or_else(now_ms, |known| known.since_ms);
             // The survey does not know how one that runs will end; the next one will.
-            let running = self.bytes.contains_key(&extent);
+            let running = self.under_way.contains_key(&extent);
             match need.repair(since_ms) {
                 Some(repair) if !running => {
                     self.queue.push(repair);
@@ -108,11 +113,12 @@ impl<'a> Repairs<'a> {
                 self.queue.finish(next.extent);
                 continue;
             };
-            self.bytes.insert(next.extent, next.bytes);
+            let is_outside = need.is_outside();
+            self.under_way.insert(next.extent, UnderWay { bytes: next.bytes, is_outside });
             self.pace.get_or_insert_with(|| Pace { since: Instant::now(), bytes: 0 });
-            let (context, map) = (self.context, self.context.map());
+            let context = self.context;
             let run = async move {
-                let outcome = repair(context, &map, &need).await;
+                let outcome = repair(context, &need).await;
                 Ended { extent: need.facts.extent, outcome }
             };
             self.running.push(run.boxed());
@@ -124,7 +130,7 @@ impl<'a> Repairs<'a> {
     pub async fn ended(&mut self) -> Ended {
         let Some(ended) = self.running.next().await else { return std::future::pending().await };
         self.queue.finish(ended.extent);
-        let bytes = self.bytes.remove(&ended.extent).unwrap_or_default();
+        let bytes = self.under_way.remove(&ended.extent).map_or(0, |done| done.bytes);
         if let Ok(rows) = ended.outcome {
             self.rows += rows;
             self.pace.get_or_insert_with(|| Pace { since: Instant::now(), bytes: 0 }).bytes += bytes;
@@ -143,16 +149,19 @@ impl<'a> Repairs<'a> {
     /// How much is left, and how long it will take at the pace so far, or by its budget.
     pub fn status(&self) -> RepairStatus {
         let (lan, wan) = (self.queue.waiting_bytes(Lane::Lan), self.queue.waiting_bytes(Lane::Wan));
-        let bytes = lan + wan + self.bytes.values().sum::<u64>();
+        let bytes = lan + wan + self.under_way.values().map(|running| running.bytes).sum::<u64>();
         let options = &self.context.options;
         let by_budget = |bytes: u64, rate: u64| if bytes == 0 { Some(0) } else { bytes.checked_div(rate) };
         let measured = self.pace.as_ref().filter(|pace| pace.bytes > 0).map(|pace| {
             (bytes as f64 * pace.since.elapsed().as_secs_f64() / pace.bytes as f64).ceil() as u64
         });
         let budget = by_budget(lan, options.repair_lan).zip(by_budget(wan, options.repair_wan));
+        let waiting = self.known.values().filter(|known| known.need.is_outside());
+        let running = self.under_way.values().filter(|running| running.is_outside);
         RepairStatus {
             waiting: self.queue.len() as u64,
             running: self.running.len() as u64,
+            outside: (waiting.count() + running.count()) as u64,
             bytes,
             seconds_left: budget.map(|(lan, wan)| lan.max(wan).max(measured.unwrap_or(0))),
             rows: self.rows,

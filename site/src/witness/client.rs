@@ -23,7 +23,7 @@ impl OutsideWitness {
     /// At `host:port`.
     pub fn new(address: String, cluster: ClusterId, own: &Credentials) -> Result<Self, TlsError> {
         let mut expected = Expected::any_of(cluster);
-        expected.site = Some(SiteName::outside());
+        expected.sites = vec![SiteName::outside()];
         expected.roles = vec![Role::Witness];
         Ok(Self { http: HttpClient::new(address, own, expected)? })
     }

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use diptych_core::ids::{BlobId, BucketId, Epoch, ExtentId, Hlc, RingKeyNumber, VersionId};
 use diptych_core::keys::{self, Key};
 use diptych_core::records::{
-    Blob, Content, Cursor, DeadMark, Etag, Head, HeadBody, Layout, Object, Piece, Record, VersionRef,
+    Blob, Content, Cursor, DeadMark, Etag, Extent, ExtentKind, ExtentState, Head, HeadBody, Holds, Layout,
+    Object, Piece, Position, Record, VersionRef, Wanted,
 };
 use diptych_site::collector::Collector;
 use diptych_site::inventory::Inventory;
@@ -102,15 +103,15 @@ async fn an_orphan_is_freed_after_its_hold_and_not_before_the_other_site_has_con
     east.put(vec![(keys::placement(&crate::harness::east(), stored.extent), alone.encode())]).await;
     let mut inventory = Inventory::default();
     for _ in 0..2 {
-        let found = inventory.pass(&east.context).await.expect("a pass");
+        let found = inventory.pass(&east.context, &east.context.here()).await.expect("a pass");
         assert_eq!((found.status.orphans, found.freed), (5, 0), "the other site has not confirmed anything");
     }
     confirm(&east).await;
     east.context.options.orphan_hold = std::time::Duration::from_hours(1);
-    let found = inventory.pass(&east.context).await.expect("a pass");
+    let found = inventory.pass(&east.context, &east.context.here()).await.expect("a pass");
     assert_eq!((found.status.orphans, found.freed), (5, 0), "the hold runs");
     east.context.options.orphan_hold = std::time::Duration::ZERO;
-    let found = inventory.pass(&east.context).await.expect("a pass");
+    let found = inventory.pass(&east.context, &east.context.here()).await.expect("a pass");
     assert_eq!((found.status.orphans, found.freed), (0, 5));
     assert_eq!(east.records().await, 1, "what is named stays");
 }
@@ -133,15 +134,38 @@ async fn condemned_rows_wait_for_the_other_site() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_condemned_checkpoint_stays_while_the_one_that_supersedes_it_is_on_its_way() {
+    let east = East::start(None, at_once()).await;
+    let stored = east.store(1, 100_000, &[]).await;
+    let raw = east.get(&keys::extent(stored.extent)).await.expect("it is there");
+    let old = Extent {
+        state: ExtentState::Condemned,
+        holds: Holds::Checkpoint(Position::default()),
+        ..Extent::decode(&raw).expect("it reads")
+    };
+    let kind = ExtentKind::Checkpoint;
+    let wanted = Wanted { kind, bytes: 1, since_ms: 1, revision: 1 };
+    let wanted_key = keys::wanted(&crate::harness::east(), ExtentId([9; 16]));
+    east.put(vec![(keys::extent(stored.extent), old.encode()), (wanted_key.clone(), wanted.encode())]).await;
+    let mut collector = Collector::default();
+    passes(&east, &mut collector, 3).await;
+    assert_eq!(east.records().await, 6, "a resurrection of this site would need it");
+    let here = diptych_catalog::Change::blind(vec![diptych_catalog::Write::Delete(wanted_key)]);
+    east.context.catalog.commit(diptych_catalog::Batch::one(None, here)).await.expect("it commits");
+    passes(&east, &mut collector, 3).await;
+    assert_eq!(east.records().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_its_device_lacks_is_found_lost() {
     let east = East::start(None, at_once()).await;
     let stored = east.store(1, 100_000, &[]).await;
-    let whole = Inventory::default().pass(&east.context).await.expect("a pass");
+    let whole = Inventory::default().pass(&east.context, &east.context.here()).await.expect("a pass");
     assert!(whole.lost.is_empty() && whole.status.orphans == 0, "{whole:?}");
     let mut placement = stored.placement.clone();
     placement.rows[2].instance.0[0] ^= 1;
     east.put(vec![(keys::placement(&crate::harness::east(), stored.extent), placement.encode())]).await;
-    let found = Inventory::default().pass(&east.context).await.expect("a pass");
+    let found = Inventory::default().pass(&east.context, &east.context.here()).await.expect("a pass");
     let lost = placement.rows[2];
     assert_eq!(found.lost.into_iter().collect::<Vec<_>>(), [(stored.extent, lost.row, lost.instance)]);
     assert_eq!(found.freed, 1, "the record that is there is another one");

@@ -5,23 +5,37 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use diptych_catalog::{Batch, Change, RedbCatalog, RedbOptions, Write};
-use diptych_core::ids::{
-    DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, KeeperNumber, Row, SiteName,
-};
+use diptych_catalog::{Batch, Catalog, Change, RedbCatalog, RedbOptions, Write};
+use diptych_core::cipher::SecretKey;
+use diptych_core::ids::{DeviceId, Epoch, ExtentId, Generation, InstanceId, KeeperNumber, Row, SiteName};
+use diptych_core::journal::Progress;
+use diptych_core::keyring::{ClusterKey, Keyring, NewRingKey};
 use diptych_core::keys::{self, Key};
 use diptych_core::placement::{MapDevice, MapDeviceState, MapNode, NodeState, PlacementMap};
-use diptych_core::records::{Extent, ExtentKind, ExtentState, Gate, PlacedRow, Placement, Position, Record};
+use diptych_core::planner::Survive;
+use diptych_core::records::{
+    CodingPlan, Extent, ExtentState, Gate, Holds, PlacedRow, Placement, Position, Record,
+};
 use diptych_site::agents::{Agents, NodeEndpoint};
+use diptych_site::config::{Acknowledge, OutsideConfig, Policy};
 use diptych_site::context::{LoopOptions, SiteContext, Standing};
-use diptych_wire::agent::Door;
+use diptych_site::drill::CutSwitch;
+use diptych_site::journal;
+use diptych_site::nodes::Rotten;
+use diptych_site::notify::Notifier;
+use diptych_site::place::Outside;
+use diptych_site::status::JournalStatus;
+use diptych_site::survey::{Scope, Survey, survey};
+use diptych_wire::agent::{Door, ExtentFacts, SealedKeyring};
 use diptych_wire::http::{full, serve};
 use diptych_wire::identity::{Expected, Role};
 use http::{Response, StatusCode};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use crate::support::{CLUSTER, Site, at, content, credentials, extent_id, facts, place, rows_of, whole};
+use crate::support::{
+    CLUSTER, Site, at, content, credentials, extent_id, facts, place, rows_of, stamp, until, whole,
+};
 
 pub(crate) const EPOCH: Epoch = Epoch(1);
 /// k of all extents here; each site has six rows.
@@ -40,8 +54,9 @@ pub(crate) struct East {
     pub(crate) site: Site,
     pub(crate) context: SiteContext,
     _folder: TempDir,
-    _standing: watch::Sender<Standing>,
+    standing: watch::Sender<Standing>,
     _map: watch::Sender<Arc<PlacementMap>>,
+    outside_map: watch::Sender<Arc<PlacementMap>>,
 }
 
 /// An extent that lies in `east`, row by row on devices 0 to 5.
@@ -53,12 +68,16 @@ pub(crate) struct Stored {
 
 impl East {
     pub(crate) async fn start(peer: Option<SiteName>, options: LoopOptions) -> Self {
-        let site = Site::start(3).await;
+        Self::start_on(Site::start(3).await, peer, options).await
+    }
+
+    pub(crate) async fn start_on(site: Site, peer: Option<SiteName>, options: LoopOptions) -> Self {
         site.raise_all().await;
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("catalog.redb");
         let catalog = RedbCatalog::open(&path, east(), &RedbOptions::default()).expect("a catalog");
-        let agents = Agents::new(east(), credentials(&site.authority, "east", Role::Operator, "op"));
+        let own = credentials(&site.authority, "east", Role::Operator, "op");
+        let agents = Agents::new(east(), own.clone());
         for node in &site.agents {
             let name = node.name.parse().expect("a name");
             agents
@@ -68,21 +87,79 @@ impl East {
         let standing = Standing { active: true, epoch: EPOCH, keeper: KeeperNumber(1) };
         let (standing_sender, standing) = watch::channel(standing);
         let (map_sender, map) = watch::channel(Arc::new(map(&site)));
+        let outside_map: watch::Sender<Arc<PlacementMap>> = watch::Sender::default();
+        let outside = Outside {
+            config: OutsideConfig::default(),
+            agents: Arc::new(Agents::new(SiteName::outside(), own)),
+            map: outside_map.subscribe(),
+        };
+        let everything = Position { revision: u64::MAX, ..catalog.position().await.expect("a position") };
         let context = SiteContext {
             site: east(),
             peer,
+            preferred: east(),
             doors: Vec::new(),
             catalog: Arc::new(catalog),
             agents: Arc::new(agents),
             standing,
             lease: watch::Sender::new(diptych_site::keeper::KeeperState::at_start()).subscribe(),
+            witness: None,
             map,
-            name_trouble: watch::Sender::default(),
+            outside,
+            followed: watch::Sender::default(),
+            name: watch::Sender::default(),
+            edge: watch::Sender::default(),
+            failback: watch::Sender::default(),
+            policy: Policy::default(),
+            acknowledge: Acknowledge::OneSite,
+            cut: CutSwitch::default(),
+            notifier: Notifier::default(),
+            generation: 0,
             options,
+            survive: Survive { sites: 0, nodes: 1, devices: 1 },
+            cluster_key: Arc::new(ClusterKey::new([9; 32])),
+            journaled: watch::Sender::new(Some(everything)),
         };
-        let east = Self { site, context, _folder: folder, _standing: standing_sender, _map: map_sender };
+        let east =
+            Self { site, context, _folder: folder, standing: standing_sender, _map: map_sender, outside_map };
         east.put(vec![(keys::site_gate(&east.context.site), Gate::Open(EPOCH).encode())]).await;
         east
+    }
+
+    /// Two nodes in neither site, for so many rows of each extent.
+    pub(crate) async fn start_outside(&mut self, rows: u8) -> Site {
+        let outside = self.site.start_outside(2).await;
+        outside.raise_all().await;
+        for node in &outside.agents {
+            let name = node.name.parse().expect("a name");
+            let endpoint = NodeEndpoint { name, address: node.address.to_string(), socket: None };
+            self.context.outside.agents.declare(&endpoint).expect("a client");
+        }
+        self.context.outside.config.rows = rows;
+        self.outside_map.send_replace(Arc::new(map(&outside)));
+        outside
+    }
+
+    /// An outside node is given up.
+    pub(crate) fn outside_node_dies(&self, number: usize) {
+        let mut map = PlacementMap::clone(&self.outside_map.borrow());
+        map.nodes[number].state = NodeState::Dead;
+        self.outside_map.send_replace(Arc::new(map));
+    }
+
+    /// What a survey finds when these rows do not read.
+    pub(crate) async fn survey(&self, unreadable: &[Rotten]) -> Survey {
+        let view = self.context.catalog.view().await.expect("a view");
+        let (map, outside) = (self.context.map(), self.context.outside.map.borrow().clone());
+        let scope = Scope {
+            site: &self.context.site,
+            peer: self.context.peer.as_ref(),
+            map: &map,
+            outside: &outside,
+            outside_rows: self.context.active_epoch().map(|_| self.context.outside.config.rows),
+            unreadable: &unreadable.iter().copied().collect(),
+        };
+        survey(view.as_ref(), &scope).expect("it reads")
     }
 
     pub(crate) async fn put(&self, values: Vec<(Key, Vec<u8>)>) {
@@ -93,6 +170,48 @@ impl East {
 
     pub(crate) async fn get(&self, key: &Key) -> Option<Bytes> {
         self.context.catalog.view().await.expect("a view").get(key).expect("it reads")
+    }
+
+    /// What a site makes at its first start, as far as the journal needs it: keyring and plan of one site.
+    pub(crate) async fn seed(&self) {
+        let new = NewRingKey { key: SecretKey::new([3; 32]), nonce: [4; 12], made_ms: 1 };
+        let keyring = Keyring::create(CLUSTER, new).seal(&self.context.cluster_key);
+        let plan = CodingPlan { needed: NEEDED, rows: vec![(east(), ROWS)] };
+        self.put(vec![(keys::keyring(), keyring.clone()), (keys::plan(0), plan.encode())]).await;
+        let generation = Keyring::generation_of(&keyring).expect("a keyring");
+        for number in 0..self.site.agents.len() {
+            let keyring = SealedKeyring { generation, sealed: keyring.clone() };
+            self.site.operator(number).put_keyring(stamp(1, 1), keyring).await.expect("it is kept");
+        }
+    }
+
+    /// The site is active in another epoch from now on.
+    pub(crate) async fn take_office(&mut self, epoch: Epoch) {
+        self.standing.send_replace(Standing { active: true, epoch, keeper: KeeperNumber(1) });
+        self.put(vec![(keys::site_gate(&self.context.site), Gate::Open(epoch).encode())]).await;
+    }
+
+    /// The other site is active in another epoch from now on.
+    pub(crate) async fn leave_office(&mut self, epoch: Epoch) {
+        self.standing.send_replace(Standing { active: false, epoch, keeper: KeeperNumber(1) });
+        self.put(vec![(keys::site_gate(&self.context.site), Gate::Closed.encode())]).await;
+    }
+
+    /// Waits until the journal has all that is committed.
+    pub(crate) async fn all_journaled(&self) {
+        let position = self.position().await;
+        until("all is in the journal", || async {
+            self.context.journaled.borrow().is_some_and(|journaled| journaled >= position)
+        })
+        .await;
+    }
+
+    /// Waits for the first checkpoint.
+    pub(crate) async fn whole_checkpoint(&self) {
+        until("a checkpoint", || async {
+            progress(&self.context).await.is_some_and(|known| known.checkpoint.is_some())
+        })
+        .await;
     }
 
     pub(crate) async fn position(&self) -> Position {
@@ -112,24 +231,30 @@ impl East {
             let instance = place(&client, &facts, u32::from(row), row, &row_bytes).await;
             rows.push(PlacedRow { row: Row(row), device: DeviceId(u32::from(row)), instance });
         }
+        let placement = self.enter(&facts, rows).await;
+        Stored { extent, bytes, placement }
+    }
+
+    /// Enters an extent of both sites into the catalog, with its rows here.
+    pub(crate) async fn enter(&self, facts: &ExtentFacts, rows: Vec<PlacedRow>) -> Placement {
         let record = Extent {
             state: ExtentState::Live,
-            kind: ExtentKind::Data,
-            length: length as u32,
-            payload: length as u32,
+            holds: Holds::Data,
+            length: facts.length,
+            payload: facts.length,
             hash: facts.hash,
             needed: NEEDED,
             rows: vec![(east(), Row(0), ROWS), (west(), Row(ROWS), ROWS)],
             epoch: EPOCH,
-            hlc: Hlc(u64::from(number)),
+            hlc: facts.birth_hlc,
         };
         let placement = Placement { rows, verified_day: 0 };
         self.put(vec![
-            (keys::extent(extent), record.encode()),
-            (keys::placement(&east(), extent), placement.encode()),
+            (keys::extent(facts.extent), record.encode()),
+            (keys::placement(&east(), facts.extent), placement.encode()),
         ])
         .await;
-        Stored { extent, bytes, placement }
+        placement
     }
 
     /// As the other site tells it: it has its six rows of an extent.
@@ -176,7 +301,8 @@ impl East {
         let mut records = 0;
         for device in 0..6u32 {
             let client = self.site.operator(device as usize / 2);
-            records += client.inventory(DeviceId(device), None, 1_000).await.expect("a page").records.len();
+            records +=
+                client.inventory(DeviceId(device), None, None, 1_000).await.expect("a page").records.len();
         }
         records
     }
@@ -208,7 +334,63 @@ fn map(site: &Site) -> PlacementMap {
     PlacementMap { generation: Generation(1), nodes: site.agents.iter().enumerate().map(node).collect() }
 }
 
+/// How far the journal is, by the catalog.
+pub(crate) async fn progress(context: &SiteContext) -> Option<Progress> {
+    let raw = context.catalog.view().await.expect("a view").get(&keys::journal()).expect("it reads")?;
+    Some(Progress::decode(&raw).expect("it reads"))
+}
+
+/// Journals that are live, by the catalog.
+pub(crate) async fn journals_of(east: &East) -> Vec<ExtentId> {
+    let view = east.context.catalog.view().await.expect("a view");
+    let all = view.scan(&keys::extents(), 100_000).expect("it reads").entries;
+    let is_journal = |raw: &Bytes| {
+        let record = Extent::decode(raw).expect("it reads");
+        record.state == ExtentState::Live && matches!(record.holds, Holds::Journal(_))
+    };
+    let journals = all.iter().filter(|(_, raw)| is_journal(raw));
+    journals.filter_map(|(key, _)| keys::extent_of(key)).collect()
+}
+
+/// An agent that was started again listens elsewhere.
+pub(crate) fn declare(context: &SiteContext, site: &Site, number: usize) {
+    let node = &site.agents[number];
+    let name = node.name.parse().expect("a name");
+    let endpoint = NodeEndpoint { name, address: node.address.to_string(), socket: None };
+    context.agents.declare(&endpoint).expect("a client");
+}
+
+/// The journal of a site, written while something else is done.
+#[derive(Default)]
+pub(crate) struct Journaling {
+    told: watch::Sender<JournalStatus>,
+}
+
+impl Journaling {
+    pub(crate) async fn beside<T>(&self, context: &SiteContext, work: impl Future<Output = T>) -> T {
+        tokio::select! {
+            () = journal::run(context, &self.told) => unreachable!("it goes on for ever"),
+            done = work => done,
+        }
+    }
+
+    pub(crate) fn status(&self) -> JournalStatus {
+        self.told.borrow().clone()
+    }
+
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.status().trouble
+    }
+}
+
 /// Nothing is waited for.
 pub(crate) fn at_once() -> LoopOptions {
-    LoopOptions { free_after: Duration::ZERO, orphan_hold: Duration::ZERO, ..LoopOptions::default() }
+    LoopOptions {
+        free_after: Duration::ZERO,
+        orphan_hold: Duration::ZERO,
+        tombstone_hold: Duration::ZERO,
+        journal_every: Duration::ZERO,
+        checkpoint_after: Duration::ZERO,
+        ..LoopOptions::default()
+    }
 }

@@ -4,5 +4,11 @@
 mod support;
 
 mod collecting;
+mod filling;
+mod finding;
 mod harness;
+mod journaling;
+mod outside;
 mod repairing;
+mod resurrecting;
+mod sessions;

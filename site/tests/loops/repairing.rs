@@ -1,23 +1,17 @@
 //! What is missing is made anew: in order, within budgets, from this site or from the other.
 
-use std::collections::BTreeSet;
-
 use diptych_core::keys;
 use diptych_core::records::{Placement, Record};
 use diptych_site::context::LoopOptions;
 use diptych_site::nodes::Rotten;
 use diptych_site::repair::Repairs;
-use diptych_site::survey::{Need, Scope, survey};
+use diptych_site::survey::Need;
 
 use crate::harness::{East, Stored, at_once, west};
 
 /// What a survey finds when these rows do not read.
 async fn needs(east: &East, unreadable: &[Rotten]) -> Vec<Need> {
-    let view = east.context.catalog.view().await.expect("a view");
-    let (map, unreadable) = (east.context.map(), unreadable.iter().copied().collect::<BTreeSet<_>>());
-    let peer = east.context.peer.clone();
-    let scope = Scope { site: &east.context.site, peer: peer.as_ref(), map: &map, unreadable: &unreadable };
-    survey(view.as_ref(), &scope).expect("it reads").needs
+    east.survey(unreadable).await.needs
 }
 
 fn rows(stored: &Stored, rows: &[u8]) -> Vec<Rotten> {

@@ -1,5 +1,8 @@
 //! A disk for tests. It keeps apart what is durable and what is only in memory: a crash keeps of the unsynced writes and
-//! names a random choice, torn at sectors and in any order. Syncs can be made to fail, room to run out, bytes to rot.
+//! names a random choice, torn at sectors and in any order. It can be cut off at any change, syncs can be made to fail,
+//! room to run out, bytes to rot.
+
+mod platter;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -7,45 +10,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Disk, DiskFile, FileSystemRoom};
+pub(crate) use platter::Dice;
+use platter::{Inode, NameChange, Unsynced, apply, keep_some, rename};
 
-const SECTOR: usize = 512;
-
-/// A small generator, so that a seed names a crash.
-#[derive(Debug, Clone)]
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed ^ 0x9e37_79b9_7f4a_7c15)
-    }
-
-    pub(crate) fn roll(&mut self, sides: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % sides.max(1) as u64) as usize
-    }
-}
-
-#[derive(Debug, Clone)]
-enum Unsynced {
-    Write { offset: usize, bytes: Vec<u8> },
-    Length(usize),
-}
-
-#[derive(Debug, Default)]
-struct Inode {
-    durable: Vec<u8>,
-    live: Vec<u8>,
-    unsynced: Vec<Unsynced>,
-}
-
-#[derive(Debug, Clone)]
-enum NameChange {
-    Add(PathBuf, u64),
-    Rename(PathBuf, PathBuf),
-    Remove(PathBuf),
+/// How a machine ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum CutOff {
+    /// Power off and on: the seed says which unsynced changes survive.
+    Power(u64),
+    /// The process dies, the machine lives: what was written stays in memory, synced or not.
+    Kill,
 }
 
 #[derive(Debug)]
@@ -61,6 +35,10 @@ struct State {
     /// Syncs that still succeed before all fail.
     syncs_left: Option<u64>,
     capacity: u64,
+    /// Changes and syncs that were asked for.
+    changes: u64,
+    /// The machine is cut off instead of more changes than these.
+    cut_off: Option<(u64, CutOff)>,
 }
 
 /// Cheap to clone; clones are the same disk.
@@ -75,55 +53,6 @@ fn dead() -> io::Error {
     io::Error::other("the machine of this handle has crashed")
 }
 
-fn apply(bytes: &mut Vec<u8>, change: &Unsynced) {
-    match change {
-        Unsynced::Length(len) => bytes.resize(*len, 0),
-        Unsynced::Write { offset, bytes: written } => {
-            let end = offset + written.len();
-            if bytes.len() < end {
-                bytes.resize(end, 0);
-            }
-            bytes[*offset..end].copy_from_slice(written);
-        }
-    }
-}
-
-fn rename(names: &mut BTreeMap<PathBuf, u64>, change: &NameChange) {
-    match change {
-        NameChange::Add(path, inode) => drop(names.insert(path.clone(), *inode)),
-        NameChange::Remove(path) => drop(names.remove(path)),
-        NameChange::Rename(from, to) => {
-            if let Some(inode) = names.remove(from) {
-                names.insert(to.clone(), inode);
-            }
-        }
-    }
-}
-
-/// What the platter kept of unsynced changes: some, in any order, cut at sectors.
-fn keep_some(inode: &mut Inode, dice: &mut Dice) {
-    let mut changes = std::mem::take(&mut inode.unsynced);
-    for last in (1..changes.len()).rev() {
-        changes.swap(last, dice.roll(last + 1));
-    }
-    for change in changes {
-        match (dice.roll(3), change) {
-            (0, _) => {}
-            (1, Unsynced::Write { offset, bytes }) => {
-                let cut = (dice.roll(bytes.len() / SECTOR + 2) * SECTOR).saturating_sub(offset % SECTOR);
-                let cut = cut.min(bytes.len());
-                let part = if dice.roll(2) == 0 {
-                    Unsynced::Write { offset, bytes: bytes[..cut].to_vec() }
-                } else {
-                    Unsynced::Write { offset: offset + cut, bytes: bytes[cut..].to_vec() }
-                };
-                apply(&mut inode.durable, &part);
-            }
-            (_, change) => apply(&mut inode.durable, &change),
-        }
-    }
-}
-
 impl SimulatedDisk {
     pub(crate) fn new() -> Self {
         let state = State {
@@ -136,6 +65,8 @@ impl SimulatedDisk {
             locks: BTreeSet::new(),
             syncs_left: None,
             capacity: 1 << 40,
+            changes: 0,
+            cut_off: None,
         };
         Self { state: Arc::new(Mutex::new(state)), life: None }
     }
@@ -155,33 +86,20 @@ impl SimulatedDisk {
         if self.life.is_none_or(|life| life == state.life) { Ok(state) } else { Err(dead()) }
     }
 
-    /// Power off and on: unsynced changes survive by chance.
+    /// As [`CutOff::Power`], now.
     pub(crate) fn crash(&self, seed: u64) {
-        let mut dice = Dice::new(seed);
-        let mut state = self.state();
-        state.life += 1;
-        state.locks.clear();
-        state.syncs_left = None;
-        for change in std::mem::take(&mut state.unsynced_names) {
-            if dice.roll(2) == 0 {
-                rename(&mut state.durable_names, &change);
-            }
-        }
-        state.names = state.durable_names.clone();
-        let mut order: Vec<u64> = state.inodes.keys().copied().collect();
-        order.sort_unstable();
-        for number in order {
-            let inode = state.inodes.get_mut(&number).expect("it was just listed");
-            keep_some(inode, &mut dice);
-            inode.live = inode.durable.clone();
-        }
+        cut_off(&mut self.state(), CutOff::Power(seed));
     }
 
-    /// The process dies, the machine lives: what was written stays in memory, synced or not.
+    /// As [`CutOff::Kill`], now.
     pub(crate) fn kill(&self) {
+        cut_off(&mut self.state(), CutOff::Kill);
+    }
+
+    /// After so many more changes, in the middle of what is done then.
+    pub(crate) fn cut_off_after(&self, changes: u64, how: CutOff) {
         let mut state = self.state();
-        state.life += 1;
-        state.locks.clear();
+        state.cut_off = Some((state.changes + changes, how));
     }
 
     /// After so many more syncs all fail; `None`: none does.
@@ -192,6 +110,12 @@ impl SimulatedDisk {
     /// Bytes that all files together may have.
     pub(crate) fn set_capacity(&self, bytes: u64) {
         self.state().capacity = bytes;
+    }
+
+    /// Lets files grow by so many bytes together.
+    pub(crate) fn leave_room(&self, bytes: u64) {
+        let mut state = self.state();
+        state.capacity = used(&state) + bytes;
     }
 
     /// Lets one byte rot, on the platter and in memory.
@@ -227,6 +151,42 @@ impl SimulatedDisk {
     }
 }
 
+fn cut_off(state: &mut State, how: CutOff) {
+    state.life += 1;
+    state.locks.clear();
+    state.cut_off = None;
+    let CutOff::Power(seed) = how else { return };
+    let mut dice = Dice::new(seed);
+    state.syncs_left = None;
+    for change in std::mem::take(&mut state.unsynced_names) {
+        if dice.roll(2) == 0 {
+            rename(&mut state.durable_names, &change);
+        }
+    }
+    state.names = state.durable_names.clone();
+    let mut order: Vec<u64> = state.inodes.keys().copied().collect();
+    order.sort_unstable();
+    for number in order {
+        let inode = state.inodes.get_mut(&number).expect("it was just listed");
+        keep_some(inode, &mut dice);
+        inode.live = inode.durable.clone();
+    }
+}
+
+/// Counts a change, unless it comes too late.
+fn count_change(state: &mut State) -> io::Result<()> {
+    match state.cut_off {
+        Some((last, how)) if state.changes >= last => {
+            cut_off(state, how);
+            Err(dead())
+        }
+        _ => {
+            state.changes += 1;
+            Ok(())
+        }
+    }
+}
+
 fn used(state: &State) -> u64 {
     state.names.values().map(|number| state.inodes[number].live.len() as u64).sum()
 }
@@ -240,6 +200,7 @@ impl Disk for SimulatedDisk {
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.alive()?;
+        count_change(&mut state)?;
         let inode = state.next_inode;
         state.next_inode += 1;
         state.inodes.insert(inode, Inode::default());
@@ -262,6 +223,7 @@ impl Disk for SimulatedDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.alive()?;
+        count_change(&mut state)?;
         if !state.names.contains_key(from) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -273,6 +235,7 @@ impl Disk for SimulatedDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.alive()?;
+        count_change(&mut state)?;
         if state.names.remove(path).is_none() {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -282,6 +245,7 @@ impl Disk for SimulatedDisk {
 
     fn sync_dir(&self, folder: &Path) -> io::Result<()> {
         let mut state = self.alive()?;
+        count_change(&mut state)?;
         count_sync(&mut state)?;
         let (here, elsewhere): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.unsynced_names).into_iter().partition(|change| {
@@ -351,6 +315,7 @@ impl SimulatedFile {
 
     fn change(&self, change: Unsynced) -> io::Result<()> {
         self.with(|state, number| {
+            count_change(state)?;
             let end = match &change {
                 Unsynced::Write { offset, bytes } => offset + bytes.len(),
                 Unsynced::Length(len) => *len,
@@ -393,11 +358,13 @@ impl DiskFile for SimulatedFile {
 
     fn sync(&self) -> io::Result<()> {
         self.with(|state, number| {
+            count_change(state)?;
             let counted = count_sync(state);
+            let mut dice = Dice::new(number ^ state.changes);
             let inode = state.inodes.get_mut(&number).ok_or_else(dead)?;
             if counted.is_err() {
                 // As Linux does: the pages are called clean although the platter has only some of them.
-                keep_some(inode, &mut Dice::new(number));
+                keep_some(inode, &mut dice);
             }
             for change in std::mem::take(&mut inode.unsynced) {
                 apply(&mut inode.durable, &change);

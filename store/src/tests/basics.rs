@@ -3,9 +3,12 @@
 use std::thread;
 
 use diptych_core::ids::{ClusterId, DeviceId, Generation};
+use diptych_core::records::{ExtentKind, Position};
 
 use super::support::*;
-use crate::{Deleted, Device, DeviceIdentity, ExpectedIdentity, Keyring, OpenOptions, Purpose, StoreError};
+use crate::{
+    Deleted, Device, DeviceIdentity, ExpectedIdentity, Keyring, NewRow, OpenOptions, Purpose, StoreError,
+};
 
 #[test]
 fn a_row_reads_back_whole_and_in_ranges_after_a_reopen() {
@@ -136,13 +139,35 @@ fn the_inventory_pages_through_everything_in_order() {
     }
     let (mut after, mut seen) = (None, Vec::new());
     loop {
-        let page = device.inventory(after, 4).expect("it lists");
+        let page = device.inventory(after, None, 4).expect("it lists");
         let Some(last) = page.last() else { break };
         after = Some(last.key);
         seen.extend(page.iter().map(|entry| entry.key));
     }
     assert_eq!(seen.len(), 25);
     assert!(seen.is_sorted());
+}
+
+#[test]
+fn records_of_one_kind_are_listed_by_themselves() {
+    let disk = formatted();
+    let device = open(&disk);
+    let first_position = Some(Position { incarnation: 7, revision: 1 });
+    for number in 0..25_u8 {
+        let row = new_row(number, 0, u64::from(number));
+        let journal = NewRow { kind: ExtentKind::Journal, first_position, ..row.clone() };
+        put(&device, if number % 5 == 0 { &journal } else { &row }, b"row").expect("there is room");
+    }
+    let (mut after, mut seen) = (None, Vec::new());
+    while let Some(last) = {
+        let page = device.inventory(after, Some(ExtentKind::Journal), 2).expect("it lists");
+        seen.extend(page.iter().map(|entry| entry.key.extent.0[0]));
+        page.last().copied()
+    } {
+        after = Some(last.key);
+    }
+    assert_eq!(seen, [0, 5, 10, 15, 20]);
+    assert!(device.inventory(None, Some(ExtentKind::Checkpoint), 2).expect("it lists").is_empty());
 }
 
 #[test]

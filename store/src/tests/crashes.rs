@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use diptych_core::fragment::SEGMENT_HEAD_LEN;
+
 use super::support::*;
 use crate::{NewRow, Purpose, StoreError};
 
@@ -99,6 +101,35 @@ fn rot_in_one_head_does_not_hide_the_records_behind_it() {
     let device = open(&disk);
     assert_eq!(get(&device, &rows[2]).expect("it is whole"), bytes(2, 5_000));
     assert!(matches!(get(&device, &rows[1]), Err(StoreError::NotFound { .. })));
+}
+
+#[test]
+fn what_rots_before_a_crash_is_reported_after_it_and_not_forgotten() {
+    // A byte of the record's head, of its row, of its trailer.
+    for at in [20, 128 + 10, 128 + 3_000 + 80] {
+        for alone in [true, false] {
+            let disk = formatted();
+            let device = open(&disk);
+            let (rotten, sound) = (new_row(1, 0, 1), new_row(2, 0, 2));
+            put(&device, &rotten, &bytes(1, 3_000)).expect("there is room");
+            if !alone {
+                put(&device, &sound, &bytes(2, 3_000)).expect("there is room");
+            }
+            let path = segments(&disk).pop().expect("there is a segment");
+            disk.flip(&path, SEGMENT_HEAD_LEN + at);
+            assert!(matches!(get(&device, &rotten), Err(StoreError::Rotten { .. })), "byte {at}");
+            disk.crash(0);
+            drop(device);
+            for _ in 0..2 {
+                let device = open(&disk);
+                assert_eq!(device.record_count().expect("it counts"), 2 - u64::from(alone), "byte {at}");
+                assert!(matches!(get(&device, &rotten), Err(StoreError::Rotten { .. })), "byte {at}");
+                assert_eq!(device.findings().expect("it lists").len(), 1, "byte {at}");
+                assert!(alone || get(&device, &sound).expect("it is whole") == bytes(2, 3_000));
+            }
+            delete(&open(&disk), &rotten).expect("what is rotten can be deleted");
+        }
+    }
 }
 
 #[test]

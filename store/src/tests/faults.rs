@@ -1,6 +1,6 @@
 //! Failing syncs, full disks, rot, and files that don't belong.
 
-use diptych_core::fragment::SegmentHead;
+use diptych_core::fragment::{Foot, Record, RecordHead, SEGMENT_HEAD_LEN, SegmentHead};
 use diptych_core::ids::{ClusterId, DeviceId, Generation, SegmentId};
 
 use super::support::*;
@@ -258,4 +258,48 @@ fn a_device_that_lost_a_segment_goes_on_without_its_records() {
     assert!(device.open_report().index_rebuilt);
     assert!(matches!(get(&device, &new_row(0, 0, 0)), Err(StoreError::NotFound { .. })));
     assert_eq!(get(&device, &new_row(9, 0, 9)).expect("it is there"), bytes(9, 60_000));
+}
+
+#[test]
+fn a_head_with_a_right_checksum_that_claims_endless_room_hides_nothing() {
+    let disk = formatted();
+    let device = open(&disk);
+    let row = new_row(1, 0, 1);
+    put(&device, &row, &bytes(1, 3_000)).expect("there is room");
+    disk.crash(0);
+    drop(device);
+    let path = segments(&disk).pop().expect("there is a segment");
+    let mut log = disk.bytes(&path);
+    let segment = SegmentHead::parse(&log, None).expect("it is whole").segment;
+    let Ok(Record::Row(head)) = Record::parse(&log[SEGMENT_HEAD_LEN..], segment, None) else {
+        panic!("there is a row");
+    };
+    let written = log.len();
+    log.extend_from_slice(&RecordHead { reserved: u64::MAX - 63, ..head }.encode(segment));
+    log.extend_from_within(SEGMENT_HEAD_LEN..written);
+    disk.plant(&path, log);
+    let device = open(&disk);
+    assert_eq!(get(&device, &row).expect("it is whole"), bytes(1, 3_000));
+    put(&device, &new_row(2, 0, 2), b"goes on").expect("there is room");
+}
+
+#[test]
+fn a_foot_with_a_right_checksum_that_names_impossible_records_is_not_believed() {
+    let disk = formatted();
+    let device = open(&disk);
+    let row = new_row(1, 0, 1);
+    put(&device, &row, &bytes(1, 3_000)).expect("there is room");
+    device.close().expect("it closes");
+    let path = segments(&disk).pop().expect("it is sealed");
+    let mut log = disk.bytes(&path);
+    let segment = SegmentHead::parse(&log, None).expect("it is whole").segment;
+    let mut foot = Foot::parse(&log, segment, log.len() as u64).expect("it is sealed");
+    foot.entries[0].offset = u64::MAX - 63;
+    log.truncate(log.len() - Foot::len_for(1));
+    log.extend_from_slice(&foot.encode(segment));
+    disk.plant(&path, log);
+    disk.plant(&folder().join("index.redb"), Vec::new());
+    let device = open(&disk);
+    device.verify(row.extent, row.row, None).expect("it was found by its head");
+    assert_eq!(get(&device, &row).expect("it is whole"), bytes(1, 3_000));
 }

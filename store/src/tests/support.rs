@@ -45,7 +45,11 @@ pub(super) fn open(disk: &SimulatedDisk) -> Device {
 }
 
 pub(super) fn try_open(disk: &SimulatedDisk) -> Result<Device, StoreError> {
-    Device::open_on(Arc::new(disk.mounted()), &folder(), options())
+    try_open_with(disk, options())
+}
+
+pub(super) fn try_open_with(disk: &SimulatedDisk, options: OpenOptions) -> Result<Device, StoreError> {
+    Device::open_on(Arc::new(disk.mounted()), &folder(), options)
 }
 
 pub(super) fn stamp(epoch: u64) -> Stamp {

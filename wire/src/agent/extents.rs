@@ -3,7 +3,7 @@
 use diptych_core::ids::{
     DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, NodeName, Row, SiteName, Stamp,
 };
-use diptych_core::records::ExtentKind;
+use diptych_core::records::Holds;
 use serde::{Deserialize, Serialize};
 
 use super::{Begin, BeginRow, RowHead};
@@ -16,7 +16,7 @@ pub struct ExtentFacts {
     /// k: rows that are needed to decode.
     pub needed: u8,
     /// What it holds.
-    pub kind: ExtentKind,
+    pub holds: Holds,
     /// Bytes of its ciphertext, its tail with them.
     pub length: u32,
     /// BLAKE3 of them.
@@ -35,7 +35,7 @@ impl ExtentFacts {
             map_generation,
             extent: self.extent,
             needed: self.needed,
-            kind: self.kind,
+            holds: self.holds,
             birth_epoch: self.birth_epoch,
             birth_hlc: self.birth_hlc,
             rows,
@@ -49,7 +49,7 @@ impl ExtentFacts {
             extent: self.extent,
             row,
             needed: self.needed,
-            kind: self.kind,
+            holds: self.holds,
             extent_len: self.length,
             extent_hash: self.hash,
             birth_epoch: self.birth_epoch,
@@ -76,19 +76,34 @@ pub struct Source {
     pub instance: InstanceId,
 }
 
+/// An agent of another place that gets a row: an outside node's, of which nothing is known here but this.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FarNode {
+    /// `host:port` of the agent.
+    pub address: String,
+    /// Where it is.
+    pub site: SiteName,
+    /// Its node.
+    pub node: NodeName,
+    /// Of the placement map of that place.
+    pub map_generation: Generation,
+}
+
 /// Make a row from k others, check the extent's hash, write, sync and read it back. Answer: [`Rebuilt`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rebuild {
     /// Term and keeper that the sender knows.
     pub stamp: Stamp,
-    /// Of the placement map that chose the device.
+    /// Of the placement map of this agent's site.
     pub map_generation: Generation,
     /// Extent.
     pub extent: ExtentFacts,
     /// The row that is wanted.
     pub row: Row,
-    /// Device of this agent that shall hold it.
+    /// Device that shall hold it.
     pub device: DeviceId,
+    /// The agent that has the device; None: the one that is asked.
+    pub far: Option<FarNode>,
     /// At least k other rows, nearest first; more allow for one that is wrong.
     pub sources: Vec<Source>,
     /// Bytes a second at most to read from other agents; None: no limit.

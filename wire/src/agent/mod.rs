@@ -12,10 +12,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 pub use error::AgentError;
-pub use extents::{Cross, CrossTarget, CrossedRow, Door, ExtentFacts, Rebuild, Rebuilt, Source};
+pub use extents::{Cross, CrossTarget, CrossedRow, Door, ExtentFacts, FarNode, Rebuild, Rebuilt, Source};
 pub use rows::{
     Abandon, Append, Begin, BeginReply, BeginRow, Delete, Describe, Inventory, InventoryPage,
-    InventoryRecord, PlaceRows, Read, ReadItem, RowAt, RowFacts, RowHead, Seal, StreamId,
+    InventoryRecord, PlaceRows, Read, ReadItem, RowAt, RowFacts, RowHead, Seal, StreamId, Verified, Verify,
 };
 pub use session::{
     AgentStatus, DeviceFacts, DeviceState, Finding, Format, GetKeyring, Hello, HelloReply, Metrics, Ping,
@@ -66,11 +66,13 @@ pub enum Op {
     Format = 19,
     /// Counters, as Prometheus text.
     Metrics = 20,
+    /// Read a whole row from its device and check it.
+    Verify = 21,
 }
 
 impl Op {
     /// All of them.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Hello,
         Self::Ping,
         Self::Raise,
@@ -91,6 +93,7 @@ impl Op {
         Self::GetKeyring,
         Self::Format,
         Self::Metrics,
+        Self::Verify,
     ];
 
     /// Reads the number in a frame's header.
@@ -121,6 +124,7 @@ impl Op {
             Self::GetKeyring => "get_keyring",
             Self::Format => "format",
             Self::Metrics => "metrics",
+            Self::Verify => "verify",
         }
     }
 }
@@ -163,4 +167,5 @@ calls! {
     GetKeyring => Option<SealedKeyring>,
     Format => (),
     Metrics => String,
+    Verify => Verified,
 }

@@ -1,7 +1,7 @@
 //! Rows: written whole or in pieces, read by ranges, listed, deleted.
 
 use diptych_core::ids::{DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, Row, Stamp};
-use diptych_core::records::ExtentKind;
+use diptych_core::records::{ExtentKind, Holds};
 use serde::{Deserialize, Serialize};
 
 use super::AgentError;
@@ -18,7 +18,7 @@ pub struct RowHead {
     /// k: rows that are needed to decode.
     pub needed: u8,
     /// What the extent holds.
-    pub kind: ExtentKind,
+    pub holds: Holds,
     /// Bytes of the extent's ciphertext, its tail with them.
     pub extent_len: u32,
     /// BLAKE3 of them.
@@ -69,7 +69,7 @@ pub struct Begin {
     /// k: rows that are needed to decode.
     pub needed: u8,
     /// What the extent holds.
-    pub kind: ExtentKind,
+    pub holds: Holds,
     /// Term in which the extent was born.
     pub birth_epoch: Epoch,
     /// When it was born.
@@ -167,6 +167,22 @@ pub struct RowFacts {
     pub quarantined: bool,
 }
 
+/// Read a whole row from its device, not from its cache, and check every block of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verify {
+    /// Which row.
+    pub at: RowAt,
+}
+
+/// A row that was read and found right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verified {
+    /// Bytes of the row.
+    pub row_len: u64,
+    /// BLAKE3 of its extent, as the row was sealed.
+    pub extent_hash: [u8; 32],
+}
+
 /// Delete rows. Answer: by item; `NotFound` is as good as done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Delete {
@@ -183,6 +199,8 @@ pub struct Inventory {
     pub device: DeviceId,
     /// Last record of the page before.
     pub after: Option<(ExtentId, Row, InstanceId)>,
+    /// Only records of extents that hold this; None: all.
+    pub kind: Option<ExtentKind>,
     /// Records at most; the agent may give fewer.
     pub limit: u32,
 }

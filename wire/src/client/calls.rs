@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use diptych_core::ids::{DeviceId, ExtentId, Generation, InstanceId, Row, Stamp};
+use diptych_core::records::ExtentKind;
 
 use super::{AgentClient, CallError, RowStream};
 use crate::agent::{
     AgentError, AgentStatus, Begin, Call, Cross, CrossedRow, Delete, Describe, Format, GetKeyring, Inventory,
     InventoryPage, Metrics, Ping, PlaceRows, PutKeyring, Raise, Read, ReadItem, Rebuild, Rebuilt, RowAt,
-    RowFacts, RowHead, Scrub, SealedKeyring, Status,
+    RowFacts, RowHead, Scrub, SealedKeyring, Status, Verified, Verify,
 };
 
 /// Bulk bytes that a list of rows, a status or a text may have.
@@ -76,6 +77,11 @@ impl AgentClient {
         self.ask(&Describe { at }, 0, self.inner.options.call).await
     }
 
+    /// Reads a whole row from its device and checks it.
+    pub async fn verify(&self, at: RowAt) -> Result<Verified, CallError> {
+        self.ask(&Verify { at }, 0, self.inner.options.bulk).await
+    }
+
     /// Deletes rows; `NotFound` is as good as done.
     pub async fn delete(
         &self,
@@ -87,14 +93,15 @@ impl AgentClient {
         self.counted(deleted, count)
     }
 
-    /// A page of a device's records, in order of extent, row and instance.
+    /// A page of a device's records, in order of extent, row and instance; `kind`: only of extents that hold that.
     pub async fn inventory(
         &self,
         device: DeviceId,
         after: Option<(ExtentId, Row, InstanceId)>,
+        kind: Option<ExtentKind>,
         limit: u32,
     ) -> Result<InventoryPage, CallError> {
-        self.ask(&Inventory { device, after, limit }, LISTING, self.inner.options.bulk).await
+        self.ask(&Inventory { device, after, kind, limit }, LISTING, self.inner.options.bulk).await
     }
 
     /// State of the agent and its devices.

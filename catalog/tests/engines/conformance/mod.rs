@@ -84,6 +84,7 @@ macro_rules! conformance {
             commits::any_byte_may_stand_in_keys_and_values,
             views::a_view_shows_what_was_committed_before_it,
             views::a_recent_view_shows_what_is_old_enough,
+            views::a_view_from_a_position_shows_what_was_committed_up_to_it,
             views::a_view_stays_as_it_was,
             views::pages_of_a_range_join_without_gap,
             views::a_range_ends_before_its_end,

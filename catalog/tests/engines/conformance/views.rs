@@ -1,22 +1,36 @@
 //! Reading: what a view shows, and ranges.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use diptych_core::ids::BucketId;
 use diptych_core::keys::{self, Key, KeyRange};
+use diptych_core::records::Position;
 
 use super::{Bench, key, put, put_all};
-use diptych_catalog::{View, Write};
+use diptych_catalog::{Catalog, View, Write};
 
 /// Whichever process committed it.
 pub(crate) async fn a_view_shows_what_was_committed_before_it(bench: &Bench) {
+    each_commit_shows(bench, async |reader, _| reader.view().await.unwrap()).await;
+}
+
+/// One from a position lacks nothing up to there, whichever process committed it.
+pub(crate) async fn a_view_from_a_position_shows_what_was_committed_up_to_it(bench: &Bench) {
+    each_commit_shows(bench, async |reader, committed| reader.view_from(committed).await.unwrap()).await;
+}
+
+async fn each_commit_shows(
+    bench: &Bench,
+    view_after: impl AsyncFn(&Arc<dyn Catalog>, Position) -> Box<dyn View>,
+) {
     for number in 0..50 {
         let text = number.to_string();
         let writer = &bench.handles[number % bench.handles.len()];
-        let committed = put_all(writer, None, vec![put("k", &text)]).await;
+        let committed = put_all(writer, None, vec![put("k", &text)]).await.position;
         for reader in &bench.handles {
-            let view = reader.view().await.unwrap();
-            assert!(view.position() >= committed.position);
+            let view = view_after(reader, committed).await;
+            assert!(view.position() >= committed);
             assert_eq!(view.get(&key("k")).unwrap().as_deref(), Some(text.as_bytes()));
         }
     }

@@ -11,19 +11,24 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bytes::Bytes;
 use diptych_catalog::Catalog;
+use diptych_core::session::User;
 use diptych_gateway::authority::Authority;
-use diptych_gateway::rest::{Access, Reviewer, Reviews, Verdict};
+use diptych_gateway::rest::{Reviewer, Reviews};
 use diptych_operator::PodConfig;
 use diptych_operator::join::site::JOIN;
-use diptych_operator::review::{Answer, Question, REVIEW};
 use diptych_site::config::Acknowledge;
 use diptych_site::door::{DoorKeeper, Joins};
+use diptych_site::drill::{CutSwitch, DrillOrders, OBEY};
+use diptych_site::outside::{ADMIT, OutsideJoins};
 use diptych_site::peer::PeerClient;
 use diptych_site::peer::exposure::ExposureWatch;
-use diptych_wire::http::{HttpBody, empty, full};
+use diptych_wire::http::{HttpBody, full};
+use diptych_wire::review::{Access, IDENTIFY, Question, REVIEW};
 use diptych_wire::tls::Credentials;
-use http::Method;
+use http::{Method, StatusCode};
 use http_body_util::BodyExt;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::lent::{ByLent, Lent, ToKeeper, borrow, hand_on};
 use super::{cluster_key, open_catalog};
@@ -34,6 +39,8 @@ use crate::process::site::peer::{DoorService, listen, of_peer, serve_door};
 use crate::process::site::{GatewayCell, rest};
 use crate::process::{ConfigFile, credentials, log_as_json};
 
+/// What is asked of the keeper is a few words.
+const MAX_BODY: usize = 64 << 10;
 /// A scrub of all devices takes its time.
 const KEEPERS_LIMIT: Duration = Duration::from_mins(10);
 
@@ -53,7 +60,8 @@ async fn serve(config: &PodConfig) -> Result<()> {
     let name = std::env::var("POD_NAME").unwrap_or_else(|_| format!("{:016x}", rand::random::<u64>()));
     let (lent, messages) = Lent::new(name);
     let keeper = Arc::new(ToKeeper::new(Arc::clone(&catalog), &own));
-    let pod = Pod { config, own, catalog, lent, keeper, cell: GatewayCell::default() };
+    let cut = lent.cut().clone();
+    let pod = Pod { config, own, catalog, lent, keeper, cell: GatewayCell::default(), cut };
     tokio::select! {
         () = borrow(Arc::clone(&pod.lent), Arc::clone(&pod.keeper), Arc::clone(&pod.cell)) => Ok(()),
         () = hand_on(messages, Arc::clone(&pod.keeper)) => Ok(()),
@@ -69,6 +77,7 @@ struct Pod<'a> {
     lent: Arc<Lent>,
     keeper: Arc<ToKeeper>,
     cell: GatewayCell,
+    cut: CutSwitch,
 }
 
 impl Pod<'_> {
@@ -77,12 +86,15 @@ impl Pod<'_> {
         let site = &self.config.site;
         let Some(peer) = &site.peer else { return self.front(OfPeer::default()).await };
         let exposure = ExposureWatch::new(Arc::clone(&self.catalog), peer.site.clone());
-        let client = PeerClient::new(&peer.doors, &peer.site, site.cluster, &self.own)?;
+        let client = PeerClient::new(&peer.doors, &peer.site, site.cluster, &self.own, self.cut.clone())?;
         let active = Box::new(ByLent(Arc::clone(&self.lent)));
         let beside = of_peer(peer, site, &self.catalog, &client, active, || exposure.progress());
         let keeper = Arc::clone(&self.lent) as Arc<dyn DoorKeeper>;
-        let joins = Arc::new(ByKeeper(Arc::clone(&self.keeper)));
-        let door = DoorService::new(&peer.site, &self.catalog, keeper, &self.cell, Some(joins));
+        let by_keeper = Arc::new(ByKeeper(Arc::clone(&self.keeper)));
+        let outside = Arc::clone(&by_keeper) as Arc<dyn OutsideJoins>;
+        let joins = (Some(Arc::clone(&by_keeper) as Arc<dyn Joins>), outside);
+        let drills = (by_keeper as Arc<dyn DrillOrders>, self.cut.clone());
+        let door = DoorService::new(&peer.site, &self.catalog, keeper, &self.cell, joins, drills);
         let listener = listen(peer.listen).await?;
         // Only what BothSites asks for needs the exposure here; the keeper shows it.
         let exposure = async {
@@ -120,6 +132,9 @@ fn keepers(catalog: &Arc<dyn Catalog>, keeper: &Arc<ToKeeper>) -> Router {
         .route("/api/v1/scrub", any(handed_on))
         .route("/api/v1/handover", any(handed_on))
         .route("/api/v1/promote", any(handed_on))
+        .route("/api/v1/drill", any(handed_on))
+        .route("/api/v1/drill/abort", any(handed_on))
+        .route("/api/v1/drill/restore", any(handed_on))
         .with_state(Arc::clone(keeper))
         .merge(rest::status(Arc::clone(catalog)))
 }
@@ -135,27 +150,44 @@ impl Joins for ByKeeper {
 }
 
 #[async_trait]
+impl OutsideJoins for ByKeeper {
+    async fn join_outside(&self, token: &str, question: Bytes) -> Response {
+        ask_keeper(&self.0, Method::POST, &format!("{ADMIT}/{token}"), full(question)).await
+    }
+}
+
+#[async_trait]
+impl DrillOrders for ByKeeper {
+    async fn order(&self, order: Bytes) -> Response {
+        ask_keeper(&self.0, Method::POST, OBEY, full(order)).await
+    }
+}
+
+#[async_trait]
 impl Reviewer for ByKeeper {
-    async fn review(&self, token: &str, access: Access) -> Result<Verdict, String> {
-        let question = Question {
-            token: token.to_owned(),
-            verb: access.verb.to_owned(),
-            group: access.group.to_owned(),
-            resource: access.resource.to_owned(),
-        };
-        let answer = self.0.call(REVIEW, &question).await.map_err(|error| format!("{error:#}"))?;
-        match postcard::from_bytes(&answer) {
-            Ok(Answer::Allowed) => Ok(Verdict::Allowed),
-            Ok(Answer::Denied(who)) => Ok(Verdict::Denied(who)),
-            Ok(Answer::Unknown) => Ok(Verdict::Unknown),
-            Err(error) => Err(format!("the keeper's answer can't be read: {error}")),
-        }
+    async fn identify(&self, token: &str) -> Result<Option<User>, String> {
+        self.ask(IDENTIFY, &token).await
+    }
+
+    async fn allows(&self, user: &User, access: Access) -> Result<bool, String> {
+        self.ask(REVIEW, &Question { user: user.clone(), access }).await
+    }
+}
+
+impl ByKeeper {
+    async fn ask<T: DeserializeOwned>(&self, path: &str, question: &impl Serialize) -> Result<T, String> {
+        let answer = self.0.call(path, question).await.map_err(|error| format!("{error:#}"))?;
+        postcard::from_bytes(&answer).map_err(|error| format!("the keeper's answer can't be read: {error}"))
     }
 }
 
 async fn handed_on(State(keeper): State<Arc<ToKeeper>>, request: Request) -> Response {
     let path = request.uri().path_and_query().map_or_else(String::new, ToString::to_string);
-    ask_keeper(&keeper, request.method().clone(), &path, empty()).await
+    let method = request.method().clone();
+    match axum::body::to_bytes(request.into_body(), MAX_BODY).await {
+        Ok(body) => ask_keeper(&keeper, method, &path, full(body)).await,
+        Err(error) => (StatusCode::BAD_REQUEST, format!("the body can't be read: {error}")).into_response(),
+    }
 }
 
 async fn ask_keeper(keeper: &ToKeeper, method: Method, path: &str, body: HttpBody) -> Response {

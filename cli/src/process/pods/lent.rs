@@ -14,6 +14,7 @@ use diptych_core::records::{KeeperLease, Record};
 use diptych_gateway::authority::{Authority, Role};
 use diptych_gateway::{Gateway, HeldWrites};
 use diptych_site::door::DoorKeeper;
+use diptych_site::drill::CutSwitch;
 use diptych_site::fleet::{ASK, ASK_EVERY, ASK_SOON, Ask, LEASE, News, Stands, Told};
 use diptych_site::keeper::boot_time;
 use diptych_wire::http::{HttpBody, HttpClient, full};
@@ -39,6 +40,7 @@ pub(super) struct Lent {
     stopped: Mutex<Epoch>,
     told: watch::Sender<Option<News>>,
     to_keeper: mpsc::Sender<Message>,
+    cut: CutSwitch,
 }
 
 impl Lent {
@@ -51,8 +53,14 @@ impl Lent {
             stopped: Mutex::new(Epoch(0)),
             told: watch::Sender::new(None),
             to_keeper,
+            cut: CutSwitch::default(),
         };
         (Arc::new(lent), messages)
+    }
+
+    /// Whether a drill has cut the site off, as the keeper said last. It ends here by itself too.
+    pub(super) fn cut(&self) -> &CutSwitch {
+        &self.cut
     }
 
     fn borrowed(&self) -> MutexGuard<'_, Borrowed> {
@@ -75,6 +83,10 @@ impl Lent {
             borrowed.take(asked, loan);
         }
         drop(borrowed);
+        match told.cut {
+            Some(left) => self.cut.cut_until(asked + left),
+            None => self.cut.restore(),
+        }
         let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
         *stopped = (*stopped).max(told.news.stop);
     }
@@ -150,7 +162,7 @@ impl ToKeeper {
         let own = credentials.identity();
         let expected = Expected {
             cluster: own.cluster,
-            site: Some(own.site.clone()),
+            sites: vec![own.site.clone()],
             roles: vec![Identity::Operator],
             name: None,
         };

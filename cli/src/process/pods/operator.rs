@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use axum::Router;
 use diptych_catalog::Catalog;
 use diptych_operator::{Images, OperatorOptions, PodConfig, SiteLink};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{loops, open_catalog};
+use super::loops::{self, Process};
+use super::open_catalog;
 use crate::dev::supervise::told_to_end;
 use crate::process::log_as_json;
 
@@ -73,7 +73,7 @@ pub async fn run(command: OperatorCommand) -> Result<()> {
     let listener = TcpListener::bind(command.keeper)
         .await
         .with_context(|| format!("can't listen on {}", command.keeper))?;
-    let keeper = SocketAddr::new(command.address, command.keeper.port()).to_string();
+    let holder = SocketAddr::new(command.address, command.keeper.port()).to_string();
     let client = kube::Client::try_default().await.context("no way to the API server is configured")?;
     let (config, configured) = watch::channel(None);
     let (opened, catalog) = watch::channel(None);
@@ -98,38 +98,37 @@ pub async fn run(command: OperatorCommand) -> Result<()> {
     let shutdown = CancellationToken::new();
     let of_api_server = diptych_operator::join::site::router(options.clone())
         .merge(diptych_operator::review::router(options.clone()));
+    let process = Process { listener, holder, of_api_server };
     tokio::select! {
         ended = diptych_operator::run(options, shutdown) => Ok(ended?),
-        () = site(configured, opened, &listener, &keeper, &of_api_server) => Ok(()),
+        () = site(configured, &opened, &process) => Ok(()),
         () = told_to_end() => Ok(()),
     }
 }
 
-/// Runs the loops with the newest configuration, for ever.
+/// Runs the keeper and the loops with the newest configuration, for ever.
 async fn site(
-    mut configured: watch::Receiver<Option<PodConfig>>,
-    opened: watch::Sender<Option<Arc<dyn Catalog>>>,
-    listener: &TcpListener,
-    holder: &str,
-    of_api_server: &Router,
+    configured: watch::Receiver<Option<PodConfig>>,
+    opened: &watch::Sender<Option<Arc<dyn Catalog>>>,
+    process: &Process,
 ) {
     loop {
-        let config = configured.borrow_and_update().clone();
-        let Some(config) = config else {
-            if configured.changed().await.is_err() {
-                return;
-            }
-            continue;
+        let mut changes = configured.clone();
+        let Ok(Some(config)) = changes.wait_for(Option::is_some).await.map(|config| config.clone()) else {
+            return;
         };
+        let is_of_another_keeper =
+            |new: &Option<PodConfig>| new.as_ref().is_some_and(|new| !new.keeps_keeper_of(&config));
         tokio::select! {
-            // A catalog whose endpoints changed is opened anew, so it is let go of first: the mirror's file has one user.
-            () = with_catalog(&config, &opened, listener, holder, of_api_server) => {}
-            changed = configured.changed() => {
+            biased;
+            changed = changes.wait_for(is_of_another_keeper) => {
                 if changed.is_err() {
                     return;
                 }
-                tracing::info!("the site has a new configuration: its loops begin anew");
+                tracing::warn!("the lease's times, or the way to the other site or the catalog, are new: the keeper begins anew");
             }
+            // A catalog whose endpoints changed is opened anew, so it is let go of first: the mirror's file has one user.
+            () = with_catalog(&config, &configured, opened, process) => {}
         }
         opened.send_replace(None);
         tokio::time::sleep(AGAIN).await;
@@ -138,10 +137,9 @@ async fn site(
 
 async fn with_catalog(
     config: &PodConfig,
+    configured: &watch::Receiver<Option<PodConfig>>,
     opened: &watch::Sender<Option<Arc<dyn Catalog>>>,
-    listener: &TcpListener,
-    holder: &str,
-    of_api_server: &Router,
+    process: &Process,
 ) {
     let catalog = match open_catalog(config).await {
         Ok(catalog) => catalog,
@@ -152,7 +150,7 @@ async fn with_catalog(
     };
     opened.send_replace(Some(Arc::clone(&catalog)));
     loop {
-        match Box::pin(loops::run(config, &catalog, listener, holder, of_api_server.clone())).await {
+        match Box::pin(loops::run(process, configured.clone(), &catalog)).await {
             Ok(()) => tracing::warn!("a loop of the site ended: all begin anew"),
             Err(error) => {
                 tracing::warn!(error = format!("{error:#}"), "the site's loops ended and begin anew");

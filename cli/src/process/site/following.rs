@@ -1,28 +1,33 @@
-//! What the keeper's process runs of the other site: the feed, crossing, exposure, the public name.
+//! What the keeper's process runs of the other site: the feed, crossing, exposure, the public name and its health
+//! check, switches that nobody asks for.
 
 use std::sync::Arc;
 
-use diptych_core::lease::{BootTime, LossDecision, Millis};
-use diptych_site::context::{SiteContext, now_ms};
-use diptych_site::keeper::{KeeperHandle, boot_time};
-use diptych_site::name::{self, PublicName};
+use diptych_site::context::SiteContext;
+use diptych_site::edge;
+use diptych_site::keeper::KeeperHandle;
+use diptych_site::name::{self, NameSeen, PublicName};
 use diptych_site::peer::exposure::{ExposureWatch, Progress};
 use diptych_site::peer::follow::{Followed, Follower};
+use diptych_site::peer::loss::LossGate;
+use diptych_site::peer::reached::Reached;
 use diptych_site::peer::{PeerClient, cross};
+use diptych_site::switch;
 use tokio::sync::{Notify, watch};
 
+use crate::process::checks::CloudflareChecks;
 use crate::process::record::CloudflareName;
 
 /// The loops, before they run.
 pub(in crate::process) struct Following {
     follower: Follower,
+    peer: PeerClient,
     exposure: ExposureWatch,
     name: Option<Arc<CloudflareName>>,
+    checks: Option<CloudflareChecks>,
     context: Arc<SiteContext>,
     keeper: KeeperHandle,
-    max_loss_age_ms: u64,
-    wanted: Arc<Notify>,
-    crossed: Arc<Notify>,
+    reached: Arc<Reached>,
 }
 
 impl Following {
@@ -30,35 +35,27 @@ impl Following {
     pub(in crate::process) fn new(
         from: &diptych_core::ids::SiteName,
         peer: PeerClient,
-        name: Option<Arc<CloudflareName>>,
+        (name, checks): (Option<Arc<CloudflareName>>, Option<CloudflareChecks>),
         context: &Arc<SiteContext>,
         keeper: &KeeperHandle,
-        max_loss_age_ms: u64,
     ) -> Self {
-        let (wanted, crossed) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let reached = Arc::new(Reached::new(Arc::clone(context)));
+        let exposure = ExposureWatch::new(Arc::clone(&context.catalog), from.clone());
         let follower = Follower::new(
             Arc::clone(context),
             from.clone(),
-            peer,
+            peer.clone(),
             keeper.clone(),
-            Arc::clone(&crossed),
-            Arc::clone(&wanted),
+            Arc::clone(&reached),
+            exposure.heard(),
         );
-        Self {
-            follower,
-            exposure: ExposureWatch::new(Arc::clone(&context.catalog), from.clone()),
-            name,
-            context: Arc::clone(context),
-            keeper: keeper.clone(),
-            max_loss_age_ms,
-            wanted,
-            crossed,
-        }
+        let (context, keeper) = (Arc::clone(context), keeper.clone());
+        Self { follower, peer, exposure, name, checks, context, keeper, reached }
     }
 
     /// What the other site's feed said last.
     pub(in crate::process) fn followed(&self) -> watch::Receiver<Followed> {
-        self.follower.followed()
+        self.context.followed.subscribe()
     }
 
     /// How far the other site is.
@@ -68,8 +65,7 @@ impl Following {
 
     /// Decides whether a promotion would lose too much.
     pub(in crate::process) fn loss_gate(&self) -> LossGate {
-        let (context, followed) = (Arc::clone(&self.context), self.followed());
-        LossGate { context, followed, max_age_ms: self.max_loss_age_ms }
+        LossGate::new(Arc::clone(&self.context))
     }
 
     /// Runs until one of them ends. `now` wakes the one that keeps the name.
@@ -77,8 +73,10 @@ impl Following {
         tokio::select! {
             () = self.follower.run() => {}
             () = self.exposure.run() => {}
-            () = cross::run(Arc::clone(&self.context), self.wanted, self.crossed) => {}
-            () = keep_name(self.name, self.keeper, now, &self.context.name_trouble) => {}
+            () = cross::run(Arc::clone(&self.context), self.reached) => {}
+            () = switch::run(Arc::clone(&self.context), self.peer, self.keeper.clone()) => {}
+            () = keep_check(self.checks, Arc::clone(&self.context)) => {}
+            () = keep_name(self.name, self.keeper, now, &self.context.name) => {}
         }
     }
 }
@@ -88,52 +86,21 @@ async fn keep_name(
     name: Option<Arc<CloudflareName>>,
     keeper: KeeperHandle,
     now: Arc<Notify>,
-    trouble: &watch::Sender<Option<String>>,
+    seen: &watch::Sender<NameSeen>,
 ) {
     match name {
-        Some(name) => name::run(name as Arc<dyn PublicName>, keeper, now, trouble).await,
+        Some(name) => name::run(name as Arc<dyn PublicName>, keeper, now, seen).await,
         None => std::future::pending().await,
     }
 }
 
-/// `maxLossOnPromotion`: what this site was told of and lacks, by age; and what it can't have been told of, while the other
-/// site went on by the witness. The silence of a site that has stopped is not counted: it wrote nothing then.
-pub(in crate::process) struct LossGate {
-    context: Arc<SiteContext>,
-    followed: watch::Receiver<Followed>,
-    max_age_ms: u64,
-}
-
-impl LossGate {
-    pub(in crate::process) async fn decide(&self) -> LossDecision {
-        let followed = *self.followed.borrow();
-        let heard_ms = now_ms().saturating_sub(followed.heard.elapsed().as_millis() as u64);
-        let oldest =
-            diptych_site::peer::oldest_wanted_ms(self.context.catalog.as_ref(), &self.context.site).await;
-        let known = followed.position.is_some();
-        let age = match oldest {
-            Ok(oldest) => oldest.map_or(0, |since| heard_ms.saturating_sub(since)),
-            Err(error) => {
-                tracing::warn!(%error, "what would be lost is not known");
-                return LossDecision::Denied;
-            }
-        };
-        let age = age.max(self.went_on_unheard(&followed).0);
-        // A term that was not followed counts as unbounded.
-        if known && age <= self.max_age_ms {
-            return LossDecision::Allowed;
+/// Keeps this site's health check, or sees that there is none.
+async fn keep_check(checks: Option<CloudflareChecks>, context: Arc<SiteContext>) {
+    match checks {
+        Some(checks) => {
+            let wanted = checks.wanted();
+            edge::run(Arc::new(checks), context, wanted).await;
         }
-        tracing::warn!(
-            known,
-            age_ms = age,
-            "a promotion would lose more than is allowed: a person must say so"
-        );
-        LossDecision::Denied
-    }
-
-    /// From the last of the feed to the last renewal at the witness that was seen.
-    fn went_on_unheard(&self, followed: &Followed) -> Millis {
-        let heard = BootTime(boot_time().0.saturating_sub(followed.heard.elapsed().as_millis() as u64));
-        self.context.lease.borrow().peer_renewed.map_or(Millis(0), |renewed| heard.until(renewed))
+        None => std::future::pending().await,
     }
 }

@@ -24,11 +24,13 @@ use diptych_gateway::{Front, PeerConfirmation, PeerRows};
 use diptych_site::config::{Acknowledge, PeerConfig, SiteConfig, WitnessKind};
 use diptych_site::context::SiteContext;
 use diptych_site::door::{DoorKeeper, DoorParts, ExtentSource, Joins, router};
+use diptych_site::drill::{CutSwitch, DrillOrders, Obey};
 use diptych_site::keeper::witness::Witness;
 use diptych_site::keeper::{KeeperHandle, PeerLink};
+use diptych_site::outside::{Admission, OutsideJoins};
 use diptych_site::peer::PeerClient;
 use diptych_site::peer::exposure::{Progress, peer_has_head, peer_has_heads, peer_holds};
-use diptych_site::witness::OutsideWitness;
+use diptych_site::witness::{ObjectStoreWitness, OutsideWitness};
 use diptych_wire::http::HttpBody;
 use diptych_wire::identity::{Expected, Identity, Role};
 use diptych_wire::peer::{FORWARD, RowSpan, RowsWanted};
@@ -41,6 +43,7 @@ use tokio::sync::{Notify, watch};
 
 use super::GatewayCell;
 use super::following::Following;
+use crate::process::checks::CloudflareChecks;
 use crate::process::forward::{ByKeeper, ToActive, WhoIsActive};
 use crate::process::front::OfPeer;
 use crate::process::record::{CloudflareName, RecordWitness};
@@ -51,12 +54,16 @@ pub(in crate::process) struct Links {
     pub(in crate::process) peer: PeerClient,
     witness: Arc<dyn Witness>,
     /// None where no name was declared.
-    pub(in crate::process) name: Option<Arc<CloudflareName>>,
+    name: Option<Arc<CloudflareName>>,
 }
 
 impl Links {
-    /// None with one site.
-    pub(in crate::process) fn new(config: &SiteConfig, own: &Credentials) -> Result<Option<Self>> {
+    /// The keeper's, `own` is its identity; None with one site. While `cut` is on nothing is asked of the other site.
+    pub(in crate::process) fn new(
+        config: &SiteConfig,
+        own: &Credentials,
+        cut: &CutSwitch,
+    ) -> Result<Option<Self>> {
         let Some(peer) = config.peer.clone() else { return Ok(None) };
         let name = public_name(config, &peer)?;
         let witness: Arc<dyn Witness> = match peer.witness {
@@ -64,17 +71,27 @@ impl Links {
                 let address = peer.witness_address.context("an outside witness needs an address")?;
                 Arc::new(OutsideWitness::new(address.to_string(), config.cluster, own)?)
             }
+            WitnessKind::ObjectStore => {
+                let store = peer.witness_store.as_ref().context("a witness in a bucket needs the bucket")?;
+                Arc::new(ObjectStoreWitness::new(store, config.cluster)?)
+            }
             WitnessKind::Record => {
                 let name = name.as_ref().context("a witness that is a record needs a zone for it")?;
                 Arc::new(RecordWitness::new(Arc::clone(name)))
             }
         };
-        let client = PeerClient::new(&peer.doors, &peer.site, config.cluster, own)?;
+        let client = PeerClient::new(&peer.doors, &peer.site, config.cluster, own, cut.clone())?;
         Ok(Some(Self { config: peer, peer: client, witness, name }))
     }
 
     pub(in crate::process) fn to_keeper(&self) -> Arc<dyn PeerLink> {
         Arc::new(self.peer.clone())
+    }
+
+    /// What the keeper's process runs with them.
+    pub(in crate::process) fn follow(&self, context: &Arc<SiteContext>, keeper: &KeeperHandle) -> Following {
+        let checks = self.name.clone().map(|name| CloudflareChecks::new(name, &context.site, &self.config));
+        Following::new(&self.config.site, self.peer.clone(), (self.name.clone(), checks), context, keeper)
     }
 
     pub(in crate::process) fn witness(&self) -> Arc<dyn Witness> {
@@ -85,19 +102,24 @@ impl Links {
         self,
         config: &SiteConfig,
         own: &Credentials,
+        obeys: Obey,
         context: &Arc<SiteContext>,
         keeper: &KeeperHandle,
         gateway: &GatewayCell,
     ) -> Result<TwoSites> {
         let from = self.config.site.clone();
-        let max_loss = config.policy.max_loss_age_ms;
-        let following = Following::new(&from, self.peer.clone(), self.name, context, keeper, max_loss);
-        let door = DoorService::new(&from, &context.catalog, Arc::new(keeper.clone()), gateway, None);
-        let listener = listen(self.config.listen).await?;
+        let (catalog, cut) = (&context.catalog, context.cut.clone());
+        // What the gateway forwards it forwards as itself.
+        let peer = PeerClient::new(&self.config.doors, &from, config.cluster, own, cut.clone())?;
+        let obeys = Arc::new(obeys);
+        let joins = (None, Arc::new(Admission::of(context)) as Arc<dyn OutsideJoins>);
+        let door = DoorService::new(&from, catalog, Arc::new(keeper.clone()), gateway, joins, (obeys, cut));
+        let config = self.config.clone();
+        let listener = listen(config.listen).await?;
         Ok(TwoSites {
-            config: self.config,
-            peer: self.peer,
-            following,
+            config,
+            peer,
+            following: self.follow(context, keeper),
             door,
             listener,
             credentials: own.clone(),
@@ -120,7 +142,7 @@ fn public_name(config: &SiteConfig, peer: &PeerConfig) -> Result<Option<Arc<Clou
 /// Runs what two sites need; with one site there is nothing to run. `now` wakes the loop that keeps the public name.
 pub(super) async fn run(two_sites: Option<TwoSites>, now: Arc<Notify>) -> Result<()> {
     match two_sites {
-        Some(two_sites) => two_sites.run(now).await,
+        Some(two_sites) => Box::pin(two_sites.run(now)).await,
         None => std::future::pending().await,
     }
 }
@@ -158,7 +180,7 @@ impl TwoSites {
     }
 }
 
-/// Serves the peer door to processes of the other site.
+/// Serves the peer door to processes of the other site, and to outside nodes that join.
 pub(in crate::process) async fn serve_door(
     listener: TcpListener,
     own: &Credentials,
@@ -166,7 +188,7 @@ pub(in crate::process) async fn serve_door(
     door: DoorService,
 ) -> Result<()> {
     let mut expected = Expected::any_of(own.identity().cluster);
-    expected.site = Some(peer.clone());
+    expected.sites = vec![peer.clone(), SiteName::outside()];
     Ok(diptych_wire::http::serve(listener, own, expected, door).await?)
 }
 
@@ -284,16 +306,18 @@ pub(in crate::process) struct DoorService {
     router: Router,
     gateway: GatewayCell,
     peer: SiteName,
+    cut: CutSwitch,
 }
 
 impl DoorService {
-    /// For the processes of `peer`.
+    /// For the processes of `peer`. `drills` takes orders of its drill also while the site is cut off.
     pub(in crate::process) fn new(
         peer: &SiteName,
         catalog: &Arc<dyn Catalog>,
         keeper: Arc<dyn DoorKeeper>,
         gateway: &GatewayCell,
-        joins: Option<Arc<dyn Joins>>,
+        (joins, outside): (Option<Arc<dyn Joins>>, Arc<dyn OutsideJoins>),
+        (drills, cut): (Arc<dyn DrillOrders>, CutSwitch),
     ) -> Self {
         let router = router(DoorParts {
             peer: peer.clone(),
@@ -301,8 +325,11 @@ impl DoorService {
             keeper,
             extents: Arc::new(Rows { gateway: Arc::clone(gateway) }),
             joins,
+            outside,
+            drills,
+            cut: cut.clone(),
         });
-        Self { router, gateway: Arc::clone(gateway), peer: peer.clone() }
+        Self { router, gateway: Arc::clone(gateway), peer: peer.clone(), cut }
     }
 
     async fn forwarded(self, front: Front, mut request: Request<Incoming>) -> http::Response<HttpBody> {
@@ -316,6 +343,9 @@ impl DoorService {
         };
         if !fine {
             return plain(StatusCode::FORBIDDEN, "only a gateway of the other site may forward");
+        }
+        if self.cut.is_cut() {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "a drill has cut this site off");
         }
         request.headers_mut().remove(FORWARD);
         match self.gateway.get() {

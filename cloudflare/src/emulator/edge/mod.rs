@@ -160,6 +160,10 @@ impl Edge {
         let first = if addresses.len() > 1 { rand::random_range(0..addresses.len()) } else { 0 };
         let mut failure = EdgeFailure::UnknownName;
         for address in addresses.iter().cycle().skip(first).take(addresses.len()) {
+            if self.shared.faults.with(|faults| faults.unreached.contains(&address.ip())) {
+                failure = EdgeFailure::ConnectTimedOut;
+                continue;
+            }
             match self.origins.send(name, *address, request).await {
                 Ok(response) => return Ok(response),
                 Err(SendFailure::Unsent(returned, reason)) => {

@@ -158,6 +158,8 @@ pub(super) struct Site {
     highest_vote: Epoch,
     highest_commit: Epoch,
     pub(super) released: bool,
+    /// Its writes are held back.
+    pub(super) holds: bool,
 }
 
 pub(super) struct Sim {
@@ -198,6 +200,7 @@ impl Sim {
             highest_vote: Epoch(0),
             highest_commit: Epoch(0),
             released: false,
+            holds: false,
         };
         let sites = [site("east", &mut random), site("west", &mut random)];
         let mut sim = Self {
@@ -423,7 +426,15 @@ impl Sim {
                 let decision = self.loss_gate;
                 self.answer(site, keeper, 5 * MS, Event::LossGate(decision));
             }
-            Effect::Drain { .. } => self.answer(site, keeper, 50 * MS, Event::Drained),
+            Effect::Drain { .. } => {
+                self.sites[site].holds = true;
+                self.answer(site, keeper, 50 * MS, Event::Drained);
+            }
+            Effect::Undrain { .. } => {
+                let gate = self.sites[site].record.as_ref().map(|record| record.gate);
+                assert!(!matches!(gate, Some(Gate::Sealed(_))), "held writes go on, to be refused: {gate:?}");
+                self.sites[site].holds = false;
+            }
             Effect::AwaitPeer { position } => {
                 if self.weather.link == [true; 2] && self.sites[1 - site].up {
                     self.answer(site, keeper, 100 * MS, Event::PeerConfirmed { position });
@@ -442,7 +453,7 @@ impl Sim {
             Effect::Resign => {
                 self.sites[site].keepers.remove(&keeper);
             }
-            Effect::Stop | Effect::FencePeer { .. } | Effect::Undrain { .. } => {}
+            Effect::Stop | Effect::FencePeer { .. } => {}
         }
     }
 

@@ -21,10 +21,11 @@ pub fn gateways(
     let json = |config: &PodConfig| {
         serde_json::to_string_pretty(config).map_err(|error| OperatorError::Internal(error.to_string()))
     };
-    let text = json(&config.clone().at(&Paths::of_gateway()))?;
+    let config = config.clone().at(&Paths::of_gateway());
+    let (text, read) = (json(&config)?, json(&config.of_gateways())?);
     Ok(vec![
         secrets::owned(names, &names.child("site"), "gateway", &[("site.json", &text)])?,
-        Child::new(deployment(names, images, spec, &short_hash(text.as_bytes())))?,
+        Child::new(deployment(names, images, spec, &short_hash(read.as_bytes())))?,
         Child::new(clients(names, spec))?,
         Child::new(door(names, spec))?,
         budget(names, "gateway")?,

@@ -3,6 +3,7 @@
 mod agents;
 mod catalog;
 mod gateways;
+mod outside;
 mod site;
 
 use k8s_openapi::api::core::v1::ResourceRequirements;
@@ -16,6 +17,7 @@ use crate::options::Images;
 pub use agents::{agents, node_service};
 pub use catalog::{catalog, endpoints};
 pub use gateways::gateways;
+pub(super) use outside::tokens as outside_tokens;
 pub(super) use site::pod_config;
 
 /// What every pod but an agent's devices keeps to: the level "restricted" of Kubernetes.

@@ -1,0 +1,11 @@
+//! A gateway and what stands behind it, as its clients see them.
+
+mod commits;
+mod common;
+mod files;
+mod losses;
+mod multipart;
+mod part_sums;
+mod s3;
+mod sessions;
+mod uploads;

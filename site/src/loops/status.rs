@@ -1,0 +1,156 @@
+//! What the loops know, as a status.
+
+use diptych_core::lease::BootTime;
+use diptych_core::placement::{MapNode, NodeState};
+use diptych_wire::agent::{DeviceFacts, DeviceState};
+use tokio::sync::watch;
+
+use super::Shared;
+use crate::context::{SiteContext, now_ms};
+use crate::drill::{self, DrillSummary};
+use crate::error::SiteError;
+use crate::fleet::Stands;
+use crate::keeper::witness::Witness;
+use crate::keeper::{KeeperState, boot_time};
+use crate::nodes::{NodeSeen, Seen};
+use crate::outside;
+use crate::peer::exposure::{Progress, exposure};
+use crate::status::{DeviceStatus, Exposure, LeaseStatus, NodeStatus, OutsideStatus, SiteStatus};
+
+pub(super) async fn exposed(
+    context: &SiteContext,
+    progress: Option<&watch::Receiver<Progress>>,
+) -> Option<Exposure> {
+    let (peer, progress) = (context.peer.as_ref()?, progress?.borrow().clone());
+    match exposure(context.catalog.as_ref(), peer, &progress).await {
+        Ok(exposure) => Some(exposure),
+        Err(error) => {
+            tracing::warn!(site = %context.site, %error, "the exposure is not known");
+            None
+        }
+    }
+}
+
+pub(super) fn status(
+    context: &SiteContext,
+    seen: &Seen,
+    shared: &Shared,
+    exposure: Option<Exposure>,
+) -> SiteStatus {
+    let standing = *context.standing.borrow();
+    let lease = *context.lease.borrow();
+    let role = match (standing.active, Stands::from(lease.role)) {
+        (true, _) => "active",
+        (false, Stands::Passive) => "passive",
+        (false, Stands::Active | Stands::Fenced) => "fenced",
+    };
+    let map = context.map();
+    let nodes = map.nodes.iter().map(|node| node_status(node, seen.nodes.get(&node.name)));
+    SiteStatus {
+        site: context.site.clone(),
+        role: role.to_owned(),
+        epoch: standing.epoch,
+        generation: context.generation,
+        map_generation: map.generation,
+        nodes: nodes.collect(),
+        health: shared.health.borrow().clone(),
+        repair: shared.repair.borrow().clone(),
+        inventory: shared.inventory.borrow().status.clone(),
+        journal: shared.journal.borrow().clone(),
+        lease: lease_status(&lease, context.witness.as_deref()),
+        exposure,
+        outside: None,
+        prediction: None,
+        last_drill: None,
+        passed_drill: None,
+        name_trouble: context.name.borrow().trouble.clone(),
+        edge: context.edge.borrow().clone(),
+        failback: context.failback.borrow().clone(),
+        seen_ms: now_ms(),
+    }
+}
+
+/// The outside nodes: those that are in the map, and those whose token nobody has spent.
+pub(super) async fn of_outside(
+    context: &SiteContext,
+    seen: &Seen,
+    status: &mut SiteStatus,
+) -> Result<(), SiteError> {
+    let declared = outside::declared(context.catalog.view().await?.as_ref())?;
+    let (map, rows) = (context.outside.map.borrow().clone(), context.outside.config.rows);
+    if declared.is_empty() && rows == 0 {
+        return Ok(());
+    }
+    let looks = context.active_epoch().is_some();
+    let nodes = declared.keys().map(|name| match map.nodes.iter().find(|node| node.name == *name) {
+        Some(node) if looks => node_status(node, seen.nodes.get(name)),
+        Some(node) => as_the_map_says(node),
+        None => NodeStatus { name: name.to_string(), state: "waiting".to_owned(), devices: Vec::new() },
+    });
+    status.outside = Some(OutsideStatus { rows, nodes: nodes.collect() });
+    Ok(())
+}
+
+/// Of a node that only the other site looks at.
+fn as_the_map_says(node: &MapNode) -> NodeStatus {
+    let state = if node.state == NodeState::Dead { "dead" } else { "live" };
+    NodeStatus { name: node.name.to_string(), state: state.to_owned(), devices: Vec::new() }
+}
+
+/// What a failover would be like, and what the last drills showed.
+pub(super) async fn of_failover(context: &SiteContext, status: &mut SiteStatus) -> Result<(), SiteError> {
+    let Some(peer) = &context.peer else { return Ok(()) };
+    let view = context.catalog.view().await?;
+    let log = drill::logs(view.as_ref(), &context.site, Some(peer))?;
+    status.last_drill = log.last.as_ref().map(DrillSummary::from);
+    status.passed_drill = log.passed;
+    status.prediction = drill::predicted(context, status);
+    Ok(())
+}
+
+fn lease_status(lease: &KeeperState, witness: Option<&dyn Witness>) -> LeaseStatus {
+    let runs = lease.serves.filter(|(_, until)| *until != BootTime::NEVER);
+    LeaseStatus {
+        until_ms: runs.map_or(0, |(_, until)| now_ms() + boot_time().until(until).0),
+        waiting: lease.waiting.map(|waiting| waiting.reason().to_owned()),
+        waiting_for: lease.waiting.map(|waiting| waiting.sentence().to_owned()),
+        peer_connected: lease.peer_connected,
+        witness_reachable: lease.witness_reachable,
+        witness_trouble: witness.and_then(Witness::trouble),
+    }
+}
+
+fn node_status(node: &MapNode, seen: Option<&NodeSeen>) -> NodeStatus {
+    let state = match node.state {
+        NodeState::Live if seen.is_some_and(|seen| seen.answers) => "live",
+        NodeState::Live => "silent",
+        NodeState::Draining => "draining",
+        NodeState::Dead => "dead",
+    };
+    let facts = seen
+        .and_then(|seen| seen.status.as_ref())
+        .map(|status| status.devices.as_slice())
+        .unwrap_or_default();
+    let devices = facts.iter().map(device_status).collect();
+    NodeStatus { name: node.name.to_string(), state: state.to_owned(), devices }
+}
+
+fn device_status(facts: &DeviceFacts) -> DeviceStatus {
+    let state = match &facts.state {
+        DeviceState::Ok => "ok".to_owned(),
+        DeviceState::Full => "full".to_owned(),
+        DeviceState::Failed(reason) => reason.clone(),
+        DeviceState::Missing => "missing".to_owned(),
+        DeviceState::Unformatted => "unformatted".to_owned(),
+    };
+    DeviceStatus {
+        id: facts.device.map_or(0, |device| device.0),
+        path: facts.path.display().to_string(),
+        state,
+        capacity: facts.capacity,
+        used: facts.used,
+        rows: facts.rows,
+        rotten: facts.findings.len() as u64,
+        scrubbed_ms: facts.scrub.finished_ms,
+    }
+}

@@ -1,0 +1,92 @@
+//! What a promotion of this site would lose, by age: what it was told of and lacks; and what it can't have been told of, while
+//! the other site went on by the witness. The silence of a site that has stopped is not counted: it wrote nothing then.
+
+use std::sync::Arc;
+
+use diptych_core::lease::{BootTime, LossDecision, Millis};
+
+use super::each_lacking;
+use super::follow::Followed;
+use crate::context::{SiteContext, now_ms};
+use crate::error::SiteError;
+use crate::keeper::boot_time;
+
+/// How old the oldest loss would be. `wanted_since_ms`: milliseconds since 1970 when this site was told of the oldest extent that
+/// it lacks. None: it has followed nothing since its keeper began, so there is no bound.
+pub fn age(context: &SiteContext, wanted_since_ms: Option<u64>) -> Option<Millis> {
+    let followed = *context.followed.borrow();
+    followed.position?;
+    let heard_ms = now_ms().saturating_sub(followed.heard.elapsed().as_millis() as u64);
+    let lacked = wanted_since_ms.map_or(0, |since| heard_ms.saturating_sub(since));
+    Some(Millis(lacked).max(went_on_unheard(context, &followed)))
+}
+
+/// From the last of the feed to the last renewal at the witness that was seen.
+fn went_on_unheard(context: &SiteContext, followed: &Followed) -> Millis {
+    let heard = BootTime(boot_time().0.saturating_sub(followed.heard.elapsed().as_millis() as u64));
+    context.lease.borrow().peer_renewed.map_or(Millis(0), |renewed| heard.until(renewed))
+}
+
+/// `maxLossOnPromotion`: decides whether a promotion would lose too much.
+pub struct LossGate(Arc<SiteContext>);
+
+impl LossGate {
+    /// Of a site that follows another one.
+    pub fn new(context: Arc<SiteContext>) -> Self {
+        Self(context)
+    }
+
+    /// What is so just now.
+    pub async fn decide(&self) -> LossDecision {
+        let age = match oldest_wanted_ms(&self.0).await {
+            Ok(oldest) => age(&self.0, oldest),
+            Err(error) => {
+                tracing::warn!(%error, "what would be lost is not known");
+                return LossDecision::Denied;
+            }
+        };
+        // A term that was not followed counts as unbounded.
+        if age.is_some_and(|age| age <= Millis(self.0.policy.max_loss_age_ms)) {
+            return LossDecision::Allowed;
+        }
+        tracing::warn!(?age, "a promotion would lose more than is allowed: a person must say so");
+        LossDecision::Denied
+    }
+}
+
+pub(super) async fn oldest_wanted_ms(context: &SiteContext) -> Result<Option<u64>, SiteError> {
+    let view = context.catalog.view().await?;
+    let mut oldest = None;
+    each_lacking(view.as_ref(), &context.site, |_, wanted| {
+        oldest = oldest.into_iter().chain([wanted.since_ms]).min();
+    })?;
+    Ok(oldest)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use diptych_core::records::Position;
+
+    use super::*;
+    use crate::keeper::KeeperState;
+    use crate::testing::west;
+
+    #[tokio::test]
+    async fn what_was_never_followed_has_no_age_and_a_site_that_went_on_unheard_counts() {
+        let (mut context, _folder) = west();
+        assert_eq!(age(&context, None), None, "nothing was followed");
+        assert_eq!(LossGate::new(Arc::new(west().0)).decide().await, LossDecision::Denied);
+        let position = Some(Position { incarnation: 1, revision: 1 });
+        context.followed.send_replace(Followed { heard: Instant::now(), position, term: None });
+        assert_eq!(age(&context, None), Some(Millis(0)));
+        let lacked = age(&context, Some(now_ms() - 5_000)).expect("it is known");
+        assert!((4_900..=5_100).contains(&lacked.0), "{lacked}");
+        let renewed = boot_time() + Millis(7_000);
+        let state = KeeperState { peer_renewed: Some(renewed), ..KeeperState::at_start() };
+        context.lease = tokio::sync::watch::Sender::new(state).subscribe();
+        let unheard = age(&context, None).expect("it is known");
+        assert!((6_900..=7_100).contains(&unheard.0), "{unheard}");
+    }
+}
