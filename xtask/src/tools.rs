@@ -29,7 +29,12 @@ fn install(program: &str, package: &str) -> Result<()> {
 
 /// What every build of the workspace needs besides Rust and a C compiler.
 pub fn for_building() -> Result<()> {
-    debian("protoc", "protobuf-compiler")
+    debian("protoc", "protobuf-compiler")?;
+    // What etcd's protocol imports; `protoc` looks for it beside the folder that it is in.
+    if on_path("../include/google/protobuf/descriptor.proto") {
+        return Ok(());
+    }
+    install("google/protobuf/descriptor.proto", "libprotobuf-dev")
 }
 
 /// What the tests call: namespaces and system calls are looked at from outside, clients are not ours.
