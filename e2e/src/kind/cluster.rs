@@ -165,14 +165,3 @@ pub async fn start(node: &Node) -> Result<()> {
 pub async fn remove(node: &Node) -> Result<()> {
     output(Command::new("docker").args(["rm", "--force", "--volumes", node.name.as_str()])).await.map(drop)
 }
-
-/// The address under which containers reach this machine.
-pub async fn gateway_address() -> Result<String> {
-    let mut inspect = Command::new("docker");
-    let described = output(inspect.args(["network", "inspect", "kind"])).await?;
-    let described: Value = serde_json::from_str(&described)?;
-    let configs = described.pointer("/0/IPAM/Config").and_then(Value::as_array).context("no network")?;
-    let gateways = configs.iter().filter_map(|config| config.get("Gateway")?.as_str());
-    let four = gateways.into_iter().find(|gateway| gateway.parse::<std::net::Ipv4Addr>().is_ok());
-    Ok(four.context("the network kind has no IPv4 gateway")?.to_owned())
-}

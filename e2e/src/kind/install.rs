@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::Up;
 use super::cluster::{Cluster, NAMESPACE, Node};
+use super::network;
 use super::outside::{ORIGIN_PORTS, Outside, ZONE};
 use super::state::State;
 use crate::demo::installation::until;
@@ -39,6 +40,9 @@ pub async fn up(table: &mut Table, state: &State, options: &Up) -> Result<()> {
     );
     table
         .step("two kind clusters", async {
+            if !made_before {
+                network::make().await?;
+            }
             let (east, west) = tokio::try_join!(make(&east), make(&west))?;
             Ok(((), format!("{east}; {west}")))
         })

@@ -5,6 +5,7 @@
 pub mod cluster;
 pub mod demo;
 pub mod install;
+pub mod network;
 pub mod outside;
 pub mod state;
 

@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use super::cluster::{Cluster, gateway_address};
+use super::cluster::Cluster;
+use super::network::gateway_address;
 use super::state::State;
 use crate::demo::installation::signal;
 use crate::demo::reach::program;
