@@ -17,6 +17,11 @@ pub(super) enum Op {
         /// For so long.
         seconds: f64,
     },
+    /// So many new objects.
+    Fill {
+        /// How many.
+        objects: u64,
+    },
     /// The objects of the put before it, over and over.
     Get {
         /// For so long.
@@ -46,7 +51,7 @@ pub(super) struct Client<'a> {
     /// Folder of the program.
     pub(super) tools: &'a Path,
     /// Measured.
-    pub(super) store: &'a Store,
+    pub(super) store: Store,
     /// One of its own for each round and size.
     pub(super) bucket: String,
 }
@@ -54,13 +59,14 @@ pub(super) struct Client<'a> {
 impl Client<'_> {
     /// One figure. A single operation that fails is an error: a store that refuses is fast.
     pub(super) async fn run(&self, size: u64, clients: u32, op: Op) -> Result<Outcome> {
-        let store = self.store;
+        let store = &self.store;
         let mut command = Command::new(self.tools.join("s3load"));
         command
             .args(["-endpoint", &store.address, "-access", &store.access_key, "-secret", &store.secret_key])
             .args(["-bucket", &self.bucket, "-size", &size.to_string(), "-c", &clients.to_string()]);
         match op {
             Op::Put { seconds } => command.args(["-op", "put", "-seconds", &seconds.to_string()]),
+            Op::Fill { objects } => command.args(["-op", "put", "-n", &objects.to_string()]),
             Op::Get { seconds, objects } => {
                 command.args(["-op", "get", "-seconds", &seconds.to_string(), "-n", &objects.to_string()])
             }

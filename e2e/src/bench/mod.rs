@@ -5,10 +5,11 @@
 
 mod load;
 mod memory;
+mod parity;
 mod report;
 mod stores;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -16,47 +17,45 @@ use clap::Parser;
 
 use load::{Client, Op};
 use memory::Watched;
-use report::{Measured, Report};
-use stores::Stores;
+use report::{Goal, Measured, Table};
+use stores::{Store, Stores};
 
-/// A row of the benchmark: objects of one size, so many clients, and what is asked of the ratio ours ÷ MinIO.
-struct Row {
+/// Objects of one size, and so many clients.
+#[derive(Debug, Clone, Copy)]
+struct Load {
     name: &'static str,
     size: u64,
     clients: u32,
-    put: Goal,
-    get: Goal,
 }
 
-/// What a ratio has to reach, and what it is meant to.
-#[derive(Debug, Clone, Copy, serde::Serialize)]
-struct Goal {
-    at_least: f64,
-    aim: f64,
+const MIB: Load = Load { name: "1 MiB x 8", size: 1 << 20, clients: 8 };
+const LARGE: Load = Load { name: "64 MiB x 4", size: 64 << 20, clients: 4 };
+
+/// A row of the benchmark, and what is asked of the ratio ours ÷ MinIO of puts and of gets.
+struct Row {
+    load: Load,
+    put: Option<Goal>,
+    get: Option<Goal>,
 }
 
-const ROWS: [Row; 3] = [
+const ROWS: [Row; 4] = [
     Row {
-        name: "4 KiB x 16",
-        size: 4 << 10,
-        clients: 16,
-        put: Goal { at_least: 12.0, aim: 25.0 },
-        get: Goal { at_least: 1.5, aim: 4.0 },
+        load: Load { name: "4 KiB x 16", size: 4 << 10, clients: 16 },
+        put: Some(Goal { at_least: 12.0, aim: 25.0 }),
+        get: Some(Goal { at_least: 1.5, aim: 4.0 }),
     },
     Row {
-        name: "1 MiB x 8",
-        size: 1 << 20,
-        clients: 8,
-        put: Goal { at_least: 2.5, aim: 4.0 },
-        get: Goal { at_least: 1.3, aim: 2.0 },
+        load: MIB,
+        put: Some(Goal { at_least: 2.5, aim: 4.0 }),
+        get: Some(Goal { at_least: 1.3, aim: 2.0 }),
     },
     Row {
-        name: "64 MiB x 4",
-        size: 64 << 20,
-        clients: 4,
-        put: Goal { at_least: 1.0, aim: 1.4 },
-        get: Goal { at_least: 1.0, aim: 1.5 },
+        load: LARGE,
+        put: Some(Goal { at_least: 1.0, aim: 1.4 }),
+        get: Some(Goal { at_least: 1.0, aim: 1.5 }),
     },
+    // Asked for is its memory: 512 MiB at most.
+    Row { load: Load { name: "64 MiB x 64", clients: 64, ..LARGE }, put: None, get: None },
 ];
 
 /// Options of the benchmark.
@@ -89,56 +88,63 @@ pub struct BenchOptions {
     pub tools: PathBuf,
 }
 
-/// Runs the benchmark and prints its table.
+impl BenchOptions {
+    fn wants(&self, row: &str) -> bool {
+        self.row.as_ref().is_none_or(|wanted| row.contains(wanted.as_str()))
+    }
+}
+
+/// Runs the benchmark and prints its tables.
 pub async fn run(options: &BenchOptions) -> Result<()> {
     let scratch = tempfile::Builder::new().prefix("diptych-bench-").tempdir()?;
     let folder = options.folder.clone().unwrap_or_else(|| scratch.path().to_path_buf());
-    let stores = Stores::start(options, &folder).await?;
-    let mut report = Report::default();
-    for round in 1..=options.rounds {
-        for row in rows(options) {
-            for store in stores.all() {
-                let client =
-                    Client { tools: &options.tools, store, bucket: format!("round-{round}-{}", row.size) };
-                let put = figure(&client, row, Op::Put { seconds: options.seconds }, &mut report).await?;
-                let get = Op::Get { seconds: options.seconds, objects: put };
-                figure(&client, row, get, &mut report).await?;
-            }
-        }
+    let mut tables = vec![beside_minio(options, &folder.join("beside")).await?];
+    tables.push(parity::measure(options, &folder.join("parity")).await?);
+    tables.retain(|table| !table.is_empty());
+    for table in &tables {
+        say(&format!("\n{}", table.render()));
     }
-    stores.stop().await?;
-    println!("\n{}", report.render());
     if let Some(file) = &options.json {
-        std::fs::write(file, serde_json::to_vec_pretty(&report)?)
+        std::fs::write(file, serde_json::to_vec_pretty(&tables)?)
             .with_context(|| format!("{} can't be written", file.display()))?;
     }
     Ok(())
 }
 
-fn rows(options: &BenchOptions) -> impl Iterator<Item = &'static Row> {
-    let wanted = options.row.clone();
-    ROWS.iter().filter(move |row| wanted.as_ref().is_none_or(|wanted| row.name.contains(wanted.as_str())))
+fn say(line: &str) {
+    println!("{line}");
 }
 
-/// Takes one figure, and notes it; how many operations there were.
-async fn figure(client: &Client<'_>, row: &Row, op: Op, report: &mut Report) -> Result<u64> {
-    let (word, goal) = match op {
-        Op::Put { .. } => ("PUT", row.put),
-        Op::Get { .. } => ("GET", row.get),
-    };
-    let watched = Watched::begin(client.store.pids()?, Duration::from_millis(100));
-    let load = client.run(row.size, row.clients, op).await?;
-    let (n, memory_mib) = (load.n, watched.end().await);
-    println!(
-        "{:8} {word} {:12} {:9.1}/s {:8.1} MiB/s p50 {:7.2} ms p99 {:7.2} ms {:5} MiB",
-        client.store.side.name(),
-        row.name,
-        load.ops_per_s,
-        load.mib_per_s,
-        load.p50_ms,
-        load.p99_ms,
-        memory_mib
-    );
-    report.note(row.name, word, goal, client.store.side, Measured { load, memory_mib });
-    Ok(n)
+async fn beside_minio(options: &BenchOptions, folder: &Path) -> Result<Table> {
+    let mut table = Table::new("Diptych beside MinIO", ["Diptych", "MinIO"]);
+    let wanted: Vec<&Row> = ROWS.iter().filter(|row| options.wants(row.load.name)).collect();
+    if wanted.is_empty() {
+        return Ok(table);
+    }
+    let stores = Stores::start(options, folder).await?;
+    for round in 1..=options.rounds {
+        for row in &wanted {
+            for (column, store) in stores.all()?.into_iter().enumerate() {
+                let bucket = format!("round-{round}-{}-{}", row.load.size, row.load.clients);
+                let client = Client { tools: &options.tools, store, bucket };
+                let put = figure(&client, row.load, Op::Put { seconds: options.seconds }).await?;
+                let objects = put.load.n;
+                table.note(format!("PUT {}", row.load.name), row.put, column, put);
+                if row.get.is_some() {
+                    let get =
+                        figure(&client, row.load, Op::Get { seconds: options.seconds, objects }).await?;
+                    table.note(format!("GET {}", row.load.name), row.get, column, get);
+                }
+            }
+        }
+    }
+    stores.stop().await?;
+    Ok(table)
+}
+
+/// Takes one figure.
+async fn figure(client: &Client<'_>, load: Load, op: Op) -> Result<Measured> {
+    let watched = Watched::begin(client.store.pids.clone(), Duration::from_millis(100));
+    let load = client.run(load.size, load.clients, op).await?;
+    Ok(Measured { load, memory_mib: watched.end().await })
 }

@@ -1,32 +1,21 @@
-//! What was measured, as a table and as JSON.
+//! What was measured, as tables and as JSON.
 
 use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::Goal;
 use super::load::Outcome;
 
-/// Whose figure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
-    /// Diptych.
-    Ours,
-    /// MinIO.
-    Minio,
+/// What a ratio has to reach, and what it is meant to.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Goal {
+    /// Less is a defect.
+    pub(super) at_least: f64,
+    /// What we are after.
+    pub(super) aim: f64,
 }
 
-impl Side {
-    /// For a person.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Ours => "diptych",
-            Self::Minio => "minio",
-        }
-    }
-}
-
-/// One figure of one store.
+/// One figure.
 #[derive(Debug, Serialize)]
 pub(super) struct Measured {
     /// What the client said.
@@ -36,68 +25,84 @@ pub(super) struct Measured {
     pub(super) memory_mib: u64,
 }
 
-/// A row of the table: both stores' figures of each round.
+/// Two that are measured beside each other: the first is divided by the second.
 #[derive(Debug, Serialize)]
-struct Line {
-    name: String,
-    op: &'static str,
-    goal: Goal,
-    ours: Vec<Measured>,
-    minio: Vec<Measured>,
-}
-
-/// All rows.
-#[derive(Debug, Default, Serialize)]
-pub(super) struct Report {
+pub(super) struct Table {
+    title: &'static str,
+    columns: [&'static str; 2],
     rows: Vec<Line>,
 }
 
-impl Report {
-    /// Adds a figure of a round.
-    pub(super) fn note(&mut self, name: &str, op: &'static str, goal: Goal, side: Side, measured: Measured) {
-        let known = self.rows.iter().position(|line| line.name == name && line.op == op);
+/// A row of a table: both columns' figures of each round.
+#[derive(Debug, Serialize)]
+struct Line {
+    name: String,
+    goal: Option<Goal>,
+    figures: [Vec<Measured>; 2],
+}
+
+impl Table {
+    /// Without rows.
+    pub(super) const fn new(title: &'static str, columns: [&'static str; 2]) -> Self {
+        Self { title, columns, rows: Vec::new() }
+    }
+
+    /// Adds a figure of a round, and tells a person.
+    pub(super) fn note(&mut self, name: String, goal: Option<Goal>, column: usize, measured: Measured) {
+        let Measured { load, memory_mib } = &measured;
+        super::say(&format!(
+            "{:12} {name:20} {:9.1}/s {:8.1} MiB/s p50 {:7.2} ms p99 {:7.2} ms {memory_mib:5} MiB",
+            self.columns[column], load.ops_per_s, load.mib_per_s, load.p50_ms, load.p99_ms,
+        ));
+        let known = self.rows.iter().position(|line| line.name == name);
         let at = known.unwrap_or_else(|| {
-            self.rows.push(Line { name: name.to_owned(), op, goal, ours: Vec::new(), minio: Vec::new() });
+            self.rows.push(Line { name, goal, figures: [Vec::new(), Vec::new()] });
             self.rows.len() - 1
         });
-        let line = &mut self.rows[at];
-        match side {
-            Side::Ours => line.ours.push(measured),
-            Side::Minio => line.minio.push(measured),
-        }
+        self.rows[at].figures[column].push(measured);
+    }
+
+    /// Whether nothing was measured.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
     }
 
     /// As Markdown: medians over the rounds, and the ratio of the medians.
     pub(super) fn render(&self) -> String {
-        let mut text = String::from(
-            "| | Diptych /s | MinIO /s | ratio | at least / aim | p99 ms, Diptych / MinIO | memory MiB, Diptych / MinIO |\n\
+        let [first, second] = self.columns;
+        let mut text = format!(
+            "{}\n\n| | {first} /s | {second} /s | ratio | at least / aim | p99 ms, {first} / {second} | memory MiB, {first} / {second} |\n\
              |---|---|---|---|---|---|---|\n",
+            self.title
         );
         for line in &self.rows {
-            let ours = Medians::of(&line.ours);
-            let minio = Medians::of(&line.minio);
+            let [first, second] = [0, 1].map(|column| Medians::of(&line.figures[column]));
+            let goal =
+                line.goal.map_or_else(|| "-".to_owned(), |goal| format!("{} / {}", goal.at_least, goal.aim));
             // Writing to a string does not fail.
             let _ = writeln!(
                 text,
-                "| {} {} | {:.1} | {:.1} | {:.2} | {} / {} | {:.2} / {:.2} | {:.0} / {:.0} |",
-                line.op,
+                "| {} | {} | {} | {} | {goal} | {} / {} | {} / {} |",
                 line.name,
-                ours.ops_per_s,
-                minio.ops_per_s,
-                ours.ops_per_s / minio.ops_per_s,
-                line.goal.at_least,
-                line.goal.aim,
-                ours.p99_ms,
-                minio.p99_ms,
-                ours.memory_mib,
-                minio.memory_mib,
+                shown(first.ops_per_s, 1),
+                shown(second.ops_per_s, 1),
+                shown(first.ops_per_s / second.ops_per_s, 2),
+                shown(first.p99_ms, 2),
+                shown(second.p99_ms, 2),
+                shown(first.memory_mib, 0),
+                shown(second.memory_mib, 0),
             );
         }
         text
     }
 }
 
-/// Over the rounds.
+/// What was not measured is not made up.
+fn shown(value: f64, digits: usize) -> String {
+    if value.is_nan() { "-".to_owned() } else { format!("{value:.digits$}") }
+}
+
+/// Over the rounds; NaN where there is none.
 struct Medians {
     ops_per_s: f64,
     p99_ms: f64,
