@@ -9,6 +9,9 @@ use diptych::command::{self, Target};
 use diptych::dev::options::DevOptions;
 use diptych::{dev, process};
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 #[derive(Parser)]
 #[command(name = "diptych", version, about = "Files that survive a datacenter")]
 struct Program {

@@ -74,7 +74,7 @@ pub fn seal_authority_key(keyring: &Keyring, key: &str, nonce: &Nonce) -> Result
 /// Of another cluster, altered, or its ring key is not in the keyring.
 pub fn open_authority_key(keyring: &Keyring, sealed: &[u8]) -> Result<Zeroizing<String>, AccessError> {
     let wrong = |source| AccessError::AuthorityKey { source };
-    let short = || wrong(CipherError::WrongLength { sealed: sealed.len(), plain: 0 });
+    let short = || wrong(CipherError::TooShort(sealed.len()));
     let (number, rest) = sealed.split_first_chunk().ok_or_else(short)?;
     let ring_key = keyring.ring_key(RingKeyNumber(u32::from_le_bytes(*number)))?;
     let cluster = keyring.cluster();

@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use bytes::BytesMut;
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
 use thiserror::Error;
 
@@ -209,63 +210,32 @@ impl ChunkOpener {
         Self { blob, key, cipher }
     }
 
-    /// Opens a chunk, appends its plaintext to `out` and says how long it is.
+    /// The plaintext of a chunk; where it is not compressed it takes the place of the sealed bytes.
     ///
     /// # Errors
-    /// [`ChunkError::Cipher`] where anything differs from what was sealed, index and flags too; `out` is then as it
-    /// was.
+    /// [`ChunkError::Cipher`] where anything differs from what was sealed, index and flags too.
     pub fn open(
         &self,
         index: u32,
         last: bool,
         compressed: bool,
-        sealed: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<usize, ChunkError> {
-        let start = out.len();
-        let opened = if compressed {
-            self.open_compressed(index, last, sealed, out)
-        } else {
-            self.open_into(index, last, false, sealed, out)
-        };
-        let plain = out.len() - start;
-        let fits = if last { plain <= CHUNK } else { plain == CHUNK };
-        let result = match opened {
-            Ok(()) if fits => Ok(plain),
-            Ok(()) => Err(ChunkError::PlainLength { blob: self.blob, index, plain }),
-            Err(error) => Err(error),
-        };
-        if result.is_err() {
-            out.truncate(start);
-        }
-        result
-    }
-
-    fn open_into(
-        &self,
-        index: u32,
-        last: bool,
-        compressed: bool,
-        sealed: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<(), ChunkError> {
-        let start = out.len();
-        out.resize(start + sealed.len().saturating_sub(TAG_LEN), 0);
+        mut sealed: BytesMut,
+    ) -> Result<BytesMut, ChunkError> {
         let aad = chunk_aad(self.blob, index, last, compressed);
         self.cipher
-            .open(&self.key, &chunk_nonce(index), &aad, sealed, &mut out[start..])
-            .map_err(|source| ChunkError::Cipher { blob: self.blob, index, source })
+            .open(&self.key, &chunk_nonce(index), &aad, &mut sealed)
+            .map_err(|source| ChunkError::Cipher { blob: self.blob, index, source })?;
+        sealed.truncate(sealed.len() - TAG_LEN);
+        let plain = if compressed { self.decompress(index, &sealed)? } else { sealed };
+        let fits = if last { plain.len() <= CHUNK } else { plain.len() == CHUNK };
+        if fits {
+            Ok(plain)
+        } else {
+            Err(ChunkError::PlainLength { blob: self.blob, index, plain: plain.len() })
+        }
     }
 
-    fn open_compressed(
-        &self,
-        index: u32,
-        last: bool,
-        sealed: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<(), ChunkError> {
-        let mut packed = Vec::new();
-        self.open_into(index, last, true, sealed, &mut packed)?;
+    fn decompress(&self, index: u32, packed: &[u8]) -> Result<BytesMut, ChunkError> {
         let broken = |reason: String| ChunkError::Decompress { blob: self.blob, index, reason };
         let (length, block) = packed
             .split_first_chunk::<LENGTH_LEN>()
@@ -274,10 +244,9 @@ impl ChunkOpener {
         if length > CHUNK {
             return Err(ChunkError::PlainLength { blob: self.blob, index, plain: length });
         }
-        let start = out.len();
-        out.resize(start + length, 0);
-        let made = decompress_into(block, &mut out[start..]).map_err(|error| broken(error.to_string()))?;
-        if made == length { Ok(()) } else { Err(broken(format!("{made} bytes of {length}"))) }
+        let mut plain = BytesMut::zeroed(length);
+        let made = decompress_into(block, &mut plain).map_err(|error| broken(error.to_string()))?;
+        if made == length { Ok(plain) } else { Err(broken(format!("{made} bytes of {length}"))) }
     }
 }
 

@@ -56,14 +56,9 @@ pub enum CipherError {
     /// The tag does not fit: another key, or changed bytes, place or flags.
     #[error("the authentication tag does not fit: the bytes were altered, or belong to another key or place")]
     NotAuthentic,
-    /// Fewer bytes than a tag, or an output of another length than the plaintext.
-    #[error("{sealed} sealed bytes do not open into {plain}: {TAG_LEN} of them are the tag")]
-    WrongLength {
-        /// Bytes of ciphertext and tag.
-        sealed: usize,
-        /// Bytes of room for the plaintext.
-        plain: usize,
-    },
+    /// Fewer bytes than a tag, or a nonce and a tag, have.
+    #[error("{0} sealed bytes do not open: their tag alone has {TAG_LEN}")]
+    TooShort(usize),
     /// The implementation refused to seal (an input beyond the algorithm's limit).
     #[error("the cipher refused to seal {0} bytes")]
     Refused(usize),
@@ -113,18 +108,11 @@ pub trait BulkCipher: Send + Sync {
     fn seal(&self, key: &SecretKey, nonce: &Nonce, aad: &[u8], in_out: &mut [u8])
     -> Result<Tag, CipherError>;
 
-    /// Decrypts `sealed` (ciphertext, then tag) into `out`, which is [`TAG_LEN`] bytes shorter.
+    /// Decrypts ciphertext, then tag, in place: all but the last [`TAG_LEN`] bytes are the plaintext then.
     ///
     /// # Errors
-    /// [`CipherError::NotAuthentic`]: what is in `out` then is not to be used (implementations wipe it).
-    fn open(
-        &self,
-        key: &SecretKey,
-        nonce: &Nonce,
-        aad: &[u8],
-        sealed: &[u8],
-        out: &mut [u8],
-    ) -> Result<(), CipherError>;
+    /// [`CipherError::NotAuthentic`]: what is in `in_out` then is neither ciphertext nor plaintext.
+    fn open(&self, key: &SecretKey, nonce: &Nonce, aad: &[u8], in_out: &mut [u8]) -> Result<(), CipherError>;
 }
 
 /// AES-256-GCM by the `aes-gcm` crate: for keys and metadata, and the oracle for faster ones.
@@ -150,19 +138,11 @@ impl BulkCipher for RustCryptoAesGcm {
             .map_err(|_| CipherError::Refused(length))
     }
 
-    fn open(
-        &self,
-        key: &SecretKey,
-        nonce: &Nonce,
-        aad: &[u8],
-        sealed: &[u8],
-        out: &mut [u8],
-    ) -> Result<(), CipherError> {
-        let wrong_length = CipherError::WrongLength { sealed: sealed.len(), plain: out.len() };
-        let (ciphertext, tag) = sealed.split_last_chunk::<TAG_LEN>().ok_or(wrong_length)?;
-        let in_out = InOutBuf::new(ciphertext, out).map_err(|_| wrong_length)?;
+    fn open(&self, key: &SecretKey, nonce: &Nonce, aad: &[u8], in_out: &mut [u8]) -> Result<(), CipherError> {
+        let too_short = CipherError::TooShort(in_out.len());
+        let (ciphertext, tag) = in_out.split_last_chunk_mut::<TAG_LEN>().ok_or(too_short)?;
         Aes256Gcm::new(key.expose().into())
-            .decrypt_inout_detached(nonce.into(), aad, in_out, tag.into())
+            .decrypt_inout_detached(nonce.into(), aad, InOutBuf::from(ciphertext), (&*tag).into())
             .map_err(|_| CipherError::NotAuthentic)
     }
 }
@@ -188,8 +168,9 @@ pub fn open_metadata(
     aad: &[u8],
     sealed: &[u8],
 ) -> Result<Vec<u8>, CipherError> {
-    let mut plain = vec![0; sealed.len().saturating_sub(TAG_LEN)];
-    RustCryptoAesGcm.open(key, nonce, aad, sealed, &mut plain)?;
+    let mut plain = sealed.to_vec();
+    RustCryptoAesGcm.open(key, nonce, aad, &mut plain)?;
+    plain.truncate(sealed.len() - TAG_LEN);
     Ok(plain)
 }
 
@@ -205,8 +186,8 @@ pub fn seal_with_nonce(
 
 /// Opens what [`seal_with_nonce`] made.
 pub fn open_with_nonce(key: &SecretKey, aad: &[u8], sealed: &[u8]) -> Result<Vec<u8>, CipherError> {
-    let short = CipherError::WrongLength { sealed: sealed.len(), plain: 0 };
-    let (nonce, sealed) = sealed.split_first_chunk().ok_or(short)?;
+    let too_short = CipherError::TooShort(sealed.len());
+    let (nonce, sealed) = sealed.split_first_chunk().ok_or(too_short)?;
     open_metadata(key, nonce, aad, sealed)
 }
 
@@ -323,6 +304,6 @@ mod tests {
     fn fewer_bytes_than_a_tag_are_refused() {
         let key = SecretKey::new([9; 32]);
         let error = open_metadata(&key, &[0; 12], b"", &[0; 15]);
-        assert_eq!(error, Err(CipherError::WrongLength { sealed: 15, plain: 0 }));
+        assert_eq!(error, Err(CipherError::TooShort(15)));
     }
 }

@@ -178,6 +178,12 @@ pub fn plan(number: u32) -> Key {
     joined(&[b"s/plan/", &number.to_be_bytes()])
 }
 
+/// The number in the key of a plan.
+pub fn plan_number(key: &Key) -> Option<u32> {
+    let number = key.0.strip_prefix(b"s/plan/")?;
+    Some(u32::from_be_bytes(number.try_into().ok()?))
+}
+
 /// All plans; the last one is in force.
 pub fn plans() -> KeyRange {
     prefix_range(b"s/plan/")

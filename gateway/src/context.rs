@@ -25,6 +25,7 @@ use crate::authority::{Authority, Role, may_write};
 use crate::clock::GatewayClock;
 use crate::error::{GatewayError, Result};
 use crate::hold::{HeldWrites, WriteTurns};
+use crate::md5::Md5Lanes;
 use crate::metrics::Metrics;
 
 /// For this long a node that did not answer counts as down.
@@ -122,6 +123,15 @@ pub struct Dependencies {
     pub peer_rows: Option<Arc<dyn PeerRows>>,
 }
 
+/// How an extent is coded. It keeps this to its end, whatever plan comes into force meanwhile.
+#[derive(Debug, Clone)]
+pub struct Coding {
+    /// k and f, by site.
+    pub plan: Arc<CodingPlan>,
+    /// The rows that the writer's site holds.
+    pub rows: Vec<Row>,
+}
+
 /// What all requests share.
 pub struct Context {
     site: SiteName,
@@ -129,6 +139,7 @@ pub struct Context {
     authority: Arc<dyn Authority>,
     keyring: ArcSwap<Keyring>,
     cipher: Arc<dyn BulkCipher>,
+    md5: Md5Lanes,
     pool: AgentPool,
     outside: AgentPool,
     plan: ArcSwapOption<CodingPlan>,
@@ -157,6 +168,7 @@ impl Context {
             authority: given.authority,
             keyring: ArcSwap::from_pointee(given.keyring),
             cipher: given.cipher,
+            md5: Md5Lanes::start()?,
             plan: ArcSwapOption::empty(),
             survive: given.survive,
             peer: given.peer,
@@ -222,6 +234,11 @@ impl Context {
         &self.cipher
     }
 
+    /// Hashes bodies together.
+    pub(crate) fn md5(&self) -> &Md5Lanes {
+        &self.md5
+    }
+
     /// The clock.
     pub fn clock(&self) -> &GatewayClock {
         &self.clock
@@ -282,15 +299,15 @@ impl Context {
         self.keyring.load_full()
     }
 
-    /// The coding in force: k, and this site's rows.
-    pub fn coding(&self) -> Result<(u8, Vec<Row>)> {
+    /// The coding in force, for an extent that begins.
+    pub fn coding(&self) -> Result<Coding> {
         let plan = self.plan()?;
         let rows = plan.own_rows(&self.site);
         if rows.is_empty() {
             let reason = format!("the coding plan has no rows for site {}", self.site);
             return Err(GatewayError::NotReady(reason));
         }
-        Ok((plan.needed, rows))
+        Ok(Coding { plan, rows })
     }
 
     /// The plan in force.

@@ -1,9 +1,8 @@
-//! Checksums of a body: the MD5 that is its etag, and those that the client announced.
+//! Checksums of a body: the MD5 that is its etag (computed by `md5`), and those that the client announced.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 pub use diptych_core::checksum::ChecksumAlgorithm as Algorithm;
-use md5::{Digest, Md5};
 use s3s::checksum::ChecksumHasher;
 use s3s::crypto::{Checksum as _, Crc32, Crc32c, Crc64Nvme, Sha1, Sha256};
 
@@ -34,11 +33,8 @@ impl Announced {
     }
 }
 
-/// Sums of a body, updated as it comes.
-pub struct Digests {
-    md5: Md5,
-    others: Option<ChecksumHasher>,
-}
+/// The sums that the client announced, updated as the body comes.
+pub struct Checksums(Option<ChecksumHasher>);
 
 /// Sums of a whole body.
 #[derive(Debug, Clone)]
@@ -49,43 +45,39 @@ pub struct Sums {
     pub others: Vec<(Algorithm, String)>,
 }
 
-impl Digests {
-    /// MD5, and what the client announced.
+impl Checksums {
+    /// By all algorithms that it named.
     pub fn new(announced: &Announced) -> Self {
         let algorithms: Vec<Algorithm> = announced.algorithms().collect();
         let wants = |algorithm| algorithms.contains(&algorithm);
-        let others = ChecksumHasher {
+        let hasher = ChecksumHasher {
             crc32: wants(Algorithm::Crc32).then(Crc32::new),
             crc32c: wants(Algorithm::Crc32c).then(Crc32c::new),
             sha1: wants(Algorithm::Sha1).then(Sha1::new),
             sha256: wants(Algorithm::Sha256).then(Sha256::new),
             crc64nvme: wants(Algorithm::Crc64Nvme).then(Crc64Nvme::new),
         };
-        Self { md5: Md5::new(), others: (!algorithms.is_empty()).then_some(others) }
+        Self((!algorithms.is_empty()).then_some(hasher))
     }
 
     /// The next bytes.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.md5.update(bytes);
-        if let Some(others) = &mut self.others {
-            others.update(bytes);
+        if let Some(hasher) = &mut self.0 {
+            hasher.update(bytes);
         }
     }
 
-    /// The sums.
-    pub fn finish(self) -> Sums {
-        let mut others = Vec::new();
-        if let Some(sums) = self.others.map(ChecksumHasher::finalize) {
-            let all = [
-                (Algorithm::Crc32, sums.checksum_crc32),
-                (Algorithm::Crc32c, sums.checksum_crc32c),
-                (Algorithm::Crc64Nvme, sums.checksum_crc64nvme),
-                (Algorithm::Sha1, sums.checksum_sha1),
-                (Algorithm::Sha256, sums.checksum_sha256),
-            ];
-            others.extend(all.into_iter().filter_map(|(algorithm, sum)| Some((algorithm, sum?))));
-        }
-        Sums { md5: self.md5.finalize().into(), others }
+    /// The sums, base64, by algorithm.
+    pub fn finish(self) -> Vec<(Algorithm, String)> {
+        let Some(sums) = self.0.map(ChecksumHasher::finalize) else { return Vec::new() };
+        let all = [
+            (Algorithm::Crc32, sums.checksum_crc32),
+            (Algorithm::Crc32c, sums.checksum_crc32c),
+            (Algorithm::Crc64Nvme, sums.checksum_crc64nvme),
+            (Algorithm::Sha1, sums.checksum_sha1),
+            (Algorithm::Sha256, sums.checksum_sha256),
+        ];
+        all.into_iter().filter_map(|(algorithm, sum)| Some((algorithm, sum?))).collect()
     }
 }
 
@@ -128,11 +120,10 @@ mod tests {
     fn a_wrong_sum_is_named() {
         let mut announced = Announced::default();
         announced.sums.push((Algorithm::Crc32c, "AAAAAA==".to_owned()));
-        let mut digests = Digests::new(&announced);
-        digests.update(b"hello ");
-        digests.update(b"world");
-        let sums = digests.finish();
-        assert_eq!(hex::encode(sums.md5), "5eb63bbbe01eeed093cb22bb8f5acdc3");
+        let mut checksums = Checksums::new(&announced);
+        checksums.update(b"hello ");
+        checksums.update(b"world");
+        let sums = Sums { md5: [0; 16], others: checksums.finish() };
         assert_eq!(sums.get(Algorithm::Crc32c), Some("yZRlqg=="));
         let error = sums.check(&announced).expect_err("it differs");
         assert!(error.to_string().starts_with("x-amz-checksum-crc32c of the bytes is yZRlqg=="), "{error}");

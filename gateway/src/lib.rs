@@ -14,6 +14,7 @@ pub mod extents;
 mod gateway;
 mod hold;
 mod linger;
+mod md5;
 pub mod metrics;
 pub mod objects;
 mod read;

@@ -1,4 +1,4 @@
-//! What an active site makes once: the cluster's record, the keyring, the coding plan.
+//! What an active site makes once: the cluster's record, the keyring, the first coding plan; and each coding plan that follows.
 //!
 //! All of it is role-owned, so it goes under the epoch and reaches the other site by the feed.
 
@@ -20,6 +20,22 @@ pub struct Seeds {
     pub plan: CodingPlan,
     /// Access keys: id, record.
     pub access: Vec<(String, Vec<u8>)>,
+}
+
+/// Takes a coding into use for what is written from now on, unless it is in force; whether it was taken. Extents keep the one that
+/// they were written with: it stands in their records.
+pub async fn put_in_force(catalog: &dyn Catalog, epoch: Epoch, plan: &CodingPlan) -> Result<bool, SiteError> {
+    let last = catalog.view().await?.last(&keys::plans())?;
+    let (key, raw) = last.ok_or(SiteError::NothingYet("coding plan"))?;
+    if CodingPlan::decode(&raw)? == *plan {
+        return Ok(false);
+    }
+    let number = keys::plan_number(&key).ok_or(SiteError::NothingYet("number of the coding plan"))?;
+    let next = keys::plan(number + 1);
+    // Another keeper of this term may do the same.
+    let guards = vec![Guard { key: next.clone(), expect: Expect::Absent }];
+    let change = Change { guards, writes: vec![Write::Put(next, Bytes::from(plan.encode()))] };
+    Ok(catalog.commit(Batch::one(Some(epoch), change)).await?.all_applied())
 }
 
 /// Makes what is missing; what is there stays.

@@ -30,6 +30,8 @@ fn install(program: &str, package: &str) -> Result<()> {
 /// What every build of the workspace needs besides Rust and a C compiler.
 pub fn for_building() -> Result<()> {
     debian("protoc", "protobuf-compiler")?;
+    // jemalloc's.
+    debian("make", "make")?;
     // What etcd's protocol imports; `protoc` looks for it beside the folder that it is in.
     if on_path("../include/google/protobuf/descriptor.proto") {
         return Ok(());

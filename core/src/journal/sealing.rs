@@ -99,7 +99,8 @@ pub fn open_run(
     for (index, length) in lengths.iter().enumerate() {
         let (sealed, behind) = rest.split_at_checked(length.sealed() as usize).ok_or_else(short)?;
         let last = entry.last && index + 1 == lengths.len();
-        opener.open(entry.first_chunk + index as u32, last, length.compressed(), sealed, &mut plain)?;
+        let index = entry.first_chunk + index as u32;
+        plain.extend_from_slice(&opener.open(index, last, length.compressed(), sealed.into())?);
         rest = behind;
     }
     Ok(plain)

@@ -109,15 +109,18 @@ async fn rows_outside_make_up_k_where_both_sites_have_too_few_and_are_kept_throu
         until("the other outside node has both rows", LIMIT, || async {
             let inspection = inspect(&installation, "file").await?;
             let extent = inspection.extents.first().context("no extent")?;
-            let mut outside = extent.rows.iter().filter(|row| is_outside(row));
-            let all = outside.all(|row| row.node != died.name);
-            Ok(if inspection.sound && all { Ok(()) } else { Err(format!("{inspection:?}")) })
+            let there = extent.rows.iter().filter(|row| is_outside(row) && row.node != died.name).count();
+            Ok(if inspection.sound && there == 2 { Ok(()) } else { Err(format!("{inspection:?}")) })
         })
         .await?;
-        let status = installation.status("east").await?.outside.context("no outside nodes in the status")?;
-        let dead: Vec<&str> =
-            status.nodes.iter().filter(|node| node.state == "dead").map(|node| node.name.as_str()).collect();
-        ensure!(dead == [died.name.as_str()], "{status:?}");
+        until("its status is dead", LIMIT, || async {
+            let status =
+                installation.status("east").await?.outside.context("no outside nodes in the status")?;
+            let dead = status.nodes.iter().filter(|node| node.state == "dead");
+            let is_it = dead.map(|node| node.name.as_str()).eq([died.name.as_str()]);
+            Ok(if is_it { Ok(()) } else { Err(format!("{status:?}")) })
+        })
+        .await?;
 
         let _: serde_json::Value = installation.rest("east")?.post(&["api", "v1", "handover"]).await?;
         is_active(&installation, "west").await?;

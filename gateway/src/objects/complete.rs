@@ -10,7 +10,6 @@ use diptych_core::lease::SubLease;
 use diptych_core::records::{
     Blob, Etag, Extent, ExtentState, Head, HeadBody, Part, Placement, Record, UploadState,
 };
-use md5::{Digest, Md5};
 use rand::Rng;
 
 use super::multipart::{OpenUpload, check_number};
@@ -21,6 +20,7 @@ use crate::authority::may_write;
 use crate::commit::{MAX_CHANGES, commit_many, commit_plain, mark_dead};
 use crate::digests::{Algorithm, Sums};
 use crate::error::{GatewayError, Result};
+use crate::md5::Md5;
 use crate::write::{Written, WrittenExtent};
 
 const MIN_PART: u64 = 5 << 20;
@@ -284,9 +284,9 @@ fn check_size(parts: &[(u16, Part)], said: Option<u64>) -> Result<()> {
 
 /// S3's etag of an upload: MD5 of the parts' MD5s.
 fn joined_md5(parts: &[(u16, Part)]) -> [u8; 16] {
-    let mut md5 = Md5::new();
+    let mut md5 = Md5::default();
     for (_, part) in parts {
-        md5.update(part.md5);
+        md5.update(&part.md5);
     }
-    md5.finalize().into()
+    md5.finish()
 }

@@ -7,7 +7,7 @@ use diptych_core::checksum::{ChecksumType, UploadChecksum};
 use diptych_core::records::{Part, Upload};
 
 use super::complete::{CompletePart, Completion};
-use crate::digests::{Algorithm, Announced, Digests};
+use crate::digests::{Algorithm, Announced, Checksums};
 use crate::error::{GatewayError, Result};
 
 /// What a part's body is summed by: what its client announces, and what the upload was begun with.
@@ -112,13 +112,15 @@ fn joined(checksum: UploadChecksum, parts: &[(Vec<u8>, u64)]) -> String {
         (ChecksumType::FullObject, Algorithm::Crc64Nvme) => joined_crc(CrcAlgorithm::Crc64Nvme, parts),
         // No upload is begun with a hash of the whole: it does not follow from hashes of parts.
         (ChecksumType::FullObject, Algorithm::Sha1 | Algorithm::Sha256) | (ChecksumType::Composite, _) => {
-            let mut digests = Digests::new(&Announced { wanted: vec![algorithm], ..Announced::default() });
-            for (sum, _) in parts {
-                digests.update(sum);
-            }
-            format!("{}-{}", digests.finish().get(algorithm).unwrap_or_default(), parts.len())
+            format!("{}-{}", summed(algorithm, parts.iter().map(|(sum, _)| sum.as_slice())), parts.len())
         }
     }
+}
+
+fn summed<'a>(algorithm: Algorithm, pieces: impl Iterator<Item = &'a [u8]>) -> String {
+    let mut checksums = Checksums::new(&Announced { wanted: vec![algorithm], ..Announced::default() });
+    pieces.for_each(|piece| checksums.update(piece));
+    checksums.finish().pop().map(|(_, sum)| sum).unwrap_or_default()
 }
 
 /// Sums of a CRC are big-endian, and that of no bytes is 0 for each of the three.
@@ -134,15 +136,9 @@ fn joined_crc(crc: CrcAlgorithm, parts: &[(Vec<u8>, u64)]) -> String {
 mod tests {
     use super::*;
 
-    fn summed(algorithm: Algorithm, bytes: &[u8]) -> String {
-        let mut digests = Digests::new(&Announced { wanted: vec![algorithm], ..Announced::default() });
-        digests.update(bytes);
-        digests.finish().get(algorithm).expect("it was wanted").to_owned()
-    }
-
     fn parts(algorithm: Algorithm, pieces: &[&[u8]]) -> Vec<(Vec<u8>, u64)> {
-        let part =
-            |piece: &&[u8]| (STANDARD.decode(summed(algorithm, piece)).expect("base64"), piece.len() as u64);
+        let sum = |piece: &[u8]| STANDARD.decode(summed(algorithm, std::iter::once(piece))).expect("base64");
+        let part = |piece: &&[u8]| (sum(piece), piece.len() as u64);
         pieces.iter().map(part).collect()
     }
 
@@ -162,7 +158,7 @@ mod tests {
                 }
                 pieces.push(rest);
                 let joined = joined(checksum, &parts(algorithm, &pieces));
-                assert_eq!(joined, summed(algorithm, &whole), "{algorithm:?}");
+                assert_eq!(joined, summed(algorithm, std::iter::once(&whole[..])), "{algorithm:?}");
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use diptych_core::chunk::{ChunkOpener, ChunkPlace, chunks_of};
 use diptych_core::ids::{BlobId, ExtentId, RingKeyNumber, Row};
 use diptych_core::records::{Blob, Layout, Piece};
@@ -154,14 +154,15 @@ async fn open(context: &Context, chunk: &PlannedChunk, sealed: Bytes) -> Result<
     let opener = ChunkOpener::new(chunk.blob, key.blob_key(chunk.blob), Arc::clone(context.cipher()));
     let (place, wanted) = (chunk.place, chunk.wanted.clone());
     on_cpu(sealed.len(), move || {
-        let mut plain = Vec::with_capacity(place.plain as usize);
-        opener
-            .open(place.index, place.last, place.compressed, &sealed, &mut plain)
+        // Whoever assembled it from rows has let go of it; what is one row's own bytes is copied.
+        let sealed = sealed.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+        let plain = opener
+            .open(place.index, place.last, place.compressed, sealed)
             .map_err(|error| GatewayError::Corrupt(error.to_string()))?;
         if plain.len() != place.plain as usize {
             return Err(GatewayError::Corrupt("a chunk has another length than the catalog says".to_owned()));
         }
-        Ok(Bytes::from(plain).slice(wanted))
+        Ok(plain.freeze().slice(wanted))
     })
     .await?
 }

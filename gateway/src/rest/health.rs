@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::RestState;
 use crate::authority::boot_time;
-use crate::context::Context;
+use crate::context::{Coding, Context};
 
 /// Time that a check has.
 const CHECK_LIMIT: Duration = Duration::from_secs(2);
@@ -137,8 +137,8 @@ fn plan(context: &Context) -> HealthCheck {
     let begun = Instant::now();
     let agents = context.agents();
     let found = match context.coding() {
-        Ok((needed, rows)) if !agents.map().nodes.is_empty() => {
-            Ok(format!("{needed} of {} rows on {} nodes", rows.len(), agents.map().nodes.len()))
+        Ok(Coding { plan, rows }) if !agents.map().nodes.is_empty() => {
+            Ok(format!("{} of {} rows on {} nodes", plan.needed, rows.len(), agents.map().nodes.len()))
         }
         Ok(_) => Err("there is no placement map yet".to_owned()),
         Err(error) => Err(error.to_string()),

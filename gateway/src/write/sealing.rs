@@ -14,8 +14,9 @@ use super::tail::Description;
 use super::written::Written;
 use crate::body::Body;
 use crate::context::Context;
-use crate::digests::{Announced, Digests, Sums};
+use crate::digests::{Announced, Checksums, Sums};
 use crate::error::{GatewayError, Result};
+use crate::md5::Md5;
 
 /// Bodies up to this share extents with others.
 pub(crate) const SMALL_BODY: usize = 256 << 10;
@@ -44,7 +45,7 @@ pub(crate) struct BlobSealer {
     blob: BlobId,
     ring_key: RingKeyNumber,
     sealer: ChunkSealer,
-    digests: Digests,
+    checksums: Checksums,
 }
 
 impl BlobSealer {
@@ -55,11 +56,11 @@ impl BlobSealer {
         let key = keyring.current();
         let ring_key = key.number();
         let sealer = ChunkSealer::new(blob, key.blob_key(blob), Arc::clone(context.cipher()));
-        Self { blob, ring_key, sealer, digests: Digests::new(announced) }
+        Self { blob, ring_key, sealer, checksums: Checksums::new(announced) }
     }
 
     fn seal(&mut self, plain: &[u8], last: bool) -> Result<Chunk> {
-        self.digests.update(plain);
+        self.checksums.update(plain);
         let mut bytes = Vec::with_capacity(plain.len() + 64);
         let sealed = self.sealer.seal(plain, last, &mut bytes);
         let sealed = sealed.map_err(|error| GatewayError::Internal(error.to_string()))?;
@@ -83,11 +84,21 @@ pub(crate) async fn prepare_small(
     announced: &Announced,
 ) -> Result<Prepared> {
     let mut sealer = Box::new(BlobSealer::new(context, announced));
-    on_cpu(plain.len(), move || {
+    if plain.len() <= INLINE {
         let chunk = sealer.seal(&plain, true)?;
-        Ok(Prepared { chunk, sums: sealer.digests.finish() })
-    })
-    .await?
+        let mut md5 = Md5::default();
+        md5.update(&plain);
+        return Ok(Prepared { chunk, sums: Sums { md5: md5.finish(), others: sealer.checksums.finish() } });
+    }
+    let plain = plain.freeze();
+    let mut hashing = context.md5().body();
+    hashing.update(plain.clone()).await?;
+    let sealed = on_cpu(plain.len(), move || {
+        let chunk = sealer.seal(&plain, true)?;
+        Ok::<_, GatewayError>((chunk, sealer.checksums.finish()))
+    });
+    let (chunk, others) = sealed.await??;
+    Ok(Prepared { chunk, sums: Sums { md5: hashing.finish().await?, others } })
 }
 
 /// Runs work on `bytes` bytes off the reactor, unless it is little.
@@ -117,32 +128,42 @@ pub(crate) async fn write_body(
 ) -> Result<(Written, Sums)> {
     // Its compression table is large: what is handed from thread to thread is a pointer.
     let mut sealer = Box::new(BlobSealer::new(context, announced));
+    let mut hashing = context.md5().body();
     let mut extents = ExtentSequence::new(context.clone(), *lease, owner, description, body.announced())?;
     let mut piece = head;
-    loop {
-        piece.reserve(CHUNK.saturating_sub(piece.len()));
-        let more = match body.fill(&mut piece, CHUNK).await {
-            Ok(more) => more,
-            Err(error) => {
-                extents.give_up().await;
-                return Err(error);
+    let pushed: Result<_> = async {
+        loop {
+            piece.reserve(CHUNK.saturating_sub(piece.len()));
+            let more = body.fill(&mut piece, CHUNK).await?;
+            context.metrics().bytes_in.inc_by(piece.len() as u64);
+            let plain = std::mem::take(&mut piece).freeze();
+            // Hashed beside all that follows, and waited for before the next bytes are, or before the object is committed.
+            hashing.update(plain.clone()).await?;
+            let sealing = plain.clone();
+            let sealed = on_cpu(plain.len(), move || {
+                let chunk = sealer.seal(&sealing, !more);
+                (sealer, chunk)
+            });
+            let chunk;
+            (sealer, chunk) = sealed.await?;
+            extents.push(chunk?).await?;
+            if !more {
+                return Ok(sealer.checksums.finish());
             }
-        };
-        context.metrics().bytes_in.inc_by(piece.len() as u64);
-        let sealed = on_cpu(piece.len(), move || {
-            let chunk = sealer.seal(&piece, !more);
+            hashing.settle().await?;
+            piece = plain.try_into_mut().unwrap_or_default();
             piece.clear();
-            (sealer, piece, chunk)
-        })
-        .await?;
-        let chunk;
-        (sealer, piece, chunk) = sealed;
-        if let Err(error) = extents.push(chunk?).await {
-            extents.give_up().await;
-            return Err(error);
         }
-        if !more {
-            return Ok((extents.finish().await?, sealer.digests.finish()));
+    }
+    .await;
+    match pushed {
+        Ok(others) => {
+            let (written, md5) = tokio::join!(extents.finish(), hashing.finish());
+            Ok((written?, Sums { md5: md5?, others }))
+        }
+        Err(error) => {
+            extents.give_up().await;
+            Err(error)
         }
     }
 }

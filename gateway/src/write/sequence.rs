@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use diptych_core::ids::{ExtentId, Row, UploadId};
+use diptych_core::ids::{ExtentId, UploadId};
 use diptych_core::layout::{CHUNK, EXTENT_PLAIN_MAX, StripeLayout};
 use diptych_core::lease::SubLease;
 use diptych_core::records::{Blob, Extent, ExtentState, Holds, Layout, Piece, Placement};
@@ -14,7 +14,7 @@ use super::rows::RowWriter;
 use super::sealing::{Chunk, on_cpu};
 use super::tail::{Description, Run, build_tail};
 use super::written::{Written, WrittenExtent};
-use crate::context::Context;
+use crate::context::{Coding, Context};
 use crate::error::{GatewayError, Result};
 
 /// Room for tags of chunks and the tail, in what is reserved for an extent.
@@ -25,7 +25,7 @@ pub(crate) struct ExtentSequence {
     context: Arc<Context>,
     lease: SubLease,
     description: Description,
-    coding: (u8, Vec<Row>),
+    coding: Coding,
     /// Bytes of plaintext that are still to come, if that is known.
     to_come: Option<u64>,
     open: Option<OpenExtent>,
@@ -34,12 +34,25 @@ pub(crate) struct ExtentSequence {
 
 struct OpenExtent {
     id: ExtentId,
+    coding: Coding,
     /// Boxed: it goes from thread to thread with each chunk.
     coder: Box<ExtentCoder>,
     rows: RowWriter,
     plain: usize,
     payload: u32,
     runs: Vec<Run>,
+}
+
+impl OpenExtent {
+    /// `most`: the most bytes that its chunks can have, but for tags.
+    fn new(context: &Arc<Context>, lease: SubLease, coding: Coding, most: u64) -> Result<Self> {
+        let id = ExtentId(rand::rng().random());
+        let needed = coding.plan.needed;
+        let reserve = StripeLayout::new(needed, most + OVERHEAD).row_len() as u32;
+        let coder = Box::new(ExtentCoder::new(needed, &coding.rows)?);
+        let rows = RowWriter::new(context.clone(), lease, id, (needed, coding.rows.clone()), reserve);
+        Ok(Self { id, coding, coder, rows, plain: 0, payload: 0, runs: Vec::new() })
+    }
 }
 
 impl ExtentSequence {
@@ -84,13 +97,8 @@ impl ExtentSequence {
     }
 
     fn begin(&self) -> Result<OpenExtent> {
-        let id = ExtentId(rand::rng().random());
-        let (needed, rows) = &self.coding;
-        let most = self.to_come.unwrap_or(u64::MAX).min(EXTENT_PLAIN_MAX as u64) + OVERHEAD;
-        let reserve = StripeLayout::new(*needed, most).row_len() as u32;
-        let coder = Box::new(ExtentCoder::new(*needed, rows)?);
-        let rows = RowWriter::new(self.context.clone(), self.lease, id, self.coding.clone(), reserve);
-        Ok(OpenExtent { id, coder, rows, plain: 0, payload: 0, runs: Vec::new() })
+        let most = self.to_come.unwrap_or(u64::MAX).min(EXTENT_PLAIN_MAX as u64);
+        OpenExtent::new(&self.context, self.lease, self.coding.clone(), most)
     }
 
     async fn close(&mut self) -> Result<WrittenExtent> {
@@ -142,7 +150,7 @@ async fn seal(context: &Context, lease: &SubLease, open: OpenExtent) -> Result<W
     let born = open.rows.born();
     let (length, hash) = (coded.length, coded.hash);
     let durable = open.rows.seal(coded).await?;
-    let plan = context.plan()?;
+    let plan = &open.coding.plan;
     let record = Extent {
         state: ExtentState::Live,
         holds: Holds::Data,
@@ -165,13 +173,9 @@ pub(crate) async fn write_extent(
     chunks: &[Chunk],
     descriptions: &[Description],
 ) -> Result<(WrittenExtent, Vec<Blob>)> {
-    let (needed, rows) = context.coding()?;
-    let id = ExtentId(rand::rng().random());
-    let coder = Box::new(ExtentCoder::new(needed, &rows)?);
-    let total: u64 = chunks.iter().map(|chunk| u64::from(chunk.sealed.len)).sum();
-    let reserve = StripeLayout::new(needed, total + OVERHEAD).row_len() as u32;
-    let rows = RowWriter::new(context.clone(), *lease, id, (needed, rows), reserve);
-    let mut open = OpenExtent { id, coder, rows, plain: 0, payload: 0, runs: Vec::new() };
+    let total = chunks.iter().map(|chunk| u64::from(chunk.sealed.len)).sum();
+    let mut open = OpenExtent::new(context, *lease, context.coding()?, total)?;
+    let id = open.id;
     let mut blobs = Vec::with_capacity(chunks.len());
     for chunk in chunks {
         let offset = open.coder.length() as u32;

@@ -11,11 +11,13 @@ use diptych_catalog::{Batch, Catalog, CatalogError, Change, Committed, FeedStart
 use diptych_core::ids::{Epoch, Hlc, KeeperNumber, SiteName, VersionId};
 use diptych_core::keys;
 use diptych_core::lease::{BootTime, SubLease};
-use diptych_core::records::{Extent, ExtentState, Head, HeadBody, Position, Record, VersionRef};
+use diptych_core::records::{CodingPlan, Extent, ExtentState, Head, HeadBody, Position, Record, VersionRef};
 use diptych_gateway::Limits;
 use diptych_gateway::authority::{Authority, Role, SingleSite};
 use reqwest::StatusCode;
 use serde_json::Value;
+use tokio::sync::mpsc::Sender;
+use tokio::task::JoinHandle;
 
 /// Lends a sub-lease for a number of looks.
 struct ForLooks(AtomicI64);
@@ -189,6 +191,54 @@ async fn an_answer_of_the_catalog_that_gets_lost_is_resolved_by_reading() {
     site.stop().await;
 }
 
+/// An upload whose body comes as it is sent to the channel; it ends when the channel is dropped.
+fn slow_post(
+    site: &TestSite,
+    id: &str,
+) -> (Sender<Result<Bytes, std::io::Error>>, JoinHandle<reqwest::Result<reqwest::Response>>) {
+    let (pieces, stream) = tokio::sync::mpsc::channel(1);
+    let stream = futures::stream::unfold(stream, |mut stream| async move {
+        let piece = stream.recv().await?;
+        Some((piece, stream))
+    });
+    let request = site.http.post(site.rest(&format!("/api/v1/files?id={id}"))).bearer_auth(TOKEN);
+    (pieces, tokio::spawn(request.body(reqwest::Body::wrap_stream(stream)).send()))
+}
+
+/// k of each extent that the catalog knows.
+async fn needed(site: &TestSite) -> Vec<u8> {
+    let view = site.catalog.view().await.expect("a view");
+    let all = view.scan(&keys::extents(), 1_000).expect("it reads").entries;
+    all.iter().map(|(_, raw)| Extent::decode(raw).expect("it reads").needed).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_keeps_the_coding_that_it_began_with() {
+    let site = TestSite::start().await;
+    let body = noise(3 << 20, 1);
+    let (pieces, upload) = slow_post(&site, "long");
+    let (first, rest) = body.split_at(2 << 20);
+    pieces.send(Ok(Bytes::copy_from_slice(first))).await.expect("it is read");
+    let read = || site.gateway().context().metrics().bytes_in.get();
+    eventually("its first chunk is read", async || read() >= 1 << 20).await;
+    let plan = CodingPlan { needed: 2, rows: vec![(site.site.clone(), 4)] };
+    site.put_keys(vec![(keys::plan(2), plan.encode().into())]).await;
+    site.gateway().context().refresh_now().await.expect("it reads");
+    pieces.send(Ok(Bytes::copy_from_slice(rest))).await.expect("it is read");
+    drop(pieces);
+    let answer = upload.await.expect("it ends").expect("an answer");
+    assert_eq!(answer.status(), StatusCode::CREATED);
+    assert_eq!(needed(&site).await, [4]);
+    assert!(site.get("long").await.bytes().await.expect("a body") == body, "what was stored comes back");
+
+    assert_eq!(site.post("next", "by the next coding").await.status(), StatusCode::CREATED);
+    let mut needed = needed(&site).await;
+    needed.sort_unstable();
+    assert_eq!(needed, [2, 4]);
+    assert_eq!(site.get("next").await.text().await.expect("a body"), "by the next coding");
+    site.stop().await;
+}
+
 /// By state: how many extents the catalog knows.
 async fn extents(site: &TestSite) -> (usize, usize) {
     let view = site.catalog.view().await.expect("a view");
@@ -211,13 +261,7 @@ async fn what_a_streamed_body_left_is_condemned_before_its_client_is_refused() {
     let (live, of_sum) = extents(&site).await;
     assert!(live == 0 && of_sum >= 3, "{live} live, {of_sum} condemned");
 
-    let (pieces, stream) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(1);
-    let stream = futures::stream::unfold(stream, |mut stream| async move {
-        let piece = stream.recv().await?;
-        Some((piece, stream))
-    });
-    let request = site.http.post(site.rest("/api/v1/files?id=same")).bearer_auth(TOKEN);
-    let late = tokio::spawn(request.body(reqwest::Body::wrap_stream(stream)).send());
+    let (pieces, late) = slow_post(&site, "same");
     for piece in body.chunks(256 << 10) {
         pieces.send(Ok(Bytes::copy_from_slice(piece))).await.expect("it is read");
     }

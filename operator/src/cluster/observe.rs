@@ -224,7 +224,7 @@ async fn site(
     let (Some(catalog), Ok(site)) = (catalog, cluster.spec.site.parse()) else { return Ok(None) };
     let view = catalog.view().await?;
     let status = view.get(&keys::site_status(&site))?;
-    let coding = view.get(&keys::plan(0))?.map(|raw| CodingPlan::decode(&raw)).transpose()?;
+    let coding = view.last(&keys::plans())?.map(|(_, raw)| CodingPlan::decode(&raw)).transpose()?;
     let status: Option<SiteStatus> = status.and_then(|raw| serde_json::from_slice(&raw).ok());
     let term = match &status {
         Some(status) => view.get(&keys::term(status.epoch))?.map(|raw| Term::decode(&raw)).transpose()?,

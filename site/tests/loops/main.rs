@@ -3,6 +3,7 @@
 #[path = "../../../node-agent/tests/support/mod.rs"]
 mod support;
 
+mod coding;
 mod collecting;
 mod filling;
 mod finding;

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use diptych_catalog::Catalog;
 use diptych_core::access::{seal_authority_key, seal_secret};
 use diptych_core::cipher::SecretKey;
+use diptych_core::ids::Epoch;
 use diptych_core::keyring::{ClusterKey, Keyring, NewRingKey};
 use diptych_core::keys;
 use diptych_core::lease::Event;
@@ -43,7 +44,7 @@ pub(in crate::process) async fn tell_devices(
     }
 }
 
-/// Each time that this site becomes active, makes what is missing.
+/// Each time that this site becomes active, makes what is missing, and takes the coding into use that follows from what is declared.
 pub(in crate::process) async fn sow(
     config: Arc<SiteConfig>,
     catalog: Arc<dyn Catalog>,
@@ -53,17 +54,36 @@ pub(in crate::process) async fn sow(
     let mut state = keeper.watch();
     loop {
         let loan = state.borrow_and_update().loan(boot_time());
-        if let Some(loan) = loan
-            && catalog.view().await?.get(&keys::plan(0))?.is_none()
-        {
-            let seeds = seeds(&config, &cluster_key)?;
-            if let Err(error) = bootstrap::ensure(catalog.as_ref(), loan.epoch, seeds).await {
-                tracing::warn!(%error, "the first records could not be written now");
+        if let Some(loan) = loan {
+            if catalog.view().await?.get(&keys::plan(0))?.is_none() {
+                let seeds = seeds(&config, &cluster_key)?;
+                if let Err(error) = bootstrap::ensure(catalog.as_ref(), loan.epoch, seeds).await {
+                    tracing::warn!(%error, "the first records could not be written now");
+                }
+            } else {
+                declare(&config, catalog.as_ref(), loan.epoch).await;
             }
         }
         if state.changed().await.is_err() {
             return Ok(());
         }
+    }
+}
+
+/// A plan that can't be had leaves the one that is in force: what was written by it is whole.
+async fn declare(config: &SiteConfig, catalog: &dyn Catalog, epoch: Epoch) {
+    let plan = match plan(config) {
+        Ok(plan) => plan,
+        Err(error) => {
+            return tracing::warn!(%error, "what is declared can't be coded: the coding stays as it is");
+        }
+    };
+    match bootstrap::put_in_force(catalog, epoch, &plan).await {
+        Ok(true) => {
+            tracing::info!(needed = plan.needed, rows = ?plan.rows, "another coding is in force from now on")
+        }
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%error, "the coding that is declared could not be written now"),
     }
 }
 
