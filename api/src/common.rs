@@ -60,6 +60,20 @@ pub fn duration(text: &str) -> Result<std::time::Duration, NotADuration> {
     if text.is_empty() { Err(wrong()) } else { Ok(std::time::Duration::from_millis(total)) }
 }
 
+/// Reads the length of a lease: 1s to 1m, as the schema of `failover.lease.duration` has it.
+///
+/// # Errors
+/// No length of time, or a shorter or longer one; a sentence for a person.
+pub fn lease(text: &str) -> Result<std::time::Duration, String> {
+    const SHORTEST: std::time::Duration = std::time::Duration::from_secs(1);
+    const LONGEST: std::time::Duration = std::time::Duration::from_mins(1);
+    let length = duration(text).map_err(|error| error.to_string())?;
+    if !(SHORTEST..=LONGEST).contains(&length) {
+        return Err(format!("{text} is no length of a lease: 1s to 1m, 1500ms for instance"));
+    }
+    Ok(length)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +87,16 @@ mod tests {
         }
         for text in ["", "10", "s", "10 s", "-1s", "1d", "99999999999999999999h"] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_lease_has_one_second_to_one_minute() {
+        for (text, milliseconds) in [("1s", 1_000), ("1500ms", 1_500), ("3s", 3_000), ("1m", 60_000)] {
+            assert_eq!(lease(text), Ok(std::time::Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in ["999ms", "61s", "0s", "", "short"] {
+            assert!(lease(text).is_err(), "{text}");
         }
     }
 }

@@ -88,7 +88,7 @@ pub struct StorageClusterStatus {
     pub seen_at: Option<Time>,
 
     /// Ready, Progressing, Degraded, TopologySurvives, FilesProjected; with two sites PeerConnected, WitnessReachable,
-    /// FailoverReady; with Cloudflare's health checks EdgeHealthy.
+    /// FailoverReady; with a public name PublicNameKept; with Cloudflare's health checks EdgeHealthy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]

@@ -22,7 +22,7 @@ struct Program {
 #[derive(Subcommand)]
 enum Command {
     /// Run a whole installation on this machine
-    Dev(DevCommand),
+    Dev(Box<DevCommand>),
     /// Store a file
     Put(command::put::Put),
     /// Fetch a file
@@ -92,13 +92,13 @@ fn words() -> Vec<OsString> {
 #[tokio::main]
 async fn main() -> Result<()> {
     match Program::parse_from(words()).command {
-        Command::Dev(DevCommand { action: Some(DevAction::Revive { name, target }), .. }) => {
-            command::revive::run(&target, &name).await
-        }
-        Command::Dev(DevCommand { action: None, options }) => {
-            process::log_for_people();
-            Box::pin(dev::run(&options)).await
-        }
+        Command::Dev(asked) => match asked.action {
+            Some(DevAction::Revive { name, target }) => command::revive::run(&target, &name).await,
+            None => {
+                process::log_for_people();
+                Box::pin(dev::run(&asked.options)).await
+            }
+        },
         Command::Put(put) => put.run().await,
         Command::Get(get) => get.run().await,
         Command::Ls(ls) => ls.run().await,

@@ -15,11 +15,22 @@ const LOOK_PASSIVE: Duration = Duration::from_mins(1);
 /// After a failure; twice as long after the next, at most [`LOOK_EVERY`].
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// Why the name can't be kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameTrouble {
+    /// One word, CamelCase.
+    pub reason: &'static str,
+    /// For a person: what is wrong, and what to do.
+    pub message: String,
+    /// Every call is refused for so long, whatever it asks.
+    pub retry_after: Option<Duration>,
+}
+
 /// What was last seen of the public name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NameSeen {
     /// Why it can't be kept; None: it can, or there is none.
-    pub trouble: Option<String>,
+    pub trouble: Option<NameTrouble>,
     /// Whether this site has pointed it here; None: there is none, or it was not looked at yet.
     pub points_here: Option<bool>,
 }
@@ -28,10 +39,10 @@ pub struct NameSeen {
 #[async_trait]
 pub trait PublicName: Send + Sync + 'static {
     /// Points it to this site, if it does not already; true: something was changed.
-    async fn point_here(&self) -> Result<bool, String>;
+    async fn point_here(&self) -> Result<bool, NameTrouble>;
 
     /// Whether it could be pointed here; changes nothing.
-    async fn look(&self) -> Result<(), String>;
+    async fn look(&self) -> Result<(), NameTrouble>;
 }
 
 /// Keeps the name right while this site serves. `now` wakes it; `seen` is told what came of it.
@@ -65,9 +76,16 @@ pub async fn run(
                 seen.send_replace(NameSeen { trouble: None, points_here: Some(serves.is_some()) });
                 pause
             }
-            Err(reason) => {
-                tracing::warn!(reason, "the public name could not be looked at or changed");
-                seen.send_modify(|seen| seen.trouble = Some(reason));
+            Err(trouble) => {
+                tracing::warn!(reason = trouble.message, "the public name could not be looked at or changed");
+                let locked_out = trouble.retry_after;
+                seen.send_modify(|seen| seen.trouble = Some(trouble));
+                if let Some(pause) = locked_out {
+                    // Nothing wakes it: a call would be refused, and each one may make the lock-out longer.
+                    tokio::time::sleep(pause).await;
+                    again = AGAIN;
+                    continue;
+                }
                 let pause = again;
                 again = (again * 2).min(LOOK_EVERY);
                 pause
@@ -77,5 +95,63 @@ pub async fn run(
             () = tokio::time::sleep(pause) => {}
             () = now.notified() => again = AGAIN,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Instant;
+
+    use diptych_core::ids::Epoch;
+    use diptych_core::lease::BootTime;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::keeper::KeeperState;
+
+    /// Longer than the pause after any other failure, so that it can't be taken for one.
+    const LOCK_OUT: Duration = Duration::from_millis(800);
+
+    /// Refuses its first call for a while, and notes when it was called.
+    #[derive(Default)]
+    struct Limited(Mutex<Vec<Instant>>);
+
+    #[async_trait]
+    impl PublicName for Limited {
+        async fn point_here(&self) -> Result<bool, NameTrouble> {
+            let mut calls = self.0.lock().expect("no panic");
+            calls.push(Instant::now());
+            let message = "too many calls".to_owned();
+            let limited = NameTrouble { reason: "RateLimited", message, retry_after: Some(LOCK_OUT) };
+            if calls.len() == 1 { Err(limited) } else { Ok(false) }
+        }
+
+        async fn look(&self) -> Result<(), NameTrouble> {
+            unreachable!("the site serves")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lock_out_is_waited_for_whoever_wakes() {
+        let name = Arc::new(Limited::default());
+        let serves = Some((Epoch(1), BootTime::NEVER));
+        let state = watch::Sender::new(KeeperState { serves, ..KeeperState::at_start() });
+        let keeper = KeeperHandle::new(mpsc::unbounded_channel().0, state.subscribe());
+        let (now, seen) = (Arc::new(Notify::new()), watch::Sender::default());
+        now.notify_one();
+        let mut news = seen.subscribe();
+        let kept = async {
+            let refused =
+                news.wait_for(|seen: &NameSeen| seen.trouble.is_some()).await.map(|seen| seen.clone());
+            assert_eq!(refused.expect("it runs").trouble.map(|trouble| trouble.reason), Some("RateLimited"));
+            news.wait_for(|seen| seen.points_here == Some(true)).await.map(drop).expect("it runs");
+        };
+        tokio::select! {
+            () = run(Arc::clone(&name) as Arc<dyn PublicName>, keeper, now, &seen) => unreachable!("it runs for ever"),
+            () = kept => {}
+        }
+        let calls = name.0.lock().expect("no panic").clone();
+        assert!(calls[1].duration_since(calls[0]) >= LOCK_OUT, "it was called during the lock-out");
     }
 }

@@ -58,6 +58,12 @@ pub struct SiteStatus {
     /// Why the public name can't be kept; None: it can, or there is none.
     #[serde(default)]
     pub name_trouble: Option<String>,
+    /// The same in one word.
+    #[serde(default)]
+    pub name_trouble_reason: Option<String>,
+    /// Whether this site has pointed the name here; None: there is none, or it was not looked at yet.
+    #[serde(default)]
+    pub name_points_here: Option<bool>,
     /// What the edge says of both sites; None: it is not asked, or was not yet.
     #[serde(default)]
     pub edge: Option<EdgeStatus>,

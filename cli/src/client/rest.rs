@@ -38,6 +38,15 @@ impl RestClient {
         Ok(serde_json::from_slice(&self.answer(Method::POST, segments, &[]).await?)?)
     }
 
+    /// The same, with a query.
+    pub async fn post_query<T: DeserializeOwned>(
+        &self,
+        segments: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<T> {
+        Ok(serde_json::from_slice(&self.answer(Method::POST, segments, query).await?)?)
+    }
+
     /// Asks for something to be done that needs a few words.
     pub async fn post_json<T: DeserializeOwned>(
         &self,

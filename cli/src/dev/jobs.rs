@@ -185,6 +185,7 @@ impl Maker<'_> {
         let milliseconds = |seconds: u32| u64::from(seconds) * 1_000;
         let default = Policy::default();
         Policy {
+            lease_ms: self.plan.lease_ms,
             stability_window_ms: self.plan.failback_after.map(milliseconds),
             edge_grace_ms: self.plan.edge_grace.map_or(default.edge_grace_ms, milliseconds),
             ..default

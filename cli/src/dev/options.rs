@@ -1,6 +1,7 @@
 //! What `diptych dev` can be asked for.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use diptych_site::config::{Acknowledge, WitnessKind};
@@ -44,6 +45,9 @@ pub struct DevOptions {
     /// Seconds without a sign of life after which a node's rows are rebuilt elsewhere
     #[arg(long, default_value_t = 10)]
     pub node_dead_after: u32,
+    /// How long a vote of the lease holds, 1s to 1m: the shorter, the sooner a takeover, and the more a pause disturbs
+    #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = diptych_api::common::lease)]
+    pub lease: Duration,
     /// Seconds that the preferred site must have been well until it gets the lease back by itself; without it a person hands
     /// it back
     #[arg(long, value_name = "SECONDS")]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use diptych_core::ids::{ClusterId, DeviceId, NodeName, SiteName};
 use diptych_core::planner::{self, SiteTopology};
-use diptych_site::config::{Acknowledge, DeviceConfig, SurviveConfig, WitnessKind};
+use diptych_site::config::{Acknowledge, DeviceConfig, Policy, SurviveConfig, WitnessKind};
 use diptych_site::notify::WebhookConfig;
 use diptych_site::witness::ObjectStoreConfig;
 use rand::RngCore;
@@ -39,6 +39,9 @@ pub struct DevPlan {
     pub tls: bool,
     /// Seconds.
     pub node_dead_after: u32,
+    /// Milliseconds that a vote of the lease holds.
+    #[serde(default = "lease_of_before")]
+    pub lease_ms: u64,
     /// Seconds of health after which the preferred site gets the lease back by itself; None: a person hands it back.
     #[serde(default)]
     pub failback_after: Option<u32>,
@@ -59,6 +62,11 @@ pub struct DevPlan {
     /// Told what turns.
     #[serde(default)]
     pub webhook: Option<WebhookConfig>,
+}
+
+/// Of a folder that was made before it could be chosen.
+fn lease_of_before() -> u64 {
+    Policy::default().lease_ms
 }
 
 /// Nodes in neither site.
@@ -202,6 +210,7 @@ impl DevPlan {
             witness_store: options.witness_store.clone().map(|store| store.0),
             tls: options.tls,
             node_dead_after: options.node_dead_after,
+            lease_ms: options.lease.as_millis() as u64,
             failback_after: options.failback_after,
             edge_grace: options.edge_grace,
             token: secret(24),

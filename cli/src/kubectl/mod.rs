@@ -41,6 +41,8 @@ enum Command {
     Drill(drill::Drill),
     /// Have this site take over
     Promote(switch::Promote),
+    /// Let a site go on that has lost the record of its vote, as the other one has
+    ForceVote(switch::ForceVote),
     /// Have the other site take over, losing nothing
     Handover(switch::Handover),
     /// Read a file from this site's own rows alone and verify every tag
@@ -56,6 +58,7 @@ impl Kubectl {
             Command::Status => status::run(&site),
             Command::Drill(drill) => drill.run(&site).await,
             Command::Promote(promote) => promote.run(&site).await,
+            Command::ForceVote(force) => force.run(&site).await,
             Command::Handover(handover) => handover.run(&site).await,
             Command::Verify(verify) => verify.run(&site).await,
         }

@@ -74,14 +74,14 @@ fn verdict(check: Option<&HealthCheck>) -> SiteVerdict {
 impl EdgeChecks for CloudflareChecks {
     async fn keep(&self) -> Result<(SiteVerdict, SiteVerdict), EdgeTrouble> {
         let Some(check) = &self.check else { return Ok(Default::default()) };
-        let zone = self.name.zone().await.map_err(|reason| trouble("Unreachable", reason))?;
+        let zone = self.name.zone().await.map_err(|found| trouble(found.reason, found.message))?;
         let listing = keep_check(self.name.client(), &zone, check).await.map_err(|error| refused(&error))?;
         let of = |site| verdict(check_of(&listing, &check.owner, site));
         Ok((of(&self.site), of(&self.peer)))
     }
 
     async fn remove(&self) -> Result<(), EdgeTrouble> {
-        let zone = self.name.zone().await.map_err(|reason| trouble("Unreachable", reason))?;
+        let zone = self.name.zone().await.map_err(|found| trouble(found.reason, found.message))?;
         let owner = &self.name.target().owner;
         remove_check(self.name.client(), &zone, owner, &self.site).await.map_err(|error| refused(&error))
     }

@@ -23,10 +23,11 @@ const WAIT: Duration = Duration::from_millis(1_800);
 /// Paths that speak of this very gateway.
 const OWN: [&str; 5] = ["/live", "/ready", "/health", "/lease", "/metrics"];
 /// Paths that speak of this very site, also where they ask for something to be done.
-const OF_SITE: [&str; 7] = [
+const OF_SITE: [&str; 8] = [
     "/api/v1/status",
     "/api/v1/scrub",
     "/api/v1/promote",
+    "/api/v1/force-vote",
     "/api/v1/verify",
     "/api/v1/drill",
     "/api/v1/drill/abort",

@@ -1,9 +1,10 @@
 //! The public name and, as a third choice of witness, the lease's record, both at Cloudflare.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use diptych_cloudflare::address::{NameTarget, Owner, Pointed, point_name};
+use diptych_cloudflare::address::{NameTarget, Owner, PointError, Pointed, point_name};
 use diptych_cloudflare::client::{Client, Error, RecordId, TTL_AUTO, ZoneId};
 use diptych_cloudflare::witness::{
     LeaseRecord, NameFlip, Nonce as RecordNonce, RecordWitness as Calls, Swap, WitnessError,
@@ -12,7 +13,7 @@ use diptych_core::ids::KeeperNumber;
 use diptych_core::lease::{Millis, Nonce, SwapResult, Token, WitnessRead, WitnessRecord};
 use diptych_site::config::{PeerConfig, SiteConfig};
 use diptych_site::keeper::witness::Witness;
-use diptych_site::name::PublicName;
+use diptych_site::name::{NameTrouble, PublicName};
 use diptych_wire::http::chain;
 
 /// The name of one cluster in one zone, as this site points it.
@@ -45,26 +46,47 @@ impl CloudflareName {
     }
 
     /// The zone, looked up once.
-    pub(super) async fn zone(&self) -> Result<ZoneId, String> {
+    pub(super) async fn zone(&self) -> Result<ZoneId, NameTrouble> {
         if let Some(zone) = self.zone.get() {
             return Ok(zone.clone());
         }
-        let found = self.client.zone_by_name(&self.zone_name).await.map_err(|error| chain(&error))?;
-        let zone = found.ok_or_else(|| format!("the token sees no zone {}", self.zone_name))?;
+        let found = self.client.zone_by_name(&self.zone_name).await.map_err(|error| failed(&error))?;
+        let zone = found.ok_or_else(|| NameTrouble {
+            reason: "NoZone",
+            message: format!("the token sees no zone {}", self.zone_name),
+            retry_after: None,
+        })?;
         Ok(self.zone.get_or_init(|| zone.id).clone())
+    }
+}
+
+fn failed(error: &Error) -> NameTrouble {
+    let retry_after = match error {
+        Error::RateLimited { retry_after, .. } => Some(*retry_after),
+        _ => None,
+    };
+    NameTrouble { reason: error.category(), message: chain(error), retry_after }
+}
+
+fn not_pointed(error: PointError) -> NameTrouble {
+    match error {
+        PointError::Call(error) => failed(&error),
+        PointError::Foreign(records) => {
+            NameTrouble { reason: "ForeignRecord", message: records.to_string(), retry_after: None }
+        }
     }
 }
 
 #[async_trait]
 impl PublicName for CloudflareName {
-    async fn point_here(&self) -> Result<bool, String> {
+    async fn point_here(&self) -> Result<bool, NameTrouble> {
         let zone = self.zone().await?;
-        let pointed = point_name(&self.client, &zone, &self.target).await.map_err(|error| chain(&error))?;
+        let pointed = point_name(&self.client, &zone, &self.target).await.map_err(not_pointed)?;
         Ok(matches!(pointed, Pointed::Changed))
     }
 
-    async fn look(&self) -> Result<(), String> {
-        self.client.verify_token().await.map_err(|error| chain(&error))?;
+    async fn look(&self) -> Result<(), NameTrouble> {
+        self.client.verify_token().await.map_err(|error| failed(&error))?;
         self.zone().await.map(drop)
     }
 }
@@ -79,7 +101,7 @@ impl RecordWitness {
         Self { name }
     }
 
-    async fn calls(&self) -> Result<Calls, String> {
+    async fn calls(&self) -> Result<Calls, NameTrouble> {
         let zone = self.name.zone().await?;
         let target = &self.name.target;
         Ok(Calls::new(self.name.client.clone(), zone, &target.hostname, target.owner.clone()))
@@ -106,11 +128,17 @@ fn from_record(record: LeaseRecord) -> WitnessRecord {
 
 fn limited(error: &WitnessError) -> Option<Millis> {
     match error {
-        WitnessError::Call(Error::RateLimited { retry_after, .. }) => {
-            Some(Millis(retry_after.as_millis() as u64))
-        }
+        WitnessError::Call(Error::RateLimited { retry_after, .. }) => Some(millis(*retry_after)),
         _ => None,
     }
+}
+
+const fn millis(length: Duration) -> Millis {
+    Millis(length.as_millis() as u64)
+}
+
+fn unread(limited: Option<Millis>) -> WitnessRead {
+    limited.map_or(WitnessRead::Failed, |retry_after| WitnessRead::RateLimited { retry_after })
 }
 
 #[async_trait]
@@ -118,9 +146,9 @@ impl Witness for RecordWitness {
     async fn read(&self) -> WitnessRead {
         let calls = match self.calls().await {
             Ok(calls) => calls,
-            Err(reason) => {
-                tracing::warn!(reason, "the witness can't be read");
-                return WitnessRead::Failed;
+            Err(trouble) => {
+                tracing::warn!(reason = trouble.message, "the witness can't be read");
+                return unread(trouble.retry_after.map(millis));
             }
         };
         match calls.read().await {
@@ -130,8 +158,7 @@ impl Witness for RecordWitness {
             Ok(None) => WitnessRead::Absent,
             Err(error) => {
                 tracing::warn!(error = chain(&error), "the witness can't be read");
-                limited(&error)
-                    .map_or(WitnessRead::Failed, |retry_after| WitnessRead::RateLimited { retry_after })
+                unread(limited(&error))
             }
         }
     }
@@ -169,6 +196,17 @@ mod tests {
     use diptych_core::ids::Epoch;
 
     use super::*;
+
+    #[test]
+    fn what_troubles_the_name_has_a_word_and_a_lock_out_its_end() {
+        let length = Duration::from_mins(5);
+        let limited = failed(&Error::RateLimited { call: "list records", retry_after: length });
+        assert_eq!((limited.reason, limited.retry_after), ("RateLimited", Some(length)));
+        let revoked = Error::Unauthorized { call: "list records", message: "gone".to_owned() };
+        let revoked = not_pointed(PointError::Call(revoked));
+        assert_eq!((revoked.reason, revoked.retry_after), ("Unauthorized", None));
+        assert!(revoked.message.contains("put it into the Secret"), "{}", revoked.message);
+    }
 
     #[test]
     fn a_record_reads_back_with_its_nonce() {

@@ -5,6 +5,7 @@ use super::guard::Guard;
 use super::machine::Mode;
 use super::persist::Purpose;
 use super::state::{Approval, Loss, Seen};
+use super::timers::{Millis, Timers};
 use super::turn::Turn;
 use crate::ids::{Epoch, SiteName};
 use crate::records::Gate;
@@ -62,8 +63,7 @@ impl Turn<'_> {
             // The preferred site begins the first term.
             return Some(Waiting::FirstStart);
         }
-        let holding = self.state.link.standing.as_ref().is_some_and(|standing| standing.holding);
-        if self.connected() && holding {
+        if self.state.peer_holds(self.now) {
             return Some(Waiting::PeerHolds);
         }
         self.ask_a_person()
@@ -81,9 +81,10 @@ impl Turn<'_> {
             return None;
         }
         match (self.config.mode, self.state.approval) {
-            (_, Approval::AcceptLoss) => return None,
+            (_, Approval::AcceptLoss { .. }) => return None,
             (Mode::Manual, Approval::None) => return Some(Waiting::Approval),
-            (Mode::Manual, Approval::Promote) | (Mode::Automatic, Approval::None | Approval::Promote) => {}
+            (Mode::Manual, Approval::Promote { .. })
+            | (Mode::Automatic, Approval::None | Approval::Promote { .. }) => {}
         }
         let again_at = self.now + self.timers().peer_renew;
         match self.state.loss {
@@ -122,8 +123,25 @@ impl Turn<'_> {
         };
     }
 
-    pub(super) const fn on_promote(&mut self, accept_loss: bool) {
-        self.state.approval = if accept_loss { Approval::AcceptLoss } else { Approval::Promote };
+    /// What a person says of this takeover must not open the gate on loss for a later one: it is not heard where there is
+    /// nothing to take over, ends when that is so, and by itself.
+    pub(super) fn on_promote(&mut self, accept_loss: bool, lasts: Millis) {
+        if self.state.no_promotion(self.now).is_some() {
+            return;
+        }
+        let until = self.now + lasts.min(Timers::LONGEST_APPROVAL);
+        self.state.approval =
+            if accept_loss { Approval::AcceptLoss { until } } else { Approval::Promote { until } };
+    }
+
+    pub(super) fn expire_approval(&mut self) {
+        let over = match self.state.approval {
+            Approval::None => return,
+            Approval::Promote { until } | Approval::AcceptLoss { until } => self.past(until),
+        };
+        if over || self.state.no_promotion(self.now).is_some() {
+            self.state.approval = Approval::None;
+        }
     }
 
     /// The witness's half of a challenge: vote for oneself durably, then, in a later step, swap. None if the record does

@@ -81,10 +81,15 @@ pub enum Command {
     Handover,
     /// Give up a handover that has not moved the vote yet.
     CancelHandover,
-    /// In `mode: Manual`: this site may become active, if nothing much is lost.
-    Promote,
-    /// This site may become active, and what it lacks is given up (it goes to the ledger).
-    PromoteAcceptLoss,
+    /// This site may become active, also in `mode: Manual`. Not heard where `Status::no_promotion` says why.
+    Promote {
+        /// What it lacks is given up (it goes to the ledger); if not, `maxLossOnPromotion` holds.
+        accept_loss: bool,
+        /// For how long that counts; at most `Timers::LONGEST_APPROVAL`.
+        lasts: Millis,
+    },
+    /// Takes a promotion back that has not come true yet.
+    CancelPromotion,
     /// The record of the vote is lost and the peer can't tell: start over above this epoch. The person vouches that the
     /// peer holds no lease and that no higher epoch was ever used.
     ForceVote {
@@ -244,6 +249,37 @@ pub enum Effect {
     Resign,
 }
 
+/// Why there is no takeover that a person could approve. What was approved before ends with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NoPromotion {
+    /// This site serves.
+    Active,
+    /// The peer answers, and may hold the lease.
+    PeerHolds,
+}
+
+impl NoPromotion {
+    /// One word, for programs.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::Active => "SiteIsActive",
+            Self::PeerHolds => "PeerHolds",
+        }
+    }
+
+    /// For a person: what is so, and what can be done instead.
+    pub const fn sentence(self) -> &'static str {
+        match self {
+            Self::Active => {
+                "this site is active already: there is nothing to promote, and nothing was kept for later"
+            }
+            Self::PeerHolds => {
+                "the other site answers and holds the lease: ask it for a handover, which loses nothing; nothing was kept for later"
+            }
+        }
+    }
+}
+
 /// Why a site that is not active does not become so, or a handover does not go on. Becomes a condition's reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Waiting {
@@ -317,7 +353,7 @@ impl Waiting {
     pub const fn sentence(self) -> &'static str {
         match self {
             Self::NoVoteRecord => {
-                "this site has lost the record of its vote: it goes on when the other site answers, or when a person promotes it"
+                "this site has lost the record of its vote: it goes on once the other site answers with its own. Where both have lost it, see that the other site serves nothing, then say so: `kubectl diptych force-vote --other-site-serves-nothing`, or POST /api/v1/force-vote?other_site_serves_nothing=true"
             }
             Self::FirstStart => {
                 "the first term of all begins once the other site and the witness answer and neither has ever had one: install the other site, let it join, and look that the witness can be reached"

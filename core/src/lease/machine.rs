@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::event::{Command, Effect, Event};
+use super::event::{Command, Effect, Event, NoPromotion};
 #[cfg(any(test, feature = "mutations"))]
 use super::guard::Guard;
 use super::record::SiteRecord;
 use super::start;
-use super::state::State;
+use super::state::{Approval, State};
 use super::sublease::Loan;
 use super::timers::{BootTime, Timers};
 use super::turn::Turn;
@@ -74,6 +74,8 @@ pub struct Status {
     pub witness_reachable: bool,
     /// When the other site was last seen to have renewed at the witness: it still went on then, or a little before.
     pub peer_renewed: Option<BootTime>,
+    /// Why a promotion would not be heard; None: it would.
+    pub no_promotion: Option<NoPromotion>,
 }
 
 /// The lease of one site, as its keeper drives it.
@@ -125,8 +127,8 @@ impl Lease {
             Event::GatewaysStopped { epoch } => turn.on_gateways_stopped(epoch),
             Event::Command(Command::Handover) => turn.on_handover(),
             Event::Command(Command::CancelHandover) => turn.on_cancel_handover(),
-            Event::Command(Command::Promote) => turn.on_promote(false),
-            Event::Command(Command::PromoteAcceptLoss) => turn.on_promote(true),
+            Event::Command(Command::Promote { accept_loss, lasts }) => turn.on_promote(accept_loss, lasts),
+            Event::Command(Command::CancelPromotion) => turn.state.approval = Approval::None,
             Event::Command(Command::ForceVote { above }) => turn.on_force_vote(above),
         }
         turn.finish()
@@ -163,6 +165,7 @@ impl Lease {
             peer_connected: now < state.link.connected_until,
             witness_reachable: state.witness.reachable,
             peer_renewed: self.peer_renewed(),
+            no_promotion: state.no_promotion(now),
         }
     }
 

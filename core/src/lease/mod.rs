@@ -56,7 +56,9 @@ mod tests;
 
 #[cfg(any(test, feature = "mutations"))]
 pub use canonical::Labels;
-pub use event::{CallId, Command, Effect, Event, LossDecision, Persisted, SwapResult, Waiting, WitnessRead};
+pub use event::{
+    CallId, Command, Effect, Event, LossDecision, NoPromotion, Persisted, SwapResult, Waiting, WitnessRead,
+};
 pub use guard::Guard;
 pub use machine::{Config, Lease, Mode, Role, Status};
 pub use message::{Message, Nonce, Seq, Standing, WitnessRecord, Wrote};

@@ -124,7 +124,8 @@ impl Turn<'_> {
     }
 
     pub(super) fn on_force_vote(&mut self, above: Epoch) {
-        if self.state.record.vote.is_none() && self.state.persisting.is_none() {
+        let holds = self.state.peer_holds(self.now);
+        if self.state.record.vote.is_none() && self.state.persisting.is_none() && !holds {
             let seen = self.state.witness.seen.as_ref().map_or(Epoch(0), super::state::Seen::epoch);
             self.settle(above.max(seen), None);
         }

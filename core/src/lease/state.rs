@@ -1,6 +1,6 @@
 //! What a keeper knows: the record as last observed, and what is in memory only and ends with the process.
 
-use super::event::{CallId, Waiting};
+use super::event::{CallId, NoPromotion, Waiting};
 use super::handover::Handover;
 use super::message::{Message, Standing, WitnessRecord};
 use super::persist::Persisting;
@@ -105,12 +105,12 @@ pub(super) enum Loss {
     Denied { again_at: BootTime },
 }
 
-/// What a person said in favour of this site.
+/// What a person said in favour of this site. It ends by itself: it was said of how things were then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Approval {
     None,
-    Promote,
-    AcceptLoss,
+    Promote { until: BootTime },
+    AcceptLoss { until: BootTime },
 }
 
 /// A release that the peer has not taken up yet.
@@ -215,8 +215,26 @@ impl State {
                 visit(due);
             }
         }
+        match &mut self.approval {
+            Approval::None => {}
+            Approval::Promote { until: due } | Approval::AcceptLoss { until: due } => visit(due),
+        }
         if let Some(due) = &mut self.yields_until {
             visit(due);
         }
+    }
+
+    /// The peer answers, and says that it may hold the lease.
+    pub(super) fn peer_holds(&self, now: BootTime) -> bool {
+        now < self.link.connected_until
+            && self.link.standing.as_ref().is_some_and(|standing| standing.holding)
+    }
+
+    /// Why there is no takeover that a person could approve.
+    pub(super) fn no_promotion(&self, now: BootTime) -> Option<NoPromotion> {
+        if self.lease.is_some_and(|held| now < held.until) {
+            return Some(NoPromotion::Active);
+        }
+        self.peer_holds(now).then_some(NoPromotion::PeerHolds)
     }
 }

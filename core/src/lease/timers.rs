@@ -90,6 +90,10 @@ impl Timers {
     /// The shortest lease that leaves room for a renewal across a wide-area link.
     pub const SHORTEST_LEASE: Millis = Millis(600);
 
+    /// What a person approves counts for this long at most: time enough for a witness lease and a way to the witness that
+    /// has to be put right first, and over before the next outage.
+    pub const LONGEST_APPROVAL: Millis = Millis(600_000);
+
     /// Timers for `lease.duration`. The peer lease's scale with it, the witness lease's stay: they answer to the
     /// witness's own limits (1,200 calls in 5 minutes), not to the sites. Shorter leases than `SHORTEST_LEASE` are taken
     /// as that.

@@ -120,6 +120,7 @@ impl Turn<'_> {
         {
             state.loss = Loss::Unasked;
         }
+        self.expire_approval();
         self.expire_link();
         self.expire_witness();
         self.retry_persist();

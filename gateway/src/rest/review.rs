@@ -139,7 +139,10 @@ mod tests {
         assert_eq!(of(Method::PUT, "/api/v1/files/{*id}"), ("update", "fileobjects"));
         assert_eq!(of(Method::DELETE, "/api/v1/files/{*id}"), ("delete", "fileobjects"));
         assert_eq!(of(Method::GET, "/api/v1/status"), ("get", "storageclusters"));
-        assert_eq!(of(Method::POST, "/api/v1/promote"), ("update", "storageclusters"));
+        for path in ["/api/v1/promote", "/api/v1/force-vote"] {
+            assert_eq!(of(Method::POST, path), ("update", "storageclusters"));
+        }
+        assert_eq!(of(Method::DELETE, "/api/v1/promote"), ("update", "storageclusters"));
     }
 
     /// Says of every token that it is this user's, who may do everything.

@@ -76,7 +76,7 @@ impl S3Front {
             last_modified: Some(convert::timestamp(info.object.modified_ms)),
             metadata: convert::metadata(info),
             content_type: Some(content_type(info)),
-            cache_control: stored_header(info, "cache-control"),
+            cache_control: Some(cache_control(info)),
             content_disposition: stored_header(info, "content-disposition"),
             content_encoding: stored_header(info, "content-encoding"),
             content_language: stored_header(info, "content-language"),
@@ -118,7 +118,7 @@ impl S3Front {
             last_modified: Some(convert::timestamp(info.object.modified_ms)),
             metadata: convert::metadata(&info),
             content_type: Some(content_type(&info)),
-            cache_control: stored_header(&info, "cache-control"),
+            cache_control: Some(cache_control(&info)),
             content_disposition: stored_header(&info, "content-disposition"),
             content_encoding: stored_header(&info, "content-encoding"),
             content_language: stored_header(&info, "content-language"),
@@ -223,6 +223,11 @@ impl S3Front {
 
 fn stored_header<T: std::str::FromStr>(info: &ObjectInfo, name: &str) -> Option<T> {
     info.header(name)?.parse().ok()
+}
+
+/// What is behind a signature is for who signed: without a word the edge would keep it for all, by the key's extension.
+fn cache_control(info: &ObjectInfo) -> CacheControl {
+    info.header("cache-control").unwrap_or("private").to_owned()
 }
 
 /// S3's word for bytes of no known type.

@@ -296,6 +296,24 @@ async fn a_checksum_that_came_with_an_object_is_given_to_who_asks_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_object_is_kept_by_no_shared_cache_unless_its_writer_said_so() {
+    let site = TestSite::start().await;
+    let client = Client::with_bucket(&site, "bucket").await;
+    client.put("page.html", "for who signs").await;
+    let url = client.bucket.put_object(Some(&client.credentials), "logo.png").sign(SIGNED_FOR);
+    let request = site.http.put(url).header("cache-control", "public, max-age=60").body("for all");
+    assert_eq!(request.send().await.expect("an answer").status(), StatusCode::OK);
+    for (key, expected) in [("page.html", "private"), ("logo.png", "public, max-age=60")] {
+        let head = client.bucket.head_object(Some(&client.credentials), key).sign(SIGNED_FOR);
+        for answer in [client.get(key).await, client.send(Method::HEAD, head, Bytes::new()).await] {
+            assert_eq!(answer.status(), StatusCode::OK);
+            assert_eq!(answer.headers()["cache-control"], expected, "{key}");
+        }
+    }
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_many_conditional_writes_of_one_key_one_is_applied() {
     let site = TestSite::start().await;
     let client = Client::with_bucket(&site, "bucket").await;

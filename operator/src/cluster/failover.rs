@@ -16,12 +16,14 @@ use k8s_openapi::jiff::Timestamp;
 use crate::conditions::Says;
 use crate::drill::length;
 
-/// PeerConnected, WitnessReachable, FailoverReady, and EdgeHealthy where Cloudflare is asked to look.
+/// PeerConnected, WitnessReachable, FailoverReady; PublicNameKept where there is a public name, and EdgeHealthy where Cloudflare is
+/// asked to look.
 pub(super) fn says(spec: &StorageClusterSpec, site: Option<&SiteStatus>, now: Timestamp) -> Vec<Says> {
     let Some(site) = site else {
         let unknown = |kind| Says::unknown(kind, "Unknown", "the site's keeper has written no status yet");
         let kinds = ["PeerConnected", "WitnessReachable", "FailoverReady"];
-        return kinds.into_iter().chain(looked_at(spec).then_some("EdgeHealthy")).map(unknown).collect();
+        let more = [named(spec).then_some("PublicNameKept"), looked_at(spec).then_some("EdgeHealthy")];
+        return kinds.into_iter().chain(more.into_iter().flatten()).map(unknown).collect();
     };
     let lease = &site.lease;
     let peer = if lease.peer_connected {
@@ -40,8 +42,30 @@ pub(super) fn says(spec: &StorageClusterSpec, site: Option<&SiteStatus>, now: Ti
     // One that does not read is refused elsewhere.
     let within = within.and_then(|within| duration(within).ok()).unwrap_or(Duration::MAX);
     let mut all = vec![peer, witness, ready(site, within, now)];
+    all.extend(named(spec).then(|| name_kept(site)));
     all.extend(looked_at(spec).then(|| edge_healthy(site.edge.as_ref())));
     all
+}
+
+/// Whether there is a public name.
+fn named(spec: &StorageClusterSpec) -> bool {
+    spec.failover.as_ref().is_some_and(|failover| failover.dns.is_some())
+}
+
+/// Whether the name follows the lease, or could: the passive site looks too, so that a revoked token is known before it is needed.
+fn name_kept(site: &SiteStatus) -> Says {
+    const KIND: &str = "PublicNameKept";
+    match (&site.name_trouble, site.name_points_here) {
+        (Some(trouble), _) => {
+            let reason = site.name_trouble_reason.as_deref().unwrap_or("Trouble");
+            Says::no(KIND, reason, format!("the public name can't be kept: {trouble}"))
+        }
+        (None, Some(true)) => Says::yes(KIND, "PointsHere", "the public name points to this site"),
+        (None, Some(false)) => {
+            Says::yes(KIND, "CouldPointHere", "the public name could be pointed to this site")
+        }
+        (None, None) => Says::unknown(KIND, "NotLookedAt", "the public name was not looked at yet"),
+    }
 }
 
 /// Whether Cloudflare is asked to look at each site.
@@ -208,6 +232,8 @@ mod tests {
             last_drill: passed.clone(),
             passed_drill: passed,
             name_trouble: None,
+            name_trouble_reason: None,
+            name_points_here: None,
             edge: None,
             failback: None,
             seen_ms: 0,
@@ -249,6 +275,30 @@ mod tests {
         let trouble = EdgeTrouble { reason: "NotAvailable".to_owned(), message: "none is left".to_owned() };
         let none = EdgeStatus { trouble: Some(trouble), ..EdgeStatus::default() };
         assert_eq!(says(&none), (Some(false), "NotAvailable".to_owned(), "none is left".to_owned()));
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_kept_is_a_condition_with_its_category() {
+        let says = |trouble: Option<(&str, &str)>, here| {
+            let site = SiteStatus {
+                name_trouble: trouble.map(|trouble| trouble.1.to_owned()),
+                name_trouble_reason: trouble.map(|trouble| trouble.0.to_owned()),
+                name_points_here: here,
+                ..well(None)
+            };
+            let says = name_kept(&site);
+            (says.holds, says.reason, says.message)
+        };
+        let (holds, reason, message) = says(Some(("Unauthorized", "make a new one")), Some(true));
+        assert_eq!((holds, reason.as_str()), (Some(false), "Unauthorized"), "what was seen before is old");
+        assert!(message.contains("make a new one"), "{message}");
+        let seen = |here| {
+            let (holds, reason, _) = says(None, here);
+            (holds, reason)
+        };
+        assert_eq!(seen(Some(true)), (Some(true), "PointsHere".to_owned()));
+        assert_eq!(seen(Some(false)), (Some(true), "CouldPointHere".to_owned()));
+        assert_eq!(seen(None), (None, "NotLookedAt".to_owned()));
     }
 
     #[test]

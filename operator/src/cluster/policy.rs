@@ -1,6 +1,6 @@
 //! Times and budgets of a spec, as the processes are configured with them.
 
-use diptych_api::common::duration;
+use diptych_api::common::{duration, lease};
 use diptych_api::storage_cluster::{Failback, Failover, FailoverMode, StorageClusterSpec};
 use diptych_site::config::Policy;
 
@@ -14,7 +14,7 @@ pub(super) fn policy(spec: &StorageClusterSpec) -> Result<Policy, Invalid> {
     }
     Ok(Policy {
         lease_ms: match &spec.failover {
-            Some(failover) => milliseconds("failover.lease.duration", &failover.lease.duration)?,
+            Some(failover) => lease_ms(&failover.lease.duration)?,
             None => Policy::default().lease_ms,
         },
         automatic: spec.failover.as_ref().is_none_or(|failover| failover.mode == FailoverMode::Automatic),
@@ -38,6 +38,11 @@ pub(super) fn policy(spec: &StorageClusterSpec) -> Result<Policy, Invalid> {
 fn stability_window(failover: &Failover) -> Result<Option<u64>, Invalid> {
     let window = milliseconds("failover.stabilityWindow", &failover.stability_window)?;
     Ok((failover.failback == Failback::Automatic).then_some(window))
+}
+
+fn lease_ms(text: &str) -> Result<u64, Invalid> {
+    let read = lease(text).map_err(|reason| Invalid::Field { field: "failover.lease.duration", reason })?;
+    Ok(u64::try_from(read.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn milliseconds(field: &'static str, text: &str) -> Result<u64, Invalid> {
@@ -80,6 +85,13 @@ mod tests {
         assert_eq!(window(json!({"failback": "Automatic", "stabilityWindow": "90s"})), Ok(Some(90_000)));
         let refused = window(json!({"stabilityWindow": "soon"})).expect_err("it does not read").to_string();
         assert!(refused.starts_with("spec.failover.stabilityWindow: "), "{refused}");
+    }
+
+    #[test]
+    fn a_lease_may_be_short_but_not_so_short_that_a_pause_ends_it() {
+        assert_eq!(lease_ms("1500ms"), Ok(1_500));
+        let refused = lease_ms("900ms").expect_err("it is too short").to_string();
+        assert!(refused.starts_with("spec.failover.lease.duration: 900ms"), "{refused}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the rest of a site asks its keeper.
 
 use diptych_core::ids::{Epoch, KeeperNumber};
-use diptych_core::lease::{BootTime, Command, Event, Loan, Message, Role, SubLease, Waiting};
+use diptych_core::lease::{BootTime, Command, Event, Loan, Message, NoPromotion, Role, SubLease, Waiting};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
@@ -24,6 +24,8 @@ pub struct KeeperState {
     pub witness_reachable: bool,
     /// When the other site was last seen to have renewed at the witness.
     pub peer_renewed: Option<BootTime>,
+    /// Why a promotion would not be heard; None: it would.
+    pub no_promotion: Option<NoPromotion>,
     /// Why it does not serve, or a handover does not go on.
     pub waiting: Option<Waiting>,
 }
@@ -39,6 +41,7 @@ impl KeeperState {
             peer_connected: false,
             witness_reachable: false,
             peer_renewed: None,
+            no_promotion: None,
             waiting: None,
         }
     }

@@ -3,6 +3,7 @@
 //! One task owns the state machine. Calls that take time (catalog, witness, peer) run beside it and come back as events;
 //! each effect of a step is begun before the next step is taken.
 
+pub mod ask;
 pub mod election;
 pub mod handle;
 pub mod record;

@@ -39,6 +39,7 @@ pub(super) fn status(
 ) -> SiteStatus {
     let standing = *context.standing.borrow();
     let lease = *context.lease.borrow();
+    let name = context.name.borrow().clone();
     let role = match (standing.active, Stands::from(lease.role)) {
         (true, _) => "active",
         (false, Stands::Passive) => "passive",
@@ -63,7 +64,9 @@ pub(super) fn status(
         prediction: None,
         last_drill: None,
         passed_drill: None,
-        name_trouble: context.name.borrow().trouble.clone(),
+        name_trouble: name.trouble.as_ref().map(|trouble| trouble.message.clone()),
+        name_trouble_reason: name.trouble.as_ref().map(|trouble| trouble.reason.to_owned()),
+        name_points_here: name.points_here,
         edge: context.edge.borrow().clone(),
         failback: context.failback.borrow().clone(),
         seen_ms: now_ms(),

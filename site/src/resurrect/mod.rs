@@ -161,7 +161,8 @@ async fn finish(
     Ok(())
 }
 
-fn newest_term(view: &dyn View) -> Result<Epoch, ResurrectError> {
+/// Of a catalog; 0: it has none.
+pub(crate) fn newest_term(view: &dyn View) -> Result<Epoch, CatalogError> {
     let newest = view.last(&keys::terms())?;
     let epoch = newest.and_then(|(key, _)| key.0.last_chunk().copied()).map_or(0, u64::from_be_bytes);
     Ok(Epoch(epoch))

@@ -132,6 +132,7 @@ fn keepers(catalog: &Arc<dyn Catalog>, keeper: &Arc<ToKeeper>) -> Router {
         .route("/api/v1/scrub", any(handed_on))
         .route("/api/v1/handover", any(handed_on))
         .route("/api/v1/promote", any(handed_on))
+        .route("/api/v1/force-vote", any(handed_on))
         .route("/api/v1/drill", any(handed_on))
         .route("/api/v1/drill/abort", any(handed_on))
         .route("/api/v1/drill/restore", any(handed_on))

@@ -17,6 +17,8 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::rest::{refuse, unavailable};
+
 /// A drill that somebody wants.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct DrillWish {
@@ -87,10 +89,6 @@ pub(in crate::process) fn router(drills: Option<&Drills>, cut: CutSwitch) -> Rou
         .with_state(Desk { drills: drills.map(Drills::desk), cut })
 }
 
-fn refuse(status: StatusCode, code: &str, message: impl std::fmt::Display) -> Response {
-    (status, Json(json!({"error": {"code": code, "message": message.to_string()}}))).into_response()
-}
-
 async fn begin(State(desk): State<Desk>, wish: Bytes) -> Response {
     let wish: DrillWish = match serde_json::from_slice(&wish) {
         Ok(wish) => wish,
@@ -109,7 +107,7 @@ async fn begin(State(desk): State<Desk>, wish: Bytes) -> Response {
             refuse(StatusCode::BAD_REQUEST, "InvalidDrill", error)
         }
         Err(error @ Refused::UnderWay(_)) => refuse(StatusCode::CONFLICT, "DrillUnderWay", error),
-        Err(error @ (Refused::Beginning | Refused::Ending)) => super::rest::unavailable(error),
+        Err(error @ (Refused::Beginning | Refused::Ending)) => unavailable(error),
     }
 }
 

@@ -8,10 +8,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use diptych_catalog::Catalog;
+use diptych_core::ids::Epoch;
 use diptych_core::keys;
-use diptych_core::lease::Command;
+use diptych_core::lease::{Command, Millis, Timers};
 use diptych_site::context::SiteContext;
-use diptych_site::keeper::KeeperHandle;
+use diptych_site::keeper::{KeeperHandle, ask};
 use http::StatusCode;
 use serde_json::json;
 
@@ -30,7 +31,8 @@ pub(in crate::process) fn router(context: Arc<SiteContext>, handle: KeeperHandle
     Router::new()
         .route("/api/v1/scrub", post(scrub))
         .route("/api/v1/handover", post(handover))
-        .route("/api/v1/promote", post(promote))
+        .route("/api/v1/promote", post(promote).delete(take_back))
+        .route("/api/v1/force-vote", post(force_vote))
         .with_state(Keeper { context, handle })
         .merge(status)
 }
@@ -42,8 +44,12 @@ pub(in crate::process) fn status(catalog: Arc<dyn Catalog>) -> Router {
 
 /// Nothing was done, and it can be tried again.
 pub(in crate::process) fn unavailable(reason: impl std::fmt::Display) -> Response {
-    let error = json!({"error": {"code": "Unavailable", "message": reason.to_string()}});
-    (StatusCode::SERVICE_UNAVAILABLE, Json(error)).into_response()
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "Unavailable", reason)
+}
+
+/// Nothing was done: a word for programs, and a sentence for people.
+pub(super) fn refuse(status: StatusCode, code: &str, message: impl std::fmt::Display) -> Response {
+    (status, Json(json!({"error": {"code": code, "message": message.to_string()}}))).into_response()
 }
 
 async fn last_written(State(catalog): State<Arc<dyn Catalog>>) -> Response {
@@ -84,20 +90,55 @@ async fn handover(State(keeper): State<Keeper>) -> Response {
     Json(keeper.handle.view()).into_response()
 }
 
-/// What a person says about loss.
+/// What a person says of a takeover.
 #[derive(serde::Deserialize)]
 struct Promotion {
     /// Whether what this site lacks is given up; if not, `maxLossOnPromotion` holds.
-    #[serde(default = "yes")]
+    #[serde(default)]
     accept_loss: bool,
-}
-
-const fn yes() -> bool {
-    true
+    /// For how long it counts; if left out, and at most, ten minutes.
+    seconds: Option<u64>,
 }
 
 async fn promote(State(keeper): State<Keeper>, Query(promotion): Query<Promotion>) -> Response {
-    let command = if promotion.accept_loss { Command::PromoteAcceptLoss } else { Command::Promote };
-    keeper.handle.command(command);
+    let lasts =
+        promotion.seconds.map_or(Timers::LONGEST_APPROVAL, |seconds| Millis(seconds.saturating_mul(1_000)));
+    match keeper.handle.promote(promotion.accept_loss, lasts) {
+        Ok(()) => Json(keeper.handle.view()).into_response(),
+        Err(refused) => refuse(StatusCode::CONFLICT, refused.reason, refused),
+    }
+}
+
+async fn take_back(State(keeper): State<Keeper>) -> Response {
+    keeper.handle.command(Command::CancelPromotion);
     Json(keeper.handle.view()).into_response()
+}
+
+/// What a person vouches for where a site has lost the record of its vote.
+#[derive(serde::Deserialize)]
+struct Force {
+    /// That the other site serves nothing, and won't before this one has spoken to it.
+    #[serde(default)]
+    other_site_serves_nothing: bool,
+    /// An epoch above which the site shall go on, where that is higher than what it finds by itself.
+    #[serde(default)]
+    above: u64,
+}
+
+async fn force_vote(State(keeper): State<Keeper>, Query(force): Query<Force>) -> Response {
+    if !force.other_site_serves_nothing {
+        return refuse(
+            StatusCode::CONFLICT,
+            "NotVouchedFor",
+            "two sites could write under one epoch: see that the other site serves nothing, then say other_site_serves_nothing=true",
+        );
+    }
+    let above = match ask::highest_epoch(&keeper.context).await {
+        Ok(known) => known.max(Epoch(force.above)),
+        Err(error) => return unavailable(error),
+    };
+    match keeper.handle.force_vote(above) {
+        Ok(()) => Json(json!({"above": above})).into_response(),
+        Err(refused) => refuse(StatusCode::CONFLICT, refused.reason, refused),
+    }
 }

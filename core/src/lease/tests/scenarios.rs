@@ -1,5 +1,6 @@
 //! What the protocol promises, one story at a time.
 
+use super::approval::promote;
 use super::sim::{EAST, MS, SECOND, Sim, WEST};
 use crate::ids::Epoch;
 use crate::lease::{Command, Event, LossDecision, Mode, Role, Waiting};
@@ -244,7 +245,7 @@ fn too_much_exposure_waits_for_a_person_who_accepts_it() {
     sim.run(60 * SECOND);
     assert!(!sim.serving(WEST));
     assert_eq!(sim.sites[WEST].waiting, Some(Waiting::Exposure));
-    sim.command(WEST, Command::PromoteAcceptLoss);
+    sim.command(WEST, promote(true));
     sim.run_until(10 * SECOND, |sim| sim.serving(WEST)).expect("a person said so");
 }
 
@@ -261,7 +262,7 @@ fn in_manual_mode_a_person_promotes() {
     sim.kill_site(EAST);
     sim.run(30 * SECOND);
     assert_eq!(sim.sites[WEST].waiting, Some(Waiting::Approval));
-    sim.command(WEST, Command::Promote);
+    sim.command(WEST, promote(false));
     sim.run_until(10 * SECOND, |sim| sim.serving(WEST)).expect("a person said so");
 }
 
@@ -287,21 +288,6 @@ fn a_site_whose_record_was_lost_takes_the_peers_vote_and_disturbs_nothing() {
     sim.start_keeper(WEST);
     assert!(serves_throughout(&mut sim, EAST, 60 * SECOND));
     assert!(sim.lease(WEST).unwrap().record().backs(&sim.sites[EAST].name));
-}
-
-#[test]
-fn without_its_record_and_without_a_peer_a_site_does_nothing_until_a_person_speaks() {
-    let mut sim = Sim::started(13);
-    sim.kill_site(EAST);
-    sim.kill_keeper(WEST);
-    sim.sites[WEST].record = None;
-    sim.start_keeper(WEST);
-    sim.run(120 * SECOND);
-    assert!(!sim.serving(WEST));
-    assert_eq!(sim.sites[WEST].waiting, Some(Waiting::NoVoteRecord));
-    sim.command(WEST, Command::ForceVote { above: Epoch(7) });
-    sim.run_until(30 * SECOND, |sim| sim.serving(WEST)).expect("a person said so");
-    assert_eq!(sim.serving_epoch(WEST), Some(Epoch(8)));
 }
 
 #[test]

@@ -52,7 +52,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    fn at(self, real: Real) -> BootTime {
+    pub(super) fn at(self, real: Real) -> BootTime {
         BootTime(self.offset + real * self.rate / 1_000 / MS)
     }
 
