@@ -62,6 +62,11 @@ impl OperatorError {
         }
     }
 
+    /// Whether an object was changed since it was read.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Api { source, .. } if matches!(&**source, kube::Error::Api(status) if status.code == 409))
+    }
+
     /// With its causes, for a condition.
     pub fn chain(&self) -> String {
         diptych_wire::http::chain(self)

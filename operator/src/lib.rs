@@ -12,6 +12,7 @@ pub mod drill;
 pub mod error;
 pub mod events;
 pub mod file;
+pub mod finalizer;
 pub mod flag;
 pub mod health;
 pub mod join;

@@ -24,8 +24,8 @@ use crate::names::Names;
 pub const TOKEN: &str = "token";
 /// A join token is worth nothing after this.
 const JOIN_VALIDITY: Duration = Duration::from_hours(7 * 24);
-/// Life of a certificate in a Secret.
-const VALIDITY: Duration = Duration::from_hours(90 * 24);
+/// Life of a certificate, in a Secret or of a node-agent.
+pub(crate) const VALIDITY: Duration = Duration::from_hours(90 * 24);
 /// It is made anew when it has less left.
 const RENEW_BEFORE: Duration = Duration::from_hours(30 * 24);
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use diptych_core::ids::{ClusterId, DeviceId, NodeName, SiteName};
 use diptych_core::planner::Survive;
+pub use diptych_wire::files::IdentityFiles;
 use serde::{Deserialize, Serialize};
 
 use thiserror::Error;
@@ -15,17 +16,6 @@ use crate::context::LoopOptions;
 use crate::drill::RestEndpoint;
 use crate::notify::WebhookConfig;
 use crate::witness::ObjectStoreConfig;
-
-/// Files of a process's identity, all PEM.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IdentityFiles {
-    /// The cluster's authority.
-    pub authority: PathBuf,
-    /// Certificate of this process.
-    pub certificate: PathBuf,
-    /// Its private key.
-    pub key: PathBuf,
-}
 
 /// A node-agent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -45,11 +35,25 @@ pub struct AgentConfig {
     pub socket: PathBuf,
     /// Who it is.
     pub identity: IdentityFiles,
+    /// Who renews its certificate; nobody where there is none.
+    #[serde(default)]
+    pub issuer: Option<AgentIssuer>,
     /// Its devices, in the order of their numbers.
     pub devices: Vec<DeviceConfig>,
     /// Seconds from the end of one scrub of a device to the next.
     #[serde(default = "AgentConfig::scrub_every_s")]
     pub scrub_every_s: u64,
+}
+
+/// Who gives an agent's pod its certificates, and what it shows for them.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AgentIssuer {
+    /// `https://host:port` of the site's operators.
+    pub operator: String,
+    /// The cluster's authority, PEM.
+    pub authority: PathBuf,
+    /// Token of the pod's service account.
+    pub token: PathBuf,
 }
 
 impl AgentConfig {

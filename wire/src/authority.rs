@@ -206,9 +206,14 @@ impl Authority {
 
 /// A fresh key (PEM, secret) and a signing request (PEM) for it.
 pub fn signing_request() -> Result<(String, String), AuthorityError> {
-    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    let csr = CertificateParams::default().serialize_request(&key)?;
-    Ok((key.serialize_pem(), csr.pem()?))
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?.serialize_pem();
+    let csr = signing_request_for(&key)?;
+    Ok((key, csr))
+}
+
+/// A signing request (PEM) for a key (PEM) that is here already.
+pub fn signing_request_for(key: &str) -> Result<String, AuthorityError> {
+    Ok(CertificateParams::default().serialize_request(&KeyPair::from_pem(key)?)?.pem()?)
 }
 
 fn params_for(request: &Request) -> Result<CertificateParams, AuthorityError> {

@@ -4,6 +4,7 @@
 pub mod agent;
 pub mod authority;
 pub mod client;
+pub mod files;
 pub mod frame;
 pub mod http;
 pub mod identity;

@@ -16,7 +16,7 @@ use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiC
 use rustls::sign::CertifiedKey;
 use rustls::{
     CertificateError, ClientConfig, CommonState, DigitallySignedStruct, DistinguishedName, OtherError,
-    RootCertStore, ServerConfig, SignatureScheme,
+    RootCertStore, ServerConfig, SignatureScheme, SupportedProtocolVersion,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use thiserror::Error;
@@ -95,7 +95,7 @@ pub fn peer_identity(connection: &CommonState) -> Result<Identity, TlsError> {
 
 /// What a process is and trusts at a moment.
 #[derive(Debug)]
-struct Material {
+pub(crate) struct Material {
     identity: Identity,
     key: Arc<CertifiedKey>,
     roots: Arc<RootCertStore>,
@@ -129,6 +129,15 @@ impl Material {
         })
     }
 
+    /// Whether others will take it for what it says: from its authority, and valid now.
+    fn check(&self) -> Result<(), TlsError> {
+        let [own, rest @ ..] = &self.key.cert[..] else {
+            return Err(TlsError::Unusable("there is no certificate".to_owned()));
+        };
+        let checked = self.client_chain.verify_client_cert(own, rest, UnixTime::now());
+        checked.map(drop).map_err(|error| TlsError::Unusable(error.to_string()))
+    }
+
     fn explain(
         &self,
         error: rustls::Error,
@@ -151,10 +160,10 @@ impl Material {
 }
 
 /// Certificate, key and authority of a process. Cheap to clone; all clones and all configurations made of it see what
-/// `replace` put in, from the next handshake on.
+/// `replace` put in, from the next handshake on. [`crate::files`] does that with what lies in files.
 #[derive(Clone)]
 pub struct Credentials {
-    material: Arc<ArcSwap<Material>>,
+    pub(crate) material: Arc<ArcSwap<Material>>,
 }
 
 impl fmt::Debug for Credentials {
@@ -172,9 +181,21 @@ impl Credentials {
         Ok(Self { material: Arc::new(ArcSwap::from_pointee(Material::new(issued)?)) })
     }
 
-    /// Takes a renewed certificate into use. On an error the old one stays.
+    /// Takes a renewed certificate into use.
+    ///
+    /// # Errors
+    /// It is somebody else's or another authority's, it is not valid now, or the key is not its key. The old one stays.
     pub fn replace(&self, issued: &Issued) -> Result<(), TlsError> {
-        self.material.store(Arc::new(Material::new(issued)?));
+        let (old, new) = (self.material.load(), Material::new(issued)?);
+        if new.identity != old.identity {
+            let (new, old) = (&new.identity, &old.identity);
+            return Err(TlsError::Unusable(format!("the certificate is {new}'s, and this process is {old}")));
+        }
+        if new.trusted != old.trusted {
+            return Err(TlsError::OtherAuthority { found: new.trusted, trusted: old.trusted.clone() });
+        }
+        new.check()?;
+        self.material.store(Arc::new(new));
         Ok(())
     }
 
@@ -203,6 +224,11 @@ impl Credentials {
         Ok(Arc::new(config))
     }
 
+    /// For a listener whose callers have no certificate: they show something else.
+    pub fn open_server_config(&self) -> Result<Arc<ServerConfig>, TlsError> {
+        open_server_config(Arc::new(Resolver(self.clone())), &[&rustls::version::TLS13])
+    }
+
     /// For connections to `expected`.
     pub fn client_config(&self, expected: Expected, alpn: &[&str]) -> Result<Arc<ClientConfig>, TlsError> {
         let verifier = Arc::new(Verifier::new(self.clone(), expected));
@@ -217,6 +243,19 @@ impl Credentials {
         config.resumption = rustls::client::Resumption::disabled();
         Ok(Arc::new(config))
     }
+}
+
+/// For callers without a certificate.
+pub(crate) fn open_server_config(
+    own: Arc<dyn ResolvesServerCert>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)
+        .map_err(|error| TlsError::Unusable(error.to_string()))?
+        .with_no_client_auth()
+        .with_cert_resolver(own);
+    Ok(Arc::new(config))
 }
 
 /// Name that is sent where TLS wants one; nobody checks it.

@@ -9,7 +9,7 @@ use diptych_wire::identity::{Expected, Identity, Role};
 use diptych_wire::tls::{Credentials, TlsError, identity_of, no_name, peer_identity};
 use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
-use rustls_pki_types::UnixTime;
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 const CLUSTER: ClusterId = ClusterId([3; 16]);
 const HOUR: Duration = Duration::from_hours(1);
@@ -28,6 +28,21 @@ fn credentials(authority: &Authority, role: Role, name: &str) -> Credentials {
 
 /// A handshake in memory: who the server saw, or the first error of either side.
 fn handshake(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Result<Identity, rustls::Error> {
+    let server = connected(client, server)?;
+    Ok(peer_identity(&server).expect("the client's identity"))
+}
+
+/// The certificate that the client shows.
+fn shown(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> CertificateDer<'static> {
+    let server = connected(client, server).expect("a connection");
+    server.peer_certificates().and_then(<[_]>::first).expect("the client's certificate").clone().into_owned()
+}
+
+/// The server's end.
+fn connected(
+    client: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
+) -> Result<ServerConnection, rustls::Error> {
     let mut client = ClientConnection::new(client, no_name()).expect("a client");
     let mut server = ServerConnection::new(server).expect("a server");
     for _ in 0..10 {
@@ -41,7 +56,7 @@ fn handshake(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Result<Ide
         client.process_new_packets()?;
     }
     assert!(!client.is_handshaking() && !server.is_handshaking(), "the handshake stands still");
-    Ok(peer_identity(&server).expect("the client's identity"))
+    Ok(server)
 }
 
 fn pair(client: &Credentials, expected: Expected, server: &Credentials) -> Result<Identity, rustls::Error> {
@@ -91,20 +106,34 @@ fn a_certificate_of_another_cluster_under_the_same_authority_is_refused() {
 }
 
 #[test]
-fn a_renewed_certificate_and_authority_serve_without_a_new_configuration() {
-    let (old, new) = (Authority::create(CLUSTER).expect("old"), Authority::create(CLUSTER).expect("new"));
-    let gateway = credentials(&old, Role::Gateway, "gw-0");
-    let agent = credentials(&old, Role::Agent, "n1");
+fn a_renewed_certificate_serves_without_a_new_configuration() {
+    let authority = Authority::create(CLUSTER).expect("an authority");
+    let gateway = credentials(&authority, Role::Gateway, "gw-0");
+    let agent = credentials(&authority, Role::Agent, "n1");
     let client = gateway.client_config(Expected::any_of(CLUSTER), &[]).expect("a configuration");
     let server = agent.server_config(Expected::any_of(CLUSTER), &[]).expect("a configuration");
-    handshake(client.clone(), server.clone()).expect("before");
-    agent.replace(&issue(&new, Role::Agent, "n1")).expect("it is taken");
-    assert!(
-        handshake(client.clone(), server.clone()).is_err(),
-        "one has the new authority, the other the old"
-    );
-    gateway.replace(&issue(&new, Role::Gateway, "gw-1")).expect("it is taken");
-    assert_eq!(handshake(client, server), Ok(identity(Role::Gateway, "gw-1")));
+    let renewed = issue(&authority, Role::Gateway, "gw-0");
+    assert_ne!(shown(client.clone(), server.clone()), renewed.chain[0]);
+    gateway.replace(&renewed).expect("it is taken");
+    assert_eq!(shown(client, server), renewed.chain[0]);
+}
+
+#[test]
+fn what_is_no_renewal_is_refused() {
+    let (own, other) = (Authority::create(CLUSTER).expect("own"), Authority::create(CLUSTER).expect("other"));
+    let gateway = credentials(&own, Role::Gateway, "gw-0");
+    let of_another = gateway.replace(&issue(&own, Role::Gateway, "gw-1")).expect_err("it is another's");
+    assert!(of_another.to_string().contains("gw-1"), "{of_another}");
+    let foreign = gateway.replace(&issue(&other, Role::Gateway, "gw-0"));
+    assert!(matches!(foreign, Err(TlsError::OtherAuthority { .. })), "{foreign:?}");
+    let over = own.issue(&Request::new(identity(Role::Gateway, "gw-0"), Duration::ZERO)).expect("issued");
+    let over = gateway.replace(&over).expect_err("its time is over");
+    assert!(over.to_string().contains("xpired"), "{over}");
+    let mut pretends = issue(&other, Role::Gateway, "gw-0");
+    pretends.chain[1] = own.certificate().clone();
+    gateway.replace(&pretends).expect_err("the authority has not signed it");
+    let mixed = Issued { chain: issue(&own, Role::Gateway, "gw-0").chain, key: pretends.key };
+    gateway.replace(&mixed).expect_err("the key is of another certificate");
 }
 
 #[test]

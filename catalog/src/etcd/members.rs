@@ -71,7 +71,7 @@ impl CallError {
 
 /// One connection a member.
 pub(super) struct Members {
-    clients: Vec<Client>,
+    clients: Mutex<Vec<Client>>,
     /// Which of them is used.
     chosen: watch::Sender<usize>,
     /// When it answered last.
@@ -92,22 +92,8 @@ impl fmt::Debug for Members {
 impl Members {
     /// Chooses the first that answers, and watches it from then on.
     pub(super) async fn connect(options: &EtcdOptions, probe: &[u8]) -> Result<Arc<Self>, CatalogError> {
-        // Without a leader a watch is cancelled rather than left silent.
-        let mut connection = ConnectOptions::new()
-            .with_connect_timeout(options.timeout)
-            .with_keep_alive(PING_INTERVAL, PING_TIMEOUT)
-            .with_keep_alive_while_idle(true)
-            .with_require_leader(true);
-        if let Some(tls) = &options.tls {
-            connection = connection.with_tls(tls.options());
-        }
-        let mut clients = Vec::with_capacity(options.endpoints.len());
-        for endpoint in &options.endpoints {
-            let client = Client::connect([endpoint], Some(connection.clone())).await;
-            clients.push(client.map_err(|error| read_error(&CallError::Etcd(error)))?);
-        }
         let members = Self {
-            clients,
+            clients: Mutex::new(clients(options).await?),
             chosen: watch::Sender::new(0),
             answered: Mutex::new(Instant::now()),
             suspicion: Notify::new(),
@@ -120,10 +106,21 @@ impl Members {
         Ok(members)
     }
 
+    /// Makes all connections anew, with other certificates. What is under way ends on those that are there.
+    pub(super) async fn renew(&self, options: &EtcdOptions) -> Result<(), CatalogError> {
+        let renewed = clients(options).await?;
+        *self.clients() = renewed;
+        Ok(())
+    }
+
+    fn clients(&self) -> MutexGuard<'_, Vec<Client>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The member that is used now; and what is ready once another one is.
     pub(super) fn chosen(&self) -> (Client, impl Future<Output = ()> + use<>) {
         let mut chosen = self.chosen.subscribe();
-        let client = self.clients[*chosen.borrow_and_update()].clone();
+        let client = self.clients()[*chosen.borrow_and_update()].clone();
         let left = async move {
             if chosen.changed().await.is_err() {
                 std::future::pending::<()>().await;
@@ -198,7 +195,7 @@ impl Members {
     /// Reads what only a member that hears a majority can answer.
     async fn answers(&self, member: usize) -> Result<usize, CallError> {
         let options = GetOptions::new().with_keys_only();
-        let mut client = self.clients[member].kv_client();
+        let mut client = self.clients()[member].kv_client();
         let patience = self.patience.min(ASKED);
         let answer = timeout(patience, client.get(self.probe.clone(), Some(options))).await;
         answer.map_err(|_| CallError::Silent(patience))?.map_err(CallError::Etcd)?;
@@ -220,7 +217,8 @@ impl Members {
     }
 
     async fn first_to_answer(&self) -> Result<usize, CallError> {
-        let all = (0..self.clients.len()).map(|member| Box::pin(self.answers_in_the_end(member)));
+        let count = self.clients().len();
+        let all = (0..count).map(|member| Box::pin(self.answers_in_the_end(member)));
         select_ok(all).await.map(|(member, _)| member)
     }
 
@@ -239,6 +237,25 @@ impl Members {
             self.choose(member);
         }
     }
+}
+
+/// One for each member, with the certificates of `options`. They connect when they are used.
+async fn clients(options: &EtcdOptions) -> Result<Vec<Client>, CatalogError> {
+    // Without a leader a watch is cancelled rather than left silent.
+    let mut connection = ConnectOptions::new()
+        .with_connect_timeout(options.timeout)
+        .with_keep_alive(PING_INTERVAL, PING_TIMEOUT)
+        .with_keep_alive_while_idle(true)
+        .with_require_leader(true);
+    if let Some(tls) = &options.tls {
+        connection = connection.with_tls(tls.options());
+    }
+    let mut clients = Vec::with_capacity(options.endpoints.len());
+    for endpoint in &options.endpoints {
+        let client = Client::connect([endpoint], Some(connection.clone())).await;
+        clients.push(client.map_err(|error| read_error(&CallError::Etcd(error)))?);
+    }
+    Ok(clients)
 }
 
 async fn watch_over(members: Weak<Members>) {

@@ -86,7 +86,7 @@ impl std::fmt::Debug for EtcdTls {
 #[derive(Debug)]
 pub struct EtcdCatalog {
     site: SiteName,
-    timeout: Duration,
+    options: EtcdOptions,
     etcd: Etcd,
     disk: Arc<Disk>,
     confirmer: Confirmer,
@@ -104,7 +104,6 @@ impl EtcdCatalog {
         let space = Space::new(&options.prefix);
         let disk = Arc::new(follow::open_mirror(&site, &options)?);
         let etcd = Etcd::connect(&options, space).await?;
-        let patience = options.timeout;
         let known = disk.tip()?;
         etcd.ensure_incarnation(known).await?;
         let restart = Arc::new(Notify::new());
@@ -112,7 +111,17 @@ impl EtcdCatalog {
             Follower { etcd: etcd.clone(), disk: Arc::clone(&disk), restart: Arc::clone(&restart) };
         let confirmer = Confirmer::start(etcd.clone(), Arc::clone(&disk), Arc::clone(&restart));
         let follower = tokio::spawn(follower.run());
-        Ok(Self { site, timeout: patience, etcd, disk, confirmer, restart, follower })
+        Ok(Self { site, options, etcd, disk, confirmer, restart, follower })
+    }
+
+    /// Goes on with a renewed certificate: new connections show it. etcd-client can't change it beneath a connection, so
+    /// each gets a successor; what is under way ends on the old one.
+    ///
+    /// # Errors
+    /// It can't be used: the old one is, as before.
+    pub async fn renew(&self, tls: EtcdTls) -> Result<(), CatalogError> {
+        let options = EtcdOptions { tls: Some(tls), ..self.options.clone() };
+        self.etcd.members.renew(&options).await
     }
 
     /// Waits until the mirror holds all that etcd confirmed after the call came.
@@ -129,7 +138,7 @@ impl EtcdCatalog {
             Ok(tip) => tip.incarnation == position.incarnation && tip.revision >= position.revision,
             Err(_) => true,
         });
-        match timeout(self.timeout, reached).await {
+        match timeout(self.options.timeout, reached).await {
             Ok(Ok(tip)) => tip.clone().map(drop),
             Ok(Err(_)) => Err(unavailable("it was closed")),
             Err(_) => {
@@ -147,9 +156,9 @@ impl EtcdCatalog {
     async fn feed_from_etcd(&self, after: Position) -> Result<FeedStart, CatalogError> {
         let mut tail = self.etcd.tail(after.revision + 1).await?;
         // Something came after `after`, so the first answer comes at once.
-        let first = timeout(self.timeout, tail.next())
+        let first = timeout(self.options.timeout, tail.next())
             .await
-            .map_err(|_| read_error(&CallError::Silent(self.timeout)))??;
+            .map_err(|_| read_error(&CallError::Silent(self.options.timeout)))??;
         match first {
             Tailed::Compacted { revision } => {
                 let oldest = Position { incarnation: after.incarnation, revision };

@@ -242,11 +242,22 @@ async fn etcd_is_reached_over_mutual_tls() {
         key: file("etcd.key", &key),
     };
     let mut server = Server::start_with(folder, Some(tls));
-    let (certificate, key) = sign();
-    let tls = EtcdTls { authority: authority_pem, certificate, key, domain: None };
-    let catalog = server.connect_tls("one", tls).await;
-    committed(&catalog, "a", "1").await;
+    let certified = || {
+        let (certificate, key) = sign();
+        EtcdTls { authority: authority_pem.clone(), certificate, key, domain: None }
+    };
+    let catalog = server.connect_tls("one", certified()).await;
+    let first = committed(&catalog, "a", "1").await;
     assert!(read(&catalog, "a").await.is_some());
+    // A renewed certificate is shown by the next call: one without a key that fits can't be.
+    let mixed = EtcdTls { key: sign().1, ..certified() };
+    let cut = catalog.renew(mixed).await.is_err() || catalog.commit(put("b", "1")).await.is_err();
+    assert!(cut, "no connection is left that shows the first certificate");
+    catalog.renew(certified()).await.unwrap();
+    answering(&catalog).await;
+    let newest = committed(&catalog, "c", "1").await;
+    assert!(read(&catalog, "c").await.is_some(), "the mirror follows on");
+    feed_until(&catalog, first, newest).await;
 }
 
 /// Writes until it is done; how long that took.

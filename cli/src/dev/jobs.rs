@@ -112,6 +112,7 @@ impl Maker<'_> {
         let config = AgentConfig {
             cluster: self.plan.cluster,
             identity: self.identity(&site, Role::Agent, &name, vec![])?,
+            issuer: None,
             site,
             node: node.name.clone(),
             listen: node.address,

@@ -14,13 +14,12 @@ pub mod site;
 pub mod witness;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use anyhow::{Context, Result};
-use diptych_site::config::IdentityFiles;
-use diptych_wire::authority::Issued;
+use anyhow::Result;
+use diptych_wire::files::{Followed, IdentityFiles};
 use diptych_wire::tls::Credentials;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::ServerConfig;
 use tracing_subscriber::EnvFilter;
 
 /// Where a process's configuration is.
@@ -46,24 +45,12 @@ pub fn log_for_people() {
     tracing_subscriber::fmt().with_env_filter(filter()).with_writer(std::io::stderr).without_time().init();
 }
 
-/// Reads a process's certificate and key.
+/// A process's identity, renewed whenever its files are.
 pub fn credentials(files: &IdentityFiles) -> Result<Credentials> {
-    let read = |path: &PathBuf| {
-        std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))
-    };
-    let issued = Issued::from_pem(&read(&files.certificate)?, &read(&files.key)?)?;
-    Ok(Credentials::new(&issued)?)
+    Ok(diptych_wire::files::credentials(Followed::open(files)?)?)
 }
 
-/// Certificate and key of the public listeners: for clients that have none of their own.
-pub fn public_tls(files: &IdentityFiles) -> Result<std::sync::Arc<rustls::ServerConfig>> {
-    let read =
-        |path: &PathBuf| std::fs::read(path).with_context(|| format!("{} can't be read", path.display()));
-    let chain = CertificateDer::pem_slice_iter(&read(&files.certificate)?).collect::<Result<Vec<_>, _>>()?;
-    let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?)?;
-    let config = rustls::ServerConfig::builder_with_provider(diptych_wire::tls::provider())
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    Ok(std::sync::Arc::new(config))
+/// Certificate and key of the public listeners, likewise: for clients that have none of their own.
+pub fn public_tls(files: &IdentityFiles) -> Result<Arc<ServerConfig>> {
+    Ok(diptych_wire::files::public_server_config(Followed::open(files)?)?)
 }

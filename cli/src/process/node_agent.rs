@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use diptych_node_agent::{AgentOptions, DeviceOption};
+use diptych_operator::join::client::keep_renewed;
 use diptych_site::config::AgentConfig;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,7 @@ pub struct NodeAgentCommand {
 /// Runs it until it is told to end.
 pub async fn run(command: NodeAgentCommand) -> Result<()> {
     log_as_json();
+    diptych_wire::tls::install_provider();
     tokio::select! {
         config = config(command) => serve(config?).await,
         () = told_to_end() => Ok(()),
@@ -58,11 +60,20 @@ async fn serve(config: AgentConfig) -> Result<()> {
     options.health = config.health;
     options.socket = Some(config.socket);
     options.scrub.every = Duration::from_secs(config.scrub_every_s);
+    let renewal = async {
+        match &config.issuer {
+            Some(issuer) => keep_renewed(issuer, &config.identity).await,
+            None => std::future::pending().await,
+        }
+    };
     let shutdown = CancellationToken::new();
     let ends = shutdown.clone();
     tokio::spawn(async move {
         told_to_end().await;
         ends.cancel();
     });
-    Ok(diptych_node_agent::run(options, shutdown).await?)
+    tokio::select! {
+        ended = diptych_node_agent::run(options, shutdown) => Ok(ended?),
+        () = renewal => Ok(()),
+    }
 }

@@ -87,6 +87,7 @@ fn keep(answer: OutsideAnswer, key: &str, folder: &Path, listen: SocketAddr) -> 
         health: None,
         socket: folder.join("agent.sock"),
         identity,
+        issuer: None,
         devices: answer.devices.into_iter().map(device).collect(),
         scrub_every_s: AgentConfig::scrub_every_s(),
     })

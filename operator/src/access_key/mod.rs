@@ -1,34 +1,37 @@
-//! AccessKey: credentials in a Secret, and their sealed record in the catalog of the active site.
+//! AccessKey: credentials in a Secret, and their sealed record in the catalog of the active site. Neither outlives it.
+
+mod record;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use diptych_api::{AccessKey, AccessKeyStatus, StorageCluster};
-use diptych_catalog::{Batch, Catalog, Change, Write};
-use diptych_core::access::seal_secret;
+use diptych_catalog::Catalog;
 use diptych_core::ids::Epoch;
 use diptych_core::keyring::{ClusterKey, Keyring};
 use diptych_core::keys;
-use diptych_core::records::{self, Record};
 use diptych_site::status::SiteStatus;
 use futures::Stream;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::Api;
+use kube::api::{Api, ListParams};
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::events::Recorder;
 use kube::runtime::watcher;
 use kube::{Resource, ResourceExt};
 use serde_json::json;
 
+use self::record::{Outcome, Wanted};
 use crate::apply::Child;
 use crate::conditions::{Says, conditions, turned};
 use crate::error::{Asked, OperatorError};
 use crate::events;
+use crate::finalizer;
 use crate::options::OperatorOptions;
 use crate::secrets::{random_text, text};
 
+/// Holds an AccessKey until the catalog no longer has its record.
+const FINALIZER: &str = "diptych.dev/access-key";
 /// How often it is looked whether the catalog still has them.
 const LOOK_EVERY: Duration = Duration::from_mins(1);
 /// Until the site can take them.
@@ -56,10 +59,14 @@ fn after_failure(error: &OperatorError) -> Action {
 }
 
 async fn reconcile(key: Arc<AccessKey>, context: Arc<Context>) -> Result<Action, OperatorError> {
-    if key.metadata.deletion_timestamp.is_some() {
-        return Ok(Action::await_change());
-    }
     let options = &context.options;
+    if key.metadata.deletion_timestamp.is_some() {
+        if !finalizer::is_held(&*key, FINALIZER) {
+            return Ok(Action::await_change());
+        }
+        return delete(&key, &context).await;
+    }
+    finalizer::hold(options, &*key, FINALIZER).await?;
     let name = key.spec.secret_name.clone().unwrap_or_else(|| key.name_any());
     let secrets: Api<Secret> = Api::namespaced(options.client.clone(), &options.namespace);
     let found = secrets.get_opt(&name).await.asked(|| format!("read Secret {name}"))?;
@@ -70,15 +77,76 @@ async fn reconcile(key: Arc<AccessKey>, context: Arc<Context>) -> Result<Action,
     if found.is_none() {
         credentials(&key, &name, &pair)?.apply(&options.client).await?;
     }
+    let known = key.status.as_ref().and_then(|status| status.access_key_id.as_deref());
+    if known != Some(&*pair.0) {
+        return change(&context, &key, &name, known, &pair.0).await;
+    }
     let (says, next) = match enter(options, &key, &pair).await {
-        Ok(Entered::Done) => {
+        Ok(Outcome::Done) => {
             (Says::yes("Ready", "Entered", "both sites accept it once the feed has carried it"), LOOK_EVERY)
         }
-        Ok(Entered::Waits(reason, message)) => (Says::no("Ready", reason, message), AGAIN),
+        Ok(Outcome::Waits(reason, message)) => (Says::no("Ready", reason, message), AGAIN),
         Err(error) => (Says::no("Ready", error.category(), error.chain()), AGAIN),
     };
-    report(&context, &key, &name, &pair.0, says).await?;
+    report(&context, &key, Some((&name, &pair.0)), says).await?;
     Ok(Action::requeue(next))
+}
+
+/// Goes over to another access key id.
+///
+/// ORDER: the old one is out before the status has the new one, and the new one goes in only once the status has it. So
+/// what the status names is all that the catalog may have of this AccessKey, and it goes with it.
+async fn change(
+    context: &Context,
+    key: &AccessKey,
+    secret: &str,
+    old: Option<&str>,
+    new: &str,
+) -> Result<Action, OperatorError> {
+    if let Some(old) = old
+        && let Outcome::Waits(reason, message) = revoke(&context.options, key, old).await?
+    {
+        report(context, key, Some((secret, old)), Says::no("Ready", reason, message)).await?;
+        return Ok(Action::requeue(AGAIN));
+    }
+    report(context, key, Some((secret, new)), Says::no("Ready", "Entering", "the catalog gets it now"))
+        .await?;
+    Ok(Action::requeue(AGAIN))
+}
+
+/// The record goes with its AccessKey, unless what holds it is being taken away: then the catalog stays as it is.
+async fn delete(key: &AccessKey, context: &Context) -> Result<Action, OperatorError> {
+    let options = &context.options;
+    let id = key.status.as_ref().and_then(|status| status.access_key_id.as_deref());
+    if let Some(id) = id
+        && !finalizer::is_taken_away::<AccessKey>(options, &key.spec.cluster_ref.name).await?
+        && let Outcome::Waits(reason, message) = revoke(options, key, id).await?
+    {
+        report(context, key, None, Says::no("Deleted", reason, message)).await?;
+        return Ok(Action::requeue(AGAIN));
+    }
+    finalizer::release(options, key, FINALIZER).await?;
+    Ok(Action::await_change())
+}
+
+/// Takes an id out of the catalog, unless another AccessKey has the same credentials.
+async fn revoke(options: &OperatorOptions, key: &AccessKey, id: &str) -> Result<Outcome, OperatorError> {
+    let Some(catalog) = options.site.catalog.borrow().clone() else { return Ok(waits_for_catalog()) };
+    let api: Api<AccessKey> = Api::namespaced(options.client.clone(), &options.namespace);
+    let all = api.list(&ListParams::default()).await.asked(|| "list AccessKeys".to_owned())?;
+    if all.iter().any(|other| other.uid() != key.uid() && has_in_force(other, id)) {
+        return Ok(Outcome::Done);
+    }
+    record::take_out(catalog.as_ref(), active_epoch(catalog.as_ref()).await?, id).await
+}
+
+fn has_in_force(key: &AccessKey, id: &str) -> bool {
+    let known = key.status.as_ref().and_then(|status| status.access_key_id.as_deref());
+    key.metadata.deletion_timestamp.is_none() && known == Some(id)
+}
+
+fn waits_for_catalog() -> Outcome {
+    Outcome::Waits("WaitingForCatalog", "the site's catalog is not open yet".to_owned())
 }
 
 fn credentials(key: &AccessKey, name: &str, pair: &(String, String)) -> Result<Child, OperatorError> {
@@ -91,45 +159,19 @@ fn credentials(key: &AccessKey, name: &str, pair: &(String, String)) -> Result<C
     }))
 }
 
-enum Entered {
-    Done,
-    Waits(&'static str, String),
-}
-
-/// The record goes in under the active site's epoch; the feed carries it to the other.
 async fn enter(
     options: &OperatorOptions,
     key: &AccessKey,
-    pair: &(String, String),
-) -> Result<Entered, OperatorError> {
-    let Some(catalog) = options.site.catalog.borrow().clone() else {
-        return Ok(Entered::Waits("WaitingForCatalog", "the site's catalog is not open yet".to_owned()));
+    (id, secret): &(String, String),
+) -> Result<Outcome, OperatorError> {
+    let Some(catalog) = options.site.catalog.borrow().clone() else { return Ok(waits_for_catalog()) };
+    let Some(sealed) = catalog.view().await?.get(&keys::keyring())? else {
+        return Ok(Outcome::Waits("WaitingForKeyring", "the site has no keyring yet".to_owned()));
     };
-    let view = catalog.view().await?;
-    let record_key = keys::access_key(&pair.0);
-    if let Some(raw) = view.get(&record_key)? {
-        let known = records::AccessKey::decode(&raw)?;
-        if known.read_only == key.spec.read_only {
-            return Ok(Entered::Done);
-        }
-    }
-    let Some(epoch) = active_epoch(catalog.as_ref()).await? else {
-        return Ok(Entered::Waits(
-            "NotActive",
-            "the site is not active: the active one makes the record".to_owned(),
-        ));
-    };
-    let Some(sealed) = view.get(&keys::keyring())? else {
-        return Ok(Entered::Waits("WaitingForKeyring", "the site has no keyring yet".to_owned()));
-    };
-    drop(view);
     let keyring = open_keyring(options, &key.spec.cluster_ref.name, &sealed).await?;
     let namespace = key.namespace().unwrap_or_default();
-    let record = seal_secret(&keyring, &pair.0, &pair.1, &rand::random(), &namespace, key.spec.read_only)
-        .map_err(|error| OperatorError::Internal(error.to_string()))?;
-    let write = Write::Put(record_key, Bytes::from(record.encode()));
-    catalog.commit(Batch::one(Some(epoch), Change::blind(vec![write]))).await?;
-    Ok(Entered::Done)
+    let wanted = Wanted { id, secret, namespace: &namespace, read_only: key.spec.read_only };
+    record::enter(catalog.as_ref(), active_epoch(catalog.as_ref()).await?, &keyring, &wanted).await
 }
 
 /// The epoch under which role-owned keys may be written here now. The catalog's gate has the last word.
@@ -159,19 +201,23 @@ async fn open_keyring(
     Keyring::open(sealed, &key).map_err(|error| wrong(error.to_string()))
 }
 
+/// `of`: name of the Secret, and the id that is or was made from it; None: both as they were.
 async fn report(
     context: &Context,
     key: &AccessKey,
-    secret: &str,
-    id: &str,
+    of: Option<(&str, &str)>,
     says: Says,
 ) -> Result<(), OperatorError> {
     let before = key.status.clone().unwrap_or_default();
+    let (secret_name, access_key_id) = match of {
+        Some((secret, id)) => (Some(secret.to_owned()), Some(id.to_owned())),
+        None => (before.secret_name.clone(), before.access_key_id.clone()),
+    };
     let all = [says];
     let status = AccessKeyStatus {
         observed_generation: key.metadata.generation,
-        access_key_id: Some(id.to_owned()),
-        secret_name: Some(secret.to_owned()),
+        access_key_id,
+        secret_name,
         conditions: conditions(&before.conditions, &all, key.metadata.generation, Timestamp::now()),
     };
     if status == before {

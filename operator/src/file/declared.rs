@@ -6,10 +6,8 @@ use std::time::Duration;
 use base64::Engine;
 use diptych_api::{FileObject, StorageCluster};
 use futures::Stream;
-use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{Api, Patch, PatchParams};
+use kube::api::Api;
 use kube::runtime::controller::{Action, Config, Controller};
 use kube::runtime::events::Recorder;
 use kube::runtime::reflector::Store;
@@ -24,6 +22,7 @@ use crate::apply::Child;
 use crate::conditions::{Says, conditions, turned};
 use crate::error::{Asked, OperatorError};
 use crate::events;
+use crate::finalizer;
 use crate::options::OperatorOptions;
 
 /// Writer of the conditions; what is so comes from the catalog and has another.
@@ -57,7 +56,7 @@ fn after_failure(error: &OperatorError) -> Action {
 async fn reconcile(file: Arc<FileObject>, context: Arc<Context>) -> Result<Action, OperatorError> {
     let options = &context.options;
     if file.metadata.deletion_timestamp.is_some() {
-        if !file.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+        if !finalizer::is_held(&*file, FINALIZER) {
             return Ok(Action::await_change());
         }
         return delete(&file, &context).await;
@@ -77,7 +76,7 @@ async fn reconcile(file: Arc<FileObject>, context: Arc<Context>) -> Result<Actio
         },
         (None, None) => return Ok(Action::await_change()),
     };
-    hold(options, &file).await?;
+    finalizer::hold(options, &*file, FINALIZER).await?;
     let Some(gateway) = gateway(options, &file).await? else {
         let says = Says::no(
             "Stored",
@@ -129,17 +128,6 @@ async fn is_active(options: &OperatorOptions) -> Result<bool, OperatorError> {
     }
 }
 
-async fn hold(options: &OperatorOptions, file: &FileObject) -> Result<(), OperatorError> {
-    if file.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
-        return Ok(());
-    }
-    let child = Child::new(json!({
-        "apiVersion": "files.diptych.dev/v1alpha1", "kind": "FileObject",
-        "metadata": {"name": file.name_any(), "namespace": file.namespace(), "finalizers": [FINALIZER]},
-    }))?;
-    child.apply(&options.client).await.map(|_| ())
-}
-
 async fn gateway(options: &OperatorOptions, file: &FileObject) -> Result<Option<Gateway>, OperatorError> {
     let clusters: Api<StorageCluster> = Api::namespaced(options.client.clone(), &options.namespace);
     let name = &file.spec.cluster_ref.name;
@@ -152,7 +140,7 @@ async fn gateway(options: &OperatorOptions, file: &FileObject) -> Result<Option<
 /// The file goes with its FileObject, unless what holds it is being taken away: that never deletes bytes.
 async fn delete(file: &FileObject, context: &Context) -> Result<Action, OperatorError> {
     let options = &context.options;
-    if !taken_away(options, file).await? {
+    if !finalizer::is_taken_away::<FileObject>(options, &file.spec.cluster_ref.name).await? {
         if !is_active(options).await? {
             let says = Says::no(
                 "Deleted",
@@ -170,39 +158,7 @@ async fn delete(file: &FileObject, context: &Context) -> Result<Action, Operator
             }
         }
     }
-    release(options, file).await.map(|()| Action::await_change())
-}
-
-/// Whether namespace, definition or StorageCluster are being deleted too, or are gone.
-async fn taken_away(options: &OperatorOptions, file: &FileObject) -> Result<bool, OperatorError> {
-    let client = || options.client.clone();
-    let namespaces: Api<Namespace> = Api::all(client());
-    let definitions: Api<CustomResourceDefinition> = Api::all(client());
-    let clusters: Api<StorageCluster> = Api::namespaced(client(), &options.namespace);
-    let (namespace, definition, cluster) = tokio::try_join!(
-        namespaces.get_opt(&options.namespace),
-        definitions.get_opt("fileobjects.files.diptych.dev"),
-        clusters.get_opt(&file.spec.cluster_ref.name),
-    )
-    .asked(|| "see whether what holds a FileObject is being deleted".to_owned())?;
-    let goes = |metadata: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta>| {
-        metadata.is_none_or(|metadata| metadata.deletion_timestamp.is_some())
-    };
-    Ok(goes(namespace.as_ref().map(Resource::meta))
-        || goes(definition.as_ref().map(Resource::meta))
-        || goes(cluster.as_ref().map(Resource::meta)))
-}
-
-/// Lets a FileObject go.
-pub(super) async fn release(options: &OperatorOptions, file: &FileObject) -> Result<(), OperatorError> {
-    let left: Vec<&String> = file.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
-    let api: Api<FileObject> = Api::namespaced(options.client.clone(), &options.namespace);
-    // The resource version guards the finalizers of others.
-    let patch = json!({"metadata": {"finalizers": left, "resourceVersion": file.resource_version()}});
-    match api.patch(&file.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        other => other.map(|_| ()).asked(|| format!("release FileObject {}", file.name_any())),
-    }
+    finalizer::release(options, file, FINALIZER).await.map(|()| Action::await_change())
 }
 
 async fn report(context: &Context, file: &FileObject, says: Says) -> Result<(), OperatorError> {

@@ -14,11 +14,11 @@ use kube::runtime::reflector::Store;
 use serde_json::json;
 use tokio::sync::watch;
 
-use super::declared::release;
 use super::{FINALIZER, FileSeen, PROJECTED, projected_name, see};
 use crate::apply::Child;
 use crate::cluster::own_cluster;
 use crate::error::{Asked, OperatorError};
+use crate::finalizer;
 use crate::names::Names;
 use crate::options::OperatorOptions;
 
@@ -252,7 +252,7 @@ async fn tell_status(
 
 /// The picture goes, the file has gone already: so its finalizer is taken off first.
 async fn take_back(options: &OperatorOptions, file: &FileObject) -> Result<(), OperatorError> {
-    release(options, file).await?;
+    finalizer::release(options, file, FINALIZER).await?;
     let api: Api<FileObject> = Api::namespaced(options.client.clone(), &options.namespace);
     match api.delete(&file.name_any(), &DeleteParams::default()).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),

@@ -1,14 +1,16 @@
-//! The other end: the init container of a node-agent's pod.
+//! The other end: the init container of a node-agent's pod, and the agent itself when its certificate is to be renewed.
 
 use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use diptych_site::config::AgentConfig;
-use diptych_wire::authority::signing_request;
+use diptych_site::config::{AgentConfig, AgentIssuer, IdentityFiles};
+use diptych_wire::authority::{Issued, signing_request, signing_request_for};
 use diptych_wire::http::chain;
+use diptych_wire::tls::Credentials;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{JoinRequest, Joined, PATH};
 use crate::config::identity_in;
@@ -17,16 +19,14 @@ use crate::names::{AGENT_HEALTH_PORT, AGENT_PORT};
 
 const AGAIN: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(10);
+/// Between two looks whether a certificate is to be renewed; a third of its life is left for all attempts.
+const RENEWAL_LOOK_EVERY: Duration = Duration::from_hours(1);
 
 /// What a pod joins with.
 #[derive(Debug, Clone)]
 pub struct JoinOptions {
-    /// `https://host:port` of the operators.
-    pub operator: String,
-    /// The cluster's authority, PEM.
-    pub authority: PathBuf,
-    /// Token of the service account.
-    pub token: PathBuf,
+    /// Whom it asks.
+    pub issuer: AgentIssuer,
     /// Gets `ca.crt`, `tls.crt`, `tls.key` and `agent.json`.
     pub folder: PathBuf,
     /// Seconds from the end of one scrub of a device to the next.
@@ -38,19 +38,15 @@ pub struct JoinOptions {
 /// # Errors
 /// A file that can't be read or written: the pod is not what it should be.
 pub async fn join(options: &JoinOptions) -> Result<(), OperatorError> {
-    let authority = read(&options.authority)?;
+    let authority = read(&options.issuer.authority)?;
     let (key, csr) = signing_request()?;
-    let root = reqwest::Certificate::from_pem(authority.as_bytes())
-        .map_err(|error| OperatorError::Internal(format!("{}: {error}", options.authority.display())))?;
-    let client = reqwest::Client::builder()
-        .tls_certs_only([root])
-        .timeout(LIMIT)
-        .build()
-        .map_err(|error| OperatorError::Internal(error.to_string()))?;
+    let client = client(&authority)?;
     let joined = loop {
-        match ask(&client, options, &csr).await {
+        match ask(&client, &options.issuer, &csr).await {
             Ok(joined) => break joined,
-            Err(reason) => tracing::warn!(reason, operator = options.operator, "not joined yet"),
+            Err(reason) => {
+                tracing::warn!(reason, operator = options.issuer.operator, "not joined yet");
+            }
         }
         tokio::time::sleep(AGAIN).await;
     };
@@ -62,10 +58,62 @@ pub async fn join(options: &JoinOptions) -> Result<(), OperatorError> {
     write(&options.folder.join("agent.json"), &config)
 }
 
-async fn ask(client: &reqwest::Client, options: &JoinOptions, csr: &str) -> Result<Joined, String> {
+/// Has an agent's certificate renewed whenever less than a third of its life is left, for ever. Who follows the files takes
+/// it into use.
+pub async fn keep_renewed(issuer: &AgentIssuer, identity: &IdentityFiles) {
+    loop {
+        match renew_if_due(issuer, identity).await {
+            Ok(false) => {}
+            Ok(true) => tracing::info!("the agent's certificate is renewed"),
+            Err(reason) => tracing::warn!(
+                reason,
+                operator = issuer.operator,
+                "the agent's certificate could not be renewed: tried again in an hour"
+            ),
+        }
+        tokio::time::sleep(RENEWAL_LOOK_EVERY).await;
+    }
+}
+
+/// True: it is another one now.
+async fn renew_if_due(issuer: &AgentIssuer, identity: &IdentityFiles) -> Result<bool, String> {
+    let local = |error: OperatorError| error.chain();
+    let key = read(&identity.key).map_err(local)?;
+    let issued = |chain: &str| Issued::from_pem(chain, &key).map_err(|error| error.to_string());
+    let old = issued(&read(&identity.certificate).map_err(local)?)?;
+    if !is_due(&old, SystemTime::now())? {
+        return Ok(false);
+    }
+    // The key stays as it is: then one file changes, at once, and the pair fits whenever the agent's container starts again.
+    let csr = signing_request_for(&key).map_err(|error| error.to_string())?;
+    let client = client(&read(&issuer.authority).map_err(local)?).map_err(local)?;
+    let joined = ask(&client, issuer, &csr).await?;
+    let own = Credentials::new(&old).map_err(|error| error.to_string())?;
+    // What this process would refuse is not kept either.
+    own.replace(&issued(&joined.chain)?).map_err(|error| error.to_string())?;
+    write(&identity.certificate, &joined.chain).map_err(local)?;
+    Ok(true)
+}
+
+/// Whether less than a third of its life is left.
+fn is_due(issued: &Issued, now: SystemTime) -> Result<bool, String> {
+    let own = issued.chain.first().ok_or("the agent's certificate is empty")?;
+    let (_, parsed) = X509Certificate::from_der(own).map_err(|error| error.to_string())?;
+    let (begin, end) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).map_err(|error| error.to_string())?;
+    Ok(end - (now.as_secs() as i64) < (end - begin) / 3)
+}
+
+fn client(authority: &str) -> Result<reqwest::Client, OperatorError> {
+    let internal = |error: reqwest::Error| OperatorError::Internal(chain(&error));
+    let root = reqwest::Certificate::from_pem(authority.as_bytes()).map_err(internal)?;
+    reqwest::Client::builder().tls_certs_only([root]).timeout(LIMIT).build().map_err(internal)
+}
+
+async fn ask(client: &reqwest::Client, issuer: &AgentIssuer, csr: &str) -> Result<Joined, String> {
     // Read each time: the kubelet renews it.
-    let token = read(&options.token).map_err(|error| error.chain())?;
-    let request = client.post(format!("{}{PATH}", options.operator)).bearer_auth(token.trim());
+    let token = read(&issuer.token).map_err(|error| error.chain())?;
+    let request = client.post(format!("{}{PATH}", issuer.operator)).bearer_auth(token.trim());
     let answer =
         request.json(&JoinRequest { csr: csr.to_owned() }).send().await.map_err(|error| chain(&error))?;
     let status = answer.status();
@@ -87,6 +135,7 @@ fn config(options: &JoinOptions, joined: Joined) -> Result<AgentConfig, Operator
         health: Some(SocketAddr::from(([0, 0, 0, 0], AGENT_HEALTH_PORT))),
         socket: folder.join("agent.sock"),
         identity: identity_in(folder),
+        issuer: Some(options.issuer.clone()),
         devices: joined.devices,
         scrub_every_s: options.scrub_every_s,
     })
@@ -111,4 +160,92 @@ pub(crate) fn write(path: &Path, text: &str) -> Result<(), OperatorError> {
         what: format!("{} can't be written", path.display()),
         source,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::post;
+    use axum::{Json, Router};
+    use diptych_core::ids::ClusterId;
+    use diptych_wire::authority::{Authority, Request};
+    use diptych_wire::identity::{Identity, Role};
+
+    use super::super::tls::TlsListener;
+    use super::*;
+    use crate::secrets::VALIDITY;
+
+    const CLUSTER: ClusterId = ClusterId([3; 16]);
+
+    fn request(role: Role, validity: Duration) -> Request {
+        let site = "east".parse().expect("a name");
+        Request::new(Identity { cluster: CLUSTER, site, role, name: "n1".to_owned() }, validity)
+    }
+
+    /// An operator that signs whatever it is asked for.
+    async fn operator(authority: Authority) -> String {
+        let own = Request { addresses: vec![[127, 0, 0, 1].into()], ..request(Role::Operator, VALIDITY) };
+        let own = Credentials::new(&authority.issue(&own).expect("issued")).expect("credentials");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let authority = std::sync::Arc::new(authority);
+        let sign = move |Json(JoinRequest { csr }): Json<JoinRequest>| {
+            let chain = authority.sign(&csr, &request(Role::Agent, VALIDITY)).expect("signed");
+            let joined = Joined {
+                cluster: CLUSTER.to_string(),
+                site: "east".to_owned(),
+                node: "n1".to_owned(),
+                chain: diptych_wire::authority::chain_pem(&chain),
+                devices: Vec::new(),
+            };
+            std::future::ready(Json(joined))
+        };
+        let listener = TlsListener::new(listener, own.open_server_config().expect("a configuration"));
+        tokio::spawn(axum::serve(listener, Router::new().route(PATH, post(sign))).into_future());
+        format!("https://{address}")
+    }
+
+    #[tokio::test]
+    async fn an_agents_certificate_is_renewed_for_the_same_key_once_a_third_of_its_life_is_left() {
+        diptych_wire::tls::install_provider();
+        let folder = tempfile::tempdir().expect("a folder");
+        let authority = Authority::create(CLUSTER).expect("an authority");
+        let first = authority.issue(&request(Role::Agent, Duration::from_hours(1))).expect("issued");
+        let identity = identity_in(folder.path());
+        write(&identity.authority, &authority.certificate_pem()).expect("written");
+        write(&identity.certificate, &first.chain_pem()).expect("written");
+        write(&identity.key, &first.key_pem()).expect("written");
+        let token = folder.path().join("token");
+        write(&token, "shown").expect("written");
+        let issuer =
+            AgentIssuer { operator: operator(authority).await, authority: identity.authority.clone(), token };
+        assert_eq!(renew_if_due(&issuer, &identity).await, Ok(true), "an hour of 25 is left");
+        let kept = read(&identity.certificate).expect("it is there");
+        let renewed = Issued::from_pem(&kept, &first.key_pem()).expect("it reads");
+        assert_ne!(renewed.chain[0], first.chain[0]);
+        Credentials::new(&first).expect("an identity").replace(&renewed).expect("the agent takes it");
+        assert_eq!(renew_if_due(&issuer, &identity).await, Ok(false), "it is fresh");
+        let later = SystemTime::now() + VALIDITY * 2 / 3 + Duration::from_hours(24);
+        assert_eq!(is_due(&renewed, later), Ok(true));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_the_agent_could_not_use_is_not_kept() {
+        diptych_wire::tls::install_provider();
+        let folder = tempfile::tempdir().expect("a folder");
+        let (own, other) =
+            (Authority::create(CLUSTER).expect("one"), Authority::create(CLUSTER).expect("another"));
+        let first = own.issue(&request(Role::Agent, Duration::from_hours(1))).expect("issued");
+        let identity = identity_in(folder.path());
+        write(&identity.authority, &other.certificate_pem()).expect("written");
+        write(&identity.certificate, &first.chain_pem()).expect("written");
+        write(&identity.key, &first.key_pem()).expect("written");
+        let issuer = AgentIssuer {
+            authority: identity.authority.clone(),
+            operator: operator(other).await,
+            token: identity.authority.clone(),
+        };
+        let refused = renew_if_due(&issuer, &identity).await.expect_err("it is another authority's");
+        assert!(refused.contains("another authority"), "{refused}");
+        assert_eq!(read(&identity.certificate).expect("it is there"), first.chain_pem());
+    }
 }

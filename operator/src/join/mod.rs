@@ -1,5 +1,6 @@
 //! How a node-agent gets its certificate: its pod shows the token of its service account, the API server says on which
-//! node that pod is, and the operator signs for that node's name and no other. The key never leaves the pod.
+//! node that pod is, and the operator signs for that node's name and no other. The key never leaves the pod, which asks
+//! again when a third of the certificate's life is left.
 //!
 //! With the certificate comes the agent's configuration: the numbers of its devices.
 
@@ -9,7 +10,6 @@ pub mod site;
 mod tls;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -28,8 +28,6 @@ pub use sign::{AgentPod, agent_pod};
 pub const PATH: &str = "/v1/join";
 /// What the service account's token must be for.
 pub const AUDIENCE: &str = "diptych";
-/// Life of an agent's certificate; its pod asks again when it starts.
-const VALIDITY: Duration = Duration::from_hours(365 * 24);
 
 /// What a pod asks for.
 #[derive(Debug, Serialize, Deserialize)]

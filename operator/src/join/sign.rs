@@ -7,13 +7,13 @@ use k8s_openapi::api::authentication::v1::TokenReview;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{Api, ListParams};
 
-use super::{AUDIENCE, Joined, VALIDITY};
+use super::{AUDIENCE, Joined};
 use crate::error::{Asked, OperatorError};
 use crate::names::Names;
 use crate::node;
 use crate::options::OperatorOptions;
 use crate::review::reviewed;
-use crate::secrets::Foundation;
+use crate::secrets::{Foundation, VALIDITY};
 
 /// A pod that the API server vouched for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::Listener;
-use diptych_wire::authority::Issued;
+use diptych_wire::files::{self, Followed};
+use diptych_wire::tls::TlsError;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::config::identity_in;
 use crate::options::OperatorOptions;
 
 /// A handshake that takes longer is given up.
@@ -58,7 +60,7 @@ pub(super) async fn wait_for_identity(options: &OperatorOptions) -> Arc<ServerCo
         match read(options) {
             Ok(config) => return config,
             Err(reason) if !logged => {
-                tracing::info!(reason, "joins wait for this operator's certificate");
+                tracing::info!(%reason, "joins wait for this operator's certificate");
                 logged = true;
             }
             Err(_) => {}
@@ -67,16 +69,7 @@ pub(super) async fn wait_for_identity(options: &OperatorOptions) -> Arc<ServerCo
     }
 }
 
-fn read(options: &OperatorOptions) -> Result<Arc<ServerConfig>, String> {
-    let read = |name: &str| {
-        std::fs::read_to_string(options.folder.join(name)).map_err(|error| format!("{name}: {error}"))
-    };
-    let issued = Issued::from_pem(&read("tls.crt")?, &read("tls.key")?).map_err(|error| error.to_string())?;
-    let config = ServerConfig::builder_with_provider(diptych_wire::tls::provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| error.to_string())?
-        .with_no_client_auth()
-        .with_single_cert(issued.chain, issued.key)
-        .map_err(|error| error.to_string())?;
-    Ok(Arc::new(config))
+/// Renewed whenever the folder's files are.
+fn read(options: &OperatorOptions) -> Result<Arc<ServerConfig>, TlsError> {
+    files::credentials(Followed::open(&identity_in(&options.folder))?)?.open_server_config()
 }

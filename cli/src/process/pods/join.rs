@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use diptych_operator::join::client::{JoinOptions, join};
-use diptych_site::config::AgentConfig;
+use diptych_site::config::{AgentConfig, AgentIssuer};
 
 use crate::process::log_as_json;
 
@@ -33,5 +33,6 @@ pub async fn run(command: JoinCommand) -> Result<()> {
     log_as_json();
     diptych_wire::tls::install_provider();
     let JoinCommand { operator, authority, token, folder, scrub_every_s } = command;
-    Ok(join(&JoinOptions { operator, authority, token, folder, scrub_every_s }).await?)
+    let issuer = AgentIssuer { operator, authority, token };
+    Ok(join(&JoinOptions { issuer, folder, scrub_every_s }).await?)
 }

@@ -14,6 +14,8 @@ use anyhow::{Context, Result};
 use diptych_catalog::{Catalog, EtcdCatalog, EtcdOptions, EtcdTls};
 use diptych_core::keyring::ClusterKey;
 use diptych_operator::PodConfig;
+use diptych_wire::files::{Followed, Pem};
+use diptych_wire::tls::{Credentials, TlsError};
 
 /// Between two attempts to open the catalog: its members start with everything else.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -27,15 +29,10 @@ async fn open_catalog(config: &PodConfig) -> Result<Arc<dyn Catalog>> {
     let mut logged = false;
     loop {
         let mut options = EtcdOptions::new(config.etcd.endpoints.clone(), config.site.catalog.clone());
-        let identity = &config.etcd.identity;
-        options.tls = Some(EtcdTls {
-            authority: read(&identity.authority)?,
-            certificate: read(&identity.certificate)?,
-            key: read(&identity.key)?,
-            domain: None,
-        });
+        let identity = Followed::open(&config.etcd.identity)?;
+        options.tls = Some(tls(identity.pem().clone()));
         match EtcdCatalog::connect(config.site.site.clone(), options).await {
-            Ok(catalog) => return Ok(Arc::new(catalog)),
+            Ok(catalog) => return Ok(renewed(Arc::new(catalog), identity)?),
             Err(error) if !logged => {
                 tracing::warn!(%error, "the catalog can't be opened yet");
                 logged = true;
@@ -44,6 +41,25 @@ async fn open_catalog(config: &PodConfig) -> Result<Arc<dyn Catalog>> {
         }
         tokio::time::sleep(AGAIN).await;
     }
+}
+
+fn tls(Pem { authority, certificate, key }: Pem) -> EtcdTls {
+    EtcdTls { authority, certificate, key, domain: None }
+}
+
+/// Goes on with whatever the identity's files hold later.
+fn renewed(catalog: Arc<EtcdCatalog>, identity: Followed) -> Result<Arc<dyn Catalog>, TlsError> {
+    // What it refuses, etcd would too.
+    let own = Credentials::new(&identity.pem().issued()?)?;
+    identity.give(&catalog, move |catalog, pem| {
+        let checked = pem.issued().and_then(|issued| own.replace(&issued));
+        async move {
+            checked?;
+            catalog.renew(tls(pem)).await?;
+            anyhow::Ok(())
+        }
+    });
+    Ok(catalog)
 }
 
 fn cluster_key(config: &PodConfig) -> Result<Arc<ClusterKey>> {

@@ -44,7 +44,7 @@ pub fn agents(
     }
     before.push(join(names, images, scrub_every));
     let mut agent_mounts = mounts;
-    agent_mounts.push(json!({"name": "run", "mountPath": "/run/diptych"}));
+    agent_mounts.extend(certified());
     let mut selector = json!(spec.node_agents.node_selector);
     if spec.node_agents.node_selector.is_empty() {
         selector = json!({"kubernetes.io/os": "linux"});
@@ -107,12 +107,17 @@ fn join(names: &Names, images: &Images, scrub_every: Duration) -> Value {
             format!("--scrub-every-s={}", scrub_every.as_secs())],
         "securityContext": user_security(),
         "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}},
-        "volumeMounts": [
-            {"name": "run", "mountPath": "/run/diptych"},
-            {"name": "authority", "mountPath": "/etc/diptych", "readOnly": true},
-            {"name": "token", "mountPath": "/var/run/secrets/diptych", "readOnly": true},
-        ],
+        "volumeMounts": certified(),
     })
+}
+
+/// Where certificate and configuration are, and what the operators are asked for them with: the agent renews them.
+fn certified() -> [Value; 3] {
+    [
+        json!({"name": "run", "mountPath": "/run/diptych"}),
+        json!({"name": "authority", "mountPath": "/etc/diptych", "readOnly": true}),
+        json!({"name": "token", "mountPath": "/var/run/secrets/diptych", "readOnly": true}),
+    ]
 }
 
 fn agent(images: &Images, mounts: &[Value]) -> Value {

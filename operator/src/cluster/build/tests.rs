@@ -81,6 +81,11 @@ fn only_agents_see_folders_of_their_node_and_only_those_of_devices() {
     let mut words =
         pod.init_containers.iter().flatten().flat_map(|container| container.args.iter().flatten());
     assert!(words.any(|word| word == "--scrub-every-s=43200"), "scrub.every reaches the agent");
+    let join = pod.init_containers.iter().flatten().find(|container| container.name == "join");
+    for mount in join.expect("it joins").volume_mounts.iter().flatten() {
+        let same = pod.containers[0].volume_mounts.iter().flatten().any(|own| own == mount);
+        assert!(same, "the agent renews its certificate by what it joined with: {}", mount.mount_path);
+    }
     assert_eq!(
         pod.containers[0]
             .resources
