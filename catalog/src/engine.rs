@@ -49,6 +49,18 @@ pub trait Catalog: Send + Sync + 'static {
 
     /// Forgets feed entries below `keep`; a follower that is further behind needs a snapshot.
     async fn compact_feed(&self, keep: Position) -> Result<(), CatalogError>;
+
+    /// What the catalog takes, its feed too, and what it may take.
+    async fn room(&self) -> Result<Room, CatalogError>;
+}
+
+/// How full a catalog is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes in use: without what compaction has freed, where the engine tells these apart.
+    pub used: u64,
+    /// Bytes past which it refuses every write; None: as much as its disk has.
+    pub limit: Option<u64>,
 }
 
 /// Why the catalog did not do as it was asked.

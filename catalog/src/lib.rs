@@ -15,7 +15,7 @@ mod view;
 
 pub use batch::{Batch, Change, Committed, Expect, Guard, Outcome, Write};
 pub use blobs::{blobs_of, dead_marks};
-pub use engine::{Catalog, CatalogError};
+pub use engine::{Catalog, CatalogError, Room};
 pub use etcd::{EtcdCatalog, EtcdOptions, EtcdTls};
 pub use feed::{Feed, FeedEntry, FeedStart};
 pub use limits::{Footprint, Limits};

@@ -13,7 +13,7 @@ use redb::StorageBackend;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::disk::{Disk, Meta, Persist, Tables, corrupt, unavailable};
-use crate::{Batch, Catalog, CatalogError, Committed, FeedStart, View};
+use crate::{Batch, Catalog, CatalogError, Committed, FeedStart, Room, View};
 
 /// Batches that wait for the thread before a commit has to wait for room.
 const QUEUE: usize = 1024;
@@ -140,6 +140,10 @@ impl Catalog for RedbCatalog {
         let disk = Arc::clone(&self.disk);
         let compacted = tokio::task::spawn_blocking(move || disk.compact_log(keep)).await;
         compacted.map_err(|error| unavailable(format!("compaction was stopped: {error}")))?
+    }
+
+    async fn room(&self) -> Result<Room, CatalogError> {
+        Ok(Room { used: self.disk.bytes()?, limit: None })
     }
 }
 

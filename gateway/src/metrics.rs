@@ -51,6 +51,8 @@ struct OfSite {
     drill_passed: IntGauge,
     repair_queue: IntGauge,
     journal_behind: IntGauge,
+    feed_entries: IntGauge,
+    catalog_bytes: IntGauge,
 }
 
 impl Metrics {
@@ -117,6 +119,8 @@ impl Metrics {
                     "journal_behind",
                     "1 while a journal or checkpoint can't be written: nothing is freed then",
                 )?,
+                feed_entries: gauge("feed_entries", "Commits that the catalog keeps for who follows it")?,
+                catalog_bytes: gauge("catalog_bytes", "Bytes of the catalog, its feed among them")?,
             },
             registry,
         })
@@ -138,6 +142,8 @@ impl Metrics {
         }
         set(&of.drill_passed, number("/passed_drill/ended_ms").map(|ended| ended / 1_000));
         set(&of.repair_queue, number("/repair/waiting"));
+        set(&of.feed_entries, number("/feed/entries"));
+        set(&of.catalog_bytes, number("/feed/bytes"));
         set(
             &of.journal_behind,
             status.pointer("/journal/trouble").map(|trouble| i64::from(!trouble.is_null())),
@@ -171,7 +177,7 @@ mod tests {
         let mut status = json!({
             "exposure": {"bytes": 42, "age_ms": 1_500}, "repair": {"waiting": 3},
             "prediction": {"recovery_time": 5_030}, "passed_drill": {"ended_ms": 1_700_000_000_123_i64},
-            "journal": {"trouble": "no room"},
+            "journal": {"trouble": "no room"}, "feed": {"entries": 7, "bytes": 8},
         });
         metrics.note_site(&status);
         let text = metrics.text();
@@ -182,6 +188,8 @@ mod tests {
             "drill_passed_timestamp_seconds 1700000000",
             "repair_queue 3",
             "journal_behind 1",
+            "feed_entries 7",
+            "catalog_bytes 8",
         ] {
             assert!(text.contains(&format!("diptych_gateway_{line}\n")), "{line} is not in {text}");
         }

@@ -54,7 +54,7 @@ pub struct LoopOptions {
     pub repairs_at_once: usize,
     /// Rows of what is condemned are freed so long after.
     pub free_after: Duration,
-    /// Rows that no catalog names are freed so long after they were found.
+    /// Rows that no catalog names are freed so long after they were found, and a peer that is away is waited for: `gc.hold`.
     pub orphan_hold: Duration,
     /// Between two comparisons of all devices with the catalog.
     pub inventory_every: Duration,
@@ -72,6 +72,12 @@ pub struct LoopOptions {
     pub checkpoint_least: u64,
     /// A tombstone stays for so long, so that what a resurrection finds and no journal knows is never newer than it.
     pub tombstone_hold: Duration,
+    /// Between two looks at what of the own feed can be forgotten.
+    pub forget_every: Duration,
+    /// Entries of the feed that are forgotten at once, at least.
+    pub forget_at_once: u64,
+    /// Entries of the feed that are younger stay, whoever has them: who loads a mirror or a snapshot goes on from there.
+    pub young_feed: Duration,
 }
 
 impl Default for LoopOptions {
@@ -90,6 +96,9 @@ impl Default for LoopOptions {
             merge_every: Duration::from_hours(1),
             checkpoint_least: 4 << 20,
             tombstone_hold: TOMBSTONE_HOLD,
+            forget_every: Duration::from_mins(1),
+            forget_at_once: 4_096,
+            young_feed: Duration::from_mins(10),
         }
     }
 }

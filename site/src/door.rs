@@ -42,6 +42,9 @@ use crate::status::last_written;
 const BEAT_EVERY: Duration = Duration::from_millis(500);
 /// Keys of a snapshot's page.
 const PAGE: usize = 2_000;
+/// Its bytes, about, and the keys that are read at once: some values are large.
+const PAGE_BYTES: usize = 4 << 20;
+const SCAN: usize = 100;
 /// Entries that are joined into one write.
 const AT_ONCE: usize = 256;
 
@@ -263,11 +266,20 @@ async fn snapshot(_: FromPeer, State(door): State<Door>, body: Bytes) -> Respons
 async fn snapshot_page(catalog: &dyn Catalog, from: Option<Key>) -> Result<SnapshotReply, SiteError> {
     let view = catalog.view().await?;
     let term = term_label(view.as_ref(), catalog.site())?;
-    let range = KeyRange { start: from.unwrap_or(Key(Vec::new())), end: Key(vec![0xff; 64]) };
-    let page = view.scan(&range, PAGE)?;
-    let entries =
-        page.entries.into_iter().filter(|(key, _)| is_fed(key)).map(|(key, value)| (key, value.to_vec()));
-    Ok(SnapshotReply { position: view.position(), term, entries: entries.collect(), next: page.next })
+    let mut range = KeyRange { start: from.unwrap_or(Key(Vec::new())), end: Key(vec![0xff; 64]) };
+    let (mut entries, mut bytes) = (Vec::new(), 0);
+    let next = loop {
+        let page = view.scan(&range, SCAN)?;
+        for (key, value) in page.entries.into_iter().filter(|(key, _)| is_fed(key)) {
+            bytes += key.0.len() + value.len();
+            entries.push((key, value.to_vec()));
+        }
+        match page.next {
+            Some(next) if entries.len() < PAGE && bytes < PAGE_BYTES => range.start = next,
+            next => break next,
+        }
+    };
+    Ok(SnapshotReply { position: view.position(), term, entries, next })
 }
 
 /// The term that this site's role-owned changes belong to, while its gate is open.

@@ -15,6 +15,7 @@ pub mod edge;
 pub mod error;
 mod extents;
 pub mod fleet;
+pub mod forget;
 pub mod inventory;
 pub mod journal;
 pub mod keeper;

@@ -14,12 +14,13 @@ use tokio::sync::watch;
 use crate::collector::Collector;
 use crate::context::SiteContext;
 use crate::error::SiteError;
+use crate::forget::Forgetting;
 use crate::inventory::{Found, Inventory};
 use crate::nodes::{NodeWatch, Rotten, Seen};
 use crate::notify::transitions;
 use crate::peer::exposure::Progress;
 use crate::repair::{Repairs, look_again};
-use crate::status::{JournalStatus, RepairStatus, SiteStatus, last_written};
+use crate::status::{FeedStatus, JournalStatus, RepairStatus, SiteStatus, last_written};
 use crate::survey::{Health, Scope, Survey, survey};
 use crate::{journal, keyring, outside};
 
@@ -39,6 +40,7 @@ struct Shared {
     repair: watch::Sender<RepairStatus>,
     inventory: watch::Sender<Arc<Found>>,
     journal: watch::Sender<JournalStatus>,
+    feed: watch::Sender<FeedStatus>,
 }
 
 /// The nodes that a site's keeper watches.
@@ -86,6 +88,7 @@ pub async fn run(context: Arc<SiteContext>, nodes: Watched, progress: Option<wat
         outside::declare(&context),
         repair_loop(&context, seen.clone(), &shared),
         collect_loop(&context),
+        forget_loop(&context, &shared),
         inventory_loop(&context, &shared),
         journal::run(&context, &shared.journal),
         keyring::run(&context, seen.own.clone(), seen.outside.clone()),
@@ -235,6 +238,19 @@ async fn collect_loop(context: &SiteContext) {
     }
 }
 
+async fn forget_loop(context: &SiteContext, shared: &Shared) {
+    let mut forgetting = Forgetting::default();
+    loop {
+        match forgetting.pass(context).await {
+            Ok(feed) => drop(shared.feed.send_replace(feed)),
+            Err(error) => {
+                tracing::warn!(site = %context.site, %error, "what of the feed can be forgotten is not known now");
+            }
+        }
+        tokio::time::sleep(context.options.forget_every).await;
+    }
+}
+
 async fn status_loop(
     context: &SiteContext,
     seen: SeenNodes,
@@ -293,6 +309,7 @@ fn news(status: &SiteStatus) -> SiteStatus {
     if let Some(failback) = &mut news.failback {
         failback.due_ms = 0;
     }
+    news.feed = FeedStatus { trouble: news.feed.trouble, ..FeedStatus::default() };
     news.journal = JournalStatus { trouble: news.journal.trouble, ..JournalStatus::default() };
     let outside = news.outside.iter_mut().flat_map(|outside| &mut outside.nodes);
     for device in news.nodes.iter_mut().chain(outside).flat_map(|node| &mut node.devices) {

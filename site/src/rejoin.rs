@@ -23,7 +23,7 @@ use crate::keeper::{KeeperHandle, record};
 use crate::peer::apply::put_or_delete;
 use crate::peer::client::PeerError;
 use crate::peer::follow::FollowError;
-use crate::peer::{PeerClient, want_all};
+use crate::peer::{PeerClient, snapshot, want_all};
 use crate::survey::each;
 
 /// Records of one call.
@@ -40,59 +40,65 @@ struct Unseen {
     records: Vec<(Key, Vec<u8>)>,
 }
 
-/// Brings this site into the peer's term, if it has not rejoined it yet.
+/// Brings this site into the peer's term, if it has not rejoined it yet; whether everything was copied anew for that.
 pub async fn settle(
     context: &SiteContext,
     from: &SiteName,
     peer: &PeerClient,
     label: TermLabel,
     keeper: &KeeperHandle,
-) -> Result<(), FollowError> {
+) -> Result<bool, FollowError> {
     let view = context.catalog.view().await.map_err(SiteError::from)?;
     let rejoined = rejoined(view.as_ref(), &context.site)?;
     let (own, seen) = (record::read(view.as_ref(), &context.site)?, view.position());
     drop(view);
+    // What the peer deletes later must not come back from here: a site that has rejoined the term has committed nothing since.
     if rejoined >= label.epoch {
-        return Ok(());
+        return Ok(false);
     }
     let end = raise(context, (&own, seen), from, label, keeper).await?;
-    let unseen = match taken_over_at(from, peer, rejoined, label.epoch).await? {
-        Some(position) => after(context, position, end).await?,
-        None => everything(context).await?,
-    };
-    if !unseen.touched.is_empty() {
-        tracing::info!(site = %context.site, epoch = %label.epoch, keys = unseen.touched.len(), "an unseen term is handed over");
+    let unseen = unseen_since(context, from, peer, rejoined, label.epoch, end).await?;
+    let copied = unseen.is_none();
+    if let Some(unseen) = unseen {
+        tell(context, label.epoch, &unseen);
+        hand_over(context, peer, rejoined, &unseen).await?;
+        put_right(context, peer, &unseen.touched).await?;
+    } else {
+        // What this site deleted is not known then: only a copy of everything puts it right.
+        let everything = everything(context).await?;
+        tell(context, label.epoch, &everything);
+        hand_over(context, peer, rejoined, &everything).await?;
+        snapshot::copy(context, from, peer).await?;
     }
-    hand_over(context, peer, rejoined, &unseen).await?;
-    put_right(context, peer, &unseen.touched).await?;
     let done =
         Write::Put(keys::site_rejoined(&context.site), Bytes::copy_from_slice(&label.epoch.0.to_be_bytes()));
     context.catalog.commit(Batch::one(None, Change::blind(vec![done]))).await.map_err(SiteError::from)?;
-    Ok(())
+    Ok(copied)
 }
 
-/// Before a snapshot overwrites what this site has: everything of it that the peer does not know is handed over.
-pub async fn before_snapshot(
+fn tell(context: &SiteContext, epoch: Epoch, unseen: &Unseen) {
+    if !unseen.touched.is_empty() {
+        tracing::info!(site = %context.site, %epoch, keys = unseen.touched.len(), "an unseen term is handed over");
+    }
+}
+
+/// What this site has committed up to `end` and the peer's terms after `rejoined` never saw; None: its feed does not say.
+async fn unseen_since(
     context: &SiteContext,
     from: &SiteName,
     peer: &PeerClient,
-) -> Result<(), FollowError> {
-    let page = peer.snapshot(None).await?;
-    if page.term.is_none() {
-        return Ok(());
+    rejoined: Epoch,
+    epoch: Epoch,
+    end: Position,
+) -> Result<Option<Unseen>, FollowError> {
+    match taken_over_at(from, peer, rejoined, epoch).await? {
+        Some(position) => Ok(after(context, position, end).await?),
+        None => Ok(None),
     }
-    let unseen = everything(context).await?;
-    if unseen.records.is_empty() {
-        return Ok(());
-    }
-    tracing::info!(site = %context.site, %from, keys = unseen.touched.len(), "catalogs are compared whole");
-    let view = context.catalog.view().await.map_err(SiteError::from)?;
-    let rejoined = rejoined(view.as_ref(), &context.site)?;
-    drop(view);
-    hand_over(context, peer, rejoined, &unseen).await
 }
 
-fn rejoined(view: &dyn View, site: &SiteName) -> Result<Epoch, SiteError> {
+/// The newest term of the other site that this one has handed over to and been put right by; 0: none.
+pub(crate) fn rejoined(view: &dyn View, site: &SiteName) -> Result<Epoch, SiteError> {
     let raw = view.get(&keys::site_rejoined(site))?;
     let bytes = raw.as_deref().and_then(|raw| raw.try_into().ok()).map_or(0, u64::from_be_bytes);
     Ok(Epoch(bytes))
@@ -137,25 +143,27 @@ async fn taken_over_at(
     Ok(terms.filter(|term| term.holder == *from).find_map(|term| term.taken_over_at))
 }
 
-/// What was committed behind `position`, up to `end`; everything, where the feed does not say.
-async fn after(context: &SiteContext, position: Position, end: Position) -> Result<Unseen, SiteError> {
+/// What was committed behind `position`, up to `end`; None: the feed does not say.
+async fn after(
+    context: &SiteContext,
+    position: Position,
+    end: Position,
+) -> Result<Option<Unseen>, SiteError> {
     let mut feed = match context.catalog.feed(position).await? {
         FeedStart::From(feed) => feed,
-        FeedStart::Compacted { .. } => return everything(context).await,
+        FeedStart::Compacted { .. } => return Ok(None),
     };
     let mut unseen = Unseen::default();
     let mut reached = position;
     while reached < end {
-        let Ok(Some(entry)) = timeout(OWN_FEED, feed.next()).await else {
-            return everything(context).await;
-        };
+        let Ok(Some(entry)) = timeout(OWN_FEED, feed.next()).await else { return Ok(None) };
         let entry = entry?;
         reached = entry.position;
         for (key, value) in entry.changes {
             unseen.note(key, value);
         }
     }
-    Ok(unseen)
+    Ok(Some(unseen))
 }
 
 async fn everything(context: &SiteContext) -> Result<Unseen, SiteError> {
@@ -239,3 +247,6 @@ async fn put_right(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,9 @@ pub struct SiteStatus {
     /// What a resurrection would be made of.
     #[serde(default)]
     pub journal: JournalStatus,
+    /// What the catalog keeps for those who follow it.
+    #[serde(default)]
+    pub feed: FeedStatus,
     /// The right to write, as the keeper has it.
     #[serde(default)]
     pub lease: LeaseStatus,
@@ -141,6 +144,21 @@ pub struct JournalStatus {
     /// Its bytes.
     pub checkpoint_bytes: u64,
     /// Why nothing is written; None: it is.
+    pub trouble: Option<String>,
+}
+
+/// The feed of a site's catalog, and the room that both take.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedStatus {
+    /// Commits that it goes back, at most.
+    pub entries: u64,
+    /// Bytes of the catalog, its feed among them.
+    pub bytes: u64,
+    /// Bytes at which it refuses every write; None: as much as its disk has.
+    pub limit: Option<u64>,
+    /// Milliseconds since 1970 when older ones were forgotten last; 0: not since this keeper began.
+    pub forgotten_ms: u64,
+    /// Why room is short, and what to do; None: it is not.
     pub trouble: Option<String>,
 }
 

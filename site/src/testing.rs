@@ -2,33 +2,116 @@
 
 use std::sync::Arc;
 
-use diptych_catalog::{RedbCatalog, RedbOptions};
-use diptych_core::ids::{ClusterId, Epoch, KeeperNumber, SiteName};
+use async_trait::async_trait;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use diptych_catalog::{Catalog, RedbCatalog, RedbOptions};
+use diptych_core::ids::{ClusterId, Epoch, ExtentId, KeeperNumber, SiteName};
 use diptych_core::keyring::ClusterKey;
+use diptych_core::lease::Message;
 use diptych_core::placement::PlacementMap;
 use diptych_core::planner::Survive;
 use diptych_wire::authority::{Authority, Request};
-use diptych_wire::identity::{Identity, Role};
+use diptych_wire::http::serve;
+use diptych_wire::identity::{Expected, Identity, Role};
+use diptych_wire::peer::RowsWanted;
 use diptych_wire::tls::Credentials;
+use http::StatusCode;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
 use crate::agents::Agents;
 use crate::config::{Acknowledge, OutsideConfig, Policy};
 use crate::context::{LoopOptions, SiteContext, Standing};
-use crate::drill::CutSwitch;
+use crate::door::{DoorKeeper, DoorParts, ExtentSource, router};
+use crate::drill::{CutSwitch, DrillOrders};
 use crate::notify::Notifier;
+use crate::outside::OutsideJoins;
+use crate::peer::PeerClient;
 use crate::place::Outside;
 
 pub(crate) const CLUSTER: ClusterId = ClusterId([1; 16]);
 
 /// Of a keeper of site `west`.
 pub(crate) fn credentials() -> Credentials {
-    let site: SiteName = "west".parse().expect("a name");
-    let identity = Identity { cluster: CLUSTER, site, role: Role::Operator, name: "keeper".to_owned() };
-    let authority = Authority::create(CLUSTER).expect("an authority");
+    issued(&Authority::create(CLUSTER).expect("an authority"), "west", Role::Operator)
+}
+
+fn issued(authority: &Authority, site: &str, role: Role) -> Credentials {
+    let site: SiteName = site.parse().expect("a name");
+    let identity = Identity { cluster: CLUSTER, site, role, name: "any".to_owned() };
     let request = Request::new(identity, std::time::Duration::from_hours(1));
     Credentials::new(&authority.issue(&request).expect("a certificate")).expect("credentials")
+}
+
+/// Has nothing, and does whatever it is told.
+struct Willing {
+    serves: Option<Epoch>,
+}
+
+#[async_trait]
+impl ExtentSource for Willing {
+    async fn extent(&self, _: ExtentId, _: Option<&str>) -> Response {
+        StatusCode::NOT_FOUND.into_response()
+    }
+
+    async fn rows(&self, _: RowsWanted) -> Result<Vec<Result<Vec<u8>, String>>, String> {
+        Ok(Vec::new())
+    }
+}
+
+impl DoorKeeper for Willing {
+    fn deliver(&self, _: Message) {}
+
+    fn serves(&self) -> Option<Epoch> {
+        self.serves
+    }
+}
+
+#[async_trait]
+impl DrillOrders for Willing {
+    async fn order(&self, _: Bytes) -> Response {
+        StatusCode::OK.into_response()
+    }
+}
+
+#[async_trait]
+impl OutsideJoins for Willing {
+    async fn join_outside(&self, _: &str, _: Bytes) -> Response {
+        StatusCode::OK.into_response()
+    }
+}
+
+/// A door to a catalog for `peer`, of a site that serves under that epoch.
+pub(crate) fn willing(catalog: Arc<dyn Catalog>, peer: &str, serves: Option<Epoch>) -> DoorParts {
+    DoorParts {
+        peer: peer.parse().expect("a name"),
+        catalog,
+        keeper: Arc::new(Willing { serves }),
+        extents: Arc::new(Willing { serves }),
+        joins: None,
+        outside: Arc::new(Willing { serves }),
+        drills: Arc::new(Willing { serves }),
+        cut: CutSwitch::default(),
+    }
+}
+
+/// An empty catalog of `east` with its folder, and what `west` asks it by while `east` serves under that epoch.
+pub(crate) async fn east(serves: Epoch) -> (Arc<dyn Catalog>, TempDir, PeerClient) {
+    let site: SiteName = "east".parse().expect("a name");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("catalog.redb");
+    let catalog = RedbCatalog::open(&path, site.clone(), &RedbOptions::default()).expect("a catalog");
+    let catalog: Arc<dyn Catalog> = Arc::new(catalog);
+    let authority = Authority::create(CLUSTER).expect("an authority");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let gateway = issued(&authority, "east", Role::Gateway);
+    let door = router(willing(Arc::clone(&catalog), "west", Some(serves)));
+    tokio::spawn(async move { serve(listener, &gateway, Expected::any_of(CLUSTER), door).await });
+    let own = issued(&authority, "west", Role::Operator);
+    let client = PeerClient::new(&[address], &site, CLUSTER, &own, CutSwitch::default()).expect("a client");
+    (catalog, folder, client)
 }
 
 /// Site `west`, whose other site is `east`; the folder holds its catalog.

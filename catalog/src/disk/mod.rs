@@ -9,7 +9,7 @@ mod view;
 
 use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use diptych_core::records::Position;
@@ -30,6 +30,8 @@ pub(crate) type Tip = Result<Position, CatalogError>;
 #[derive(Debug)]
 pub(crate) struct Disk {
     database: Database,
+    /// None: it is on something else than a file.
+    path: Option<PathBuf>,
     tip: watch::Sender<Tip>,
 }
 
@@ -49,7 +51,7 @@ impl Disk {
     pub(crate) fn open(path: &Path, cache_bytes: usize, new: &Meta) -> Result<Self, CatalogError> {
         let fresh = !path.exists();
         let database = guarded(path, || redb::Builder::new().set_cache_size(cache_bytes).create(path))?;
-        let disk = Self::start(path, database, new)?;
+        let disk = Self { path: Some(path.to_owned()), ..Self::start(path, database, new)? };
         if fresh {
             // FENCING: the file's name is durable before anything in it is acknowledged.
             let folder =
@@ -75,7 +77,7 @@ impl Disk {
 
     fn start(path: &Path, database: Database, new: &Meta) -> Result<Self, CatalogError> {
         let position = guarded(path, || Ok(Tables::ensure(&database, new)))??;
-        Ok(Self { database, tip: watch::Sender::new(Ok(position)) })
+        Ok(Self { database, path: None, tip: watch::Sender::new(Ok(position)) })
     }
 
     /// How far it is; an error once it failed or was closed.
@@ -151,6 +153,15 @@ impl Disk {
     /// What the file says of itself.
     pub(crate) fn meta(&self) -> Result<Meta, CatalogError> {
         Meta::read(&self.database.begin_read().map_err(storage)?)
+    }
+
+    /// Bytes of the file.
+    pub(crate) fn bytes(&self) -> Result<u64, CatalogError> {
+        let Some(path) = &self.path else { return Ok(0) };
+        let facts = std::fs::metadata(path);
+        facts
+            .map(|facts| facts.len())
+            .map_err(|error| unavailable(format!("the length of {} is not known: {error}", path.display())))
     }
 
     /// Forgets log entries up to `keep`.

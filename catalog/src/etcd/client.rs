@@ -8,13 +8,14 @@ use etcd_client::{
     Certificate, Compare, CompareOp, Error, GetOptions, GetResponse, Identity, KvClient, TlsOptions, Txn,
     TxnOp, TxnResponse, WatchOptions,
 };
+use tokio::time::timeout;
 
 use super::members::{CallError, Members};
 use super::space::{Incarnation, Space};
 use super::tail::Tail;
 use super::{EtcdOptions, EtcdTls};
-use crate::CatalogError;
 use crate::disk::{corrupt, unavailable};
+use crate::{CatalogError, Room};
 
 /// A watch that catches up gets up to 1,000 revisions in a message; a page of a snapshot is what it is asked to be.
 const MESSAGE_BYTES: usize = 1 << 30;
@@ -146,6 +147,20 @@ impl Etcd {
         };
         let transaction = Txn::new().when([unchanged]).and_then([TxnOp::put(name, new.encode(), None)]);
         self.transact(transaction).await.map(drop).map_err(|error| read_error(&error))
+    }
+
+    /// What the member that is used now takes of its disk: all of them hold the same.
+    pub(super) async fn room(&self) -> Result<Room, CatalogError> {
+        let (client, _) = self.members.chosen();
+        let mut client = client.maintenance_client();
+        let patience = self.members.patience();
+        let status = timeout(patience, client.status()).await;
+        let status = status
+            .map_err(|_| read_error(&CallError::Silent(patience)))?
+            .map_err(|error| read_error(&CallError::Etcd(error)))?;
+        // 0 is what an etcd before 3.6 says.
+        let limit = u64::try_from(status.db_size_quota()).ok().filter(|quota| *quota > 0);
+        Ok(Room { used: status.raft_used_db_size().unsigned_abs(), limit })
     }
 
     /// Forgets what came before `revision` and was replaced.

@@ -129,6 +129,11 @@ impl Members {
         (client, left)
     }
 
+    /// How long a call waits.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
     fn answered(&self) -> MutexGuard<'_, Instant> {
         self.answered.lock().unwrap_or_else(PoisonError::into_inner)
     }

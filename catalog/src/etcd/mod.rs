@@ -28,7 +28,7 @@ use self::members::CallError;
 use self::space::Space;
 use self::tail::{Tail, Tailed};
 use crate::disk::{Disk, is_fed, unavailable};
-use crate::{Batch, Catalog, CatalogError, Committed, Feed, FeedEntry, FeedStart, View};
+use crate::{Batch, Catalog, CatalogError, Committed, Feed, FeedEntry, FeedStart, Room, View};
 
 /// Where etcd is, and where its mirror.
 #[derive(Debug, Clone)]
@@ -273,5 +273,9 @@ impl Catalog for EtcdCatalog {
         let disk = Arc::clone(&self.disk);
         let compacted = tokio::task::spawn_blocking(move || disk.compact_log(keep)).await;
         compacted.map_err(|error| read_error(&error))?
+    }
+
+    async fn room(&self) -> Result<Room, CatalogError> {
+        self.etcd.room().await
     }
 }

@@ -6,7 +6,7 @@ use diptych_core::drill::Prediction;
 use diptych_core::edge::EdgeVerdict;
 use diptych_core::lease::Millis;
 use diptych_site::edge::{EdgeStatus, SiteVerdict};
-use diptych_site::status::{JournalStatus, NodeStatus, SiteStatus};
+use diptych_site::status::{FeedStatus, JournalStatus, NodeStatus, SiteStatus};
 
 use super::{Target, human, say};
 
@@ -115,6 +115,7 @@ fn show(status: &SiteStatus) {
         human(inventory.orphan_bytes)
     ));
     say(format_args!("  journal: {}", journaled(&status.journal)));
+    say(format_args!("  catalog: {}", catalog(&status.feed)));
     if let Some(exposure) = &status.exposure {
         say(format_args!(
             "  exposed: {} commits, {} extents ({}), for {} ms",
@@ -166,6 +167,12 @@ fn journaled(journal: &JournalStatus) -> String {
         human(journal.checkpoint_bytes),
         journal.trouble.as_deref().unwrap_or(rest),
     )
+}
+
+fn catalog(feed: &FeedStatus) -> String {
+    let limit = feed.limit.map(|limit| format!(" of {}", human(limit))).unwrap_or_default();
+    let trouble = feed.trouble.as_ref().map(|trouble| format!(": {trouble}")).unwrap_or_default();
+    format!("{}{limit}, a feed of {} commits{trouble}", human(feed.bytes), feed.entries)
 }
 
 fn nodes<'a>(nodes: impl Iterator<Item = &'a NodeStatus>) -> Table {

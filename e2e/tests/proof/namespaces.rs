@@ -164,9 +164,13 @@ async fn cut_and_heal(folder: &Path) -> Result<()> {
 
     // What nobody needs is not kept for later: a takeover that comes afterwards asks for itself.
     for site in SITES {
-        let promoted = installation.rest(site)?.post::<serde_json::Value>(&PROMOTE).await;
-        let refused = promoted.as_ref().is_err_and(|error| error.to_string().starts_with("409"));
-        ensure!(refused, "{site} is promoted though east serves: {promoted:?}");
+        // One that has not heard the other for a moment hears it, until the other is heard again.
+        until(&format!("{site} is not promoted while east serves"), LIMIT, || async {
+            let promoted = installation.rest(site)?.post::<serde_json::Value>(&PROMOTE).await;
+            let refused = promoted.as_ref().is_err_and(|error| error.to_string().starts_with("409"));
+            Ok(if refused { Ok(()) } else { Err(format!("{promoted:?}")) })
+        })
+        .await?;
     }
 
     // The link between the sites: east goes on, by the witness, and counts what west lacks.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::common::{TOKEN, TestSite, eventually, noise};
 use async_trait::async_trait;
 use bytes::Bytes;
-use diptych_catalog::{Batch, Catalog, CatalogError, Change, Committed, FeedStart, View, Write};
+use diptych_catalog::{Batch, Catalog, CatalogError, Change, Committed, FeedStart, Room, View, Write};
 use diptych_core::ids::{Epoch, Hlc, KeeperNumber, SiteName, VersionId};
 use diptych_core::keys;
 use diptych_core::lease::{BootTime, SubLease};
@@ -156,6 +156,10 @@ impl Catalog for Unreliable {
 
     async fn compact_feed(&self, keep: Position) -> Result<(), CatalogError> {
         self.inner.compact_feed(keep).await
+    }
+
+    async fn room(&self) -> Result<Room, CatalogError> {
+        self.inner.room().await
     }
 }
 

@@ -6,7 +6,7 @@ use crate::common::{TestSite, noise};
 use crate::multipart::{Client, KEY, MIB, SIGNED_FOR, etag};
 use async_trait::async_trait;
 use bytes::Bytes;
-use diptych_catalog::{Batch, Catalog, CatalogError, Committed, FeedStart, View, Write};
+use diptych_catalog::{Batch, Catalog, CatalogError, Committed, FeedStart, Room, View, Write};
 use diptych_core::ids::{KeeperNumber, SiteName};
 use diptych_core::keys;
 use diptych_core::records::{Position, Record, Upload, UploadState};
@@ -78,6 +78,10 @@ impl Catalog for Slow {
 
     async fn compact_feed(&self, keep: Position) -> Result<(), CatalogError> {
         self.inner.compact_feed(keep).await
+    }
+
+    async fn room(&self) -> Result<Room, CatalogError> {
+        self.inner.room().await
     }
 }
 

@@ -226,6 +226,7 @@ mod tests {
             repair: diptych_site::status::RepairStatus::default(),
             inventory: diptych_site::status::InventoryStatus::default(),
             journal: diptych_site::status::JournalStatus::default(),
+            feed: diptych_site::status::FeedStatus::default(),
             lease: LeaseStatus { peer_connected: true, witness_reachable: true, ..LeaseStatus::default() },
             exposure: Some(Exposure::default()),
             prediction: None,

@@ -209,6 +209,9 @@ fn degraded(site: &SiteStatus) -> Says {
         let says = format!("nothing is freed, and a lost catalog would come back older: {trouble}");
         return Says::yes("Degraded", "JournalBehind", says);
     }
+    if let Some(trouble) = &site.feed.trouble {
+        return Says::yes("Degraded", "CatalogFull", trouble.clone());
+    }
     if let Some(sentence) = site.outside.as_ref().and_then(lacking_outside) {
         return Says::yes("Degraded", "OutsideNodes", sentence);
     }
@@ -370,7 +373,7 @@ fn replication(seen: &Observed, known: &SiteStatus) -> ReplicationStatus {
 
 #[cfg(test)]
 mod tests {
-    use diptych_site::status::{JournalStatus, NodeStatus};
+    use diptych_site::status::{FeedStatus, JournalStatus, NodeStatus};
 
     use super::*;
 
@@ -388,6 +391,18 @@ mod tests {
         let journal = JournalStatus { trouble: Some("no room".to_owned()), ..JournalStatus::default() };
         site["journal"] = serde_json::to_value(journal).expect("JSON");
         assert_eq!(says(&site), (Some(true), "JournalBehind".to_owned()));
+    }
+
+    #[test]
+    fn a_catalog_that_is_short_of_room_is_a_reason_to_be_degraded() {
+        let site: SiteStatus = serde_json::from_value(json!({
+            "site": "east", "role": "active", "epoch": 1, "map_generation": 1, "nodes": [],
+            "health": diptych_site::survey::Health::default(), "exposure": null, "seen_ms": 0,
+            "feed": FeedStatus { trouble: Some("nearly full".to_owned()), ..FeedStatus::default() },
+        }))
+        .expect("a status");
+        let says = degraded(&site);
+        assert_eq!((says.holds, says.reason), (Some(true), "CatalogFull".to_owned()));
     }
 
     #[test]

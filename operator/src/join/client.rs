@@ -239,11 +239,10 @@ mod tests {
         write(&identity.authority, &other.certificate_pem()).expect("written");
         write(&identity.certificate, &first.chain_pem()).expect("written");
         write(&identity.key, &first.key_pem()).expect("written");
-        let issuer = AgentIssuer {
-            authority: identity.authority.clone(),
-            operator: operator(other).await,
-            token: identity.authority.clone(),
-        };
+        let token = folder.path().join("token");
+        write(&token, "shown").expect("written");
+        let issuer =
+            AgentIssuer { operator: operator(other).await, authority: identity.authority.clone(), token };
         let refused = renew_if_due(&issuer, &identity).await.expect_err("it is another authority's");
         assert!(refused.contains("another authority"), "{refused}");
         assert_eq!(read(&identity.certificate).expect("it is there"), first.chain_pem());

@@ -76,72 +76,19 @@ fn caller<'a>(parts: &'a Parts, place: &SiteName, roles: &[Role]) -> Result<&'a 
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use async_trait::async_trait;
     use axum::body::Body;
-    use axum::response::IntoResponse;
-    use bytes::Bytes;
-    use diptych_core::ids::{Epoch, ExtentId};
-    use diptych_core::lease::Message;
-    use diptych_wire::peer::{DRILL, EXTENTS, JOIN, JOIN_OUTSIDE, RowsWanted};
+    use diptych_core::ids::ExtentId;
+    use diptych_wire::peer::{DRILL, EXTENTS, JOIN, JOIN_OUTSIDE};
     use tower::ServiceExt;
 
     use super::*;
-    use crate::door::{DoorKeeper, DoorParts, ExtentSource, router};
-    use crate::drill::{CutSwitch, DrillOrders};
-    use crate::outside::OutsideJoins;
-    use crate::testing::{CLUSTER, west};
-
-    /// Has nothing, and does whatever it is told.
-    struct Willing;
-
-    #[async_trait]
-    impl ExtentSource for Willing {
-        async fn extent(&self, _: ExtentId, _: Option<&str>) -> Response {
-            StatusCode::NOT_FOUND.into_response()
-        }
-
-        async fn rows(&self, _: RowsWanted) -> Result<Vec<Result<Vec<u8>, String>>, String> {
-            Ok(Vec::new())
-        }
-    }
-
-    impl DoorKeeper for Willing {
-        fn deliver(&self, _: Message) {}
-
-        fn serves(&self) -> Option<Epoch> {
-            None
-        }
-    }
-
-    #[async_trait]
-    impl DrillOrders for Willing {
-        async fn order(&self, _: Bytes) -> Response {
-            StatusCode::OK.into_response()
-        }
-    }
-
-    #[async_trait]
-    impl OutsideJoins for Willing {
-        async fn join_outside(&self, _: &str, _: Bytes) -> Response {
-            StatusCode::OK.into_response()
-        }
-    }
+    use crate::door::router;
+    use crate::testing::{CLUSTER, west, willing};
 
     /// The door of `west`, whose other site is `east`; the folder holds its catalog.
     fn door() -> (axum::Router, tempfile::TempDir) {
         let (context, folder) = west();
-        let door = router(DoorParts {
-            peer: "east".parse().expect("a name"),
-            catalog: context.catalog,
-            keeper: Arc::new(Willing),
-            extents: Arc::new(Willing),
-            joins: None,
-            outside: Arc::new(Willing),
-            drills: Arc::new(Willing),
-            cut: CutSwitch::default(),
-        });
+        let door = router(willing(context.catalog, "east", None));
         (door, folder)
     }
 

@@ -24,7 +24,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use diptych_catalog::{Batch, Change, Expect, Feed, FeedStart, Guard, Write};
+use diptych_catalog::{Batch, Change, Expect, Feed, FeedEntry, FeedStart, Guard, Write};
 use diptych_core::ids::{Epoch, Hlc};
 use diptych_core::journal::{Checkpoint, Document, Progress, Writer};
 use diptych_core::keys;
@@ -44,6 +44,8 @@ use shelf::Shelf;
 
 /// Until there is a keyring and a plan.
 const NOTHING_YET: Duration = Duration::from_secs(1);
+/// Commits without news that the progress stays behind.
+const IDLE_ENTRIES: u64 = 4_096;
 
 /// Writes the journal of a site while it is active, for ever; says how it is.
 pub async fn run(context: &SiteContext, told: &watch::Sender<JournalStatus>) {
@@ -136,7 +138,7 @@ async fn keep(
             () = at(keeping.due()) => beside.during(keeping.write()).await?,
             done = beside.ended() => keeping.end(done).await?,
             entry = feed.next(), if !keeping.pending.is_full() => match entry {
-                Some(entry) => keeping.pending.add(entry?)?,
+                Some(entry) => keeping.pass(entry?).await?,
                 None => return Err(SiteError::Changed),
             },
             () = at(looks_again) => {}
@@ -213,6 +215,9 @@ impl<'a> Keeping<'a> {
             keeping.condemn_superseded().await?;
             keeping.measure();
             keeping.pending = Pending::new(known.upto, keeping.shelf.own().clone());
+            // FENCING: the next journal goes on where the last one ends, or there would be a gap where nothing was.
+            let checkpoint = known.checkpoint.map(|checkpoint| checkpoint.at);
+            keeping.pending.reach_back(keeping.shelf.ends_at(checkpoint, known.upto));
             return Ok((keeping, feed));
         }
         tracing::info!(site = %context.site, %epoch, position = now.revision, "the journal begins here");
@@ -221,6 +226,19 @@ impl<'a> Keeping<'a> {
             FeedStart::From(feed) => Ok((keeping, feed)),
             FeedStart::Compacted { .. } => Err(SiteError::Changed),
         }
+    }
+
+    /// Takes a commit of the feed in. Where many have brought nothing new, the progress moves past them without a journal: the feed up to
+    /// there can be forgotten.
+    ///
+    /// FENCING: only while nothing is pending, so that all up to the progress is in journals.
+    async fn pass(&mut self, entry: FeedEntry) -> Result<(), SiteError> {
+        self.pending.add(entry)?;
+        let upto = self.pending.upto();
+        if self.pending.since().is_none() && upto.revision >= self.progress.upto.revision + IDLE_ENTRIES {
+            self.commit(None, Progress { upto, ..self.progress }).await?;
+        }
+        Ok(())
     }
 
     /// When the next journal is to be written.

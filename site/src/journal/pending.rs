@@ -30,6 +30,11 @@ impl Pending {
         Self { span, changes: BTreeMap::new(), bytes: 0, since: None, own }
     }
 
+    /// Begins the stretch earlier: nothing new stands between there and where it began.
+    pub(super) fn reach_back(&mut self, after: Position) {
+        self.span.after = after;
+    }
+
     /// Takes the next commit in.
     pub(super) fn add(&mut self, entry: FeedEntry) -> Result<(), RecordError> {
         for (key, value) in entry.changes {

@@ -57,6 +57,16 @@ impl Shelf {
         self.live.insert(extent, (record.holds, record.length));
     }
 
+    /// Where the last journal up to a position ends, or the whole checkpoint behind it; that position, where there is neither.
+    pub(super) fn ends_at(&self, checkpoint: Option<Position>, upto: Position) -> Position {
+        let journals = self.live.values().filter_map(|(holds, _)| match holds {
+            Holds::Journal(span) => Some(span.upto),
+            Holds::Data | Holds::Checkpoint(_) => None,
+        });
+        let ends = journals.chain(checkpoint);
+        ends.filter(|end| end.incarnation == upto.incarnation && *end <= upto).max().unwrap_or(upto)
+    }
+
     /// Journals behind a position, in the order of the feed.
     pub(super) fn journals(&self, behind: Position) -> Vec<(ExtentId, Span, u32)> {
         let journal = |(extent, (holds, length)): (&ExtentId, &(Holds, u32))| match holds {

@@ -58,6 +58,7 @@ pub(super) fn status(
         repair: shared.repair.borrow().clone(),
         inventory: shared.inventory.borrow().status.clone(),
         journal: shared.journal.borrow().clone(),
+        feed: shared.feed.borrow().clone(),
         lease: lease_status(&lease, context.witness.as_deref()),
         exposure,
         outside: None,

@@ -46,24 +46,46 @@ pub struct Progress {
     hasher: RandomState,
     /// The newest position of this site's feed that was looked at.
     seen: Position,
+    /// The feed has forgotten which heads the commits up to this revision changed, and the other site has not confirmed all of them.
+    forgotten: Option<u64>,
 }
 
 impl Progress {
+    /// How it begins, where the feed goes back to `oldest` only.
+    ///
+    /// FENCING (BothSites): what was forgotten counts as exposed, every head of it, until the other site has confirmed all of it.
+    fn behind(oldest: Position, cursor: Cursor) -> Self {
+        let commit = Exposed { revision: oldest.revision, since_ms: now_ms(), heads: Box::default() };
+        let mut progress = Self {
+            exposed: VecDeque::from([commit]),
+            unapplied: VecDeque::from([oldest.revision]),
+            seen: oldest,
+            forgotten: Some(oldest.revision),
+            ..Self::default()
+        };
+        progress.move_cursor(cursor);
+        progress
+    }
+
     /// Whether the other site has all role-owned changes up to `position`, with every extent of them whole.
     pub fn confirms(&self, position: Position) -> bool {
-        self.seen >= position && self.exposed.front().is_none_or(|commit| commit.revision > position.revision)
+        let known = self.seen >= position && self.forgotten.is_none();
+        known && self.exposed.front().is_none_or(|commit| commit.revision > position.revision)
     }
 
     /// Whether the other site has applied all role-owned changes up to `position`.
     pub fn has_applied(&self, position: Position) -> bool {
-        self.seen >= position && self.unapplied.front().is_none_or(|revision| *revision > position.revision)
+        // Of what was forgotten the last stands for all of it.
+        let first = self.unapplied.front();
+        let lacks = |first: &u64| *first <= position.revision || self.forgotten == Some(*first);
+        self.seen >= position && !first.is_some_and(lacks)
     }
 
     /// The newest commit that changed this head and is exposed; None: the other site has confirmed all of them. Two heads may
     /// share a hash, so what is named may be a later commit, of another one.
     pub fn exposes(&self, head: &Key) -> Option<Position> {
-        let revision = self.heads.get(&self.hasher.hash_one(head))?;
-        Some(Position { revision: *revision, ..self.seen })
+        let revision = self.heads.get(&self.hasher.hash_one(head)).copied().or(self.forgotten)?;
+        Some(Position { revision, ..self.seen })
     }
 
     /// How many commits are exposed, and for how long the oldest is.
@@ -113,6 +135,7 @@ impl Progress {
         let same = |position: Position| position.incarnation == self.seen.incarnation;
         if same(cursor.confirmed) {
             let done = |commit: &mut Exposed| commit.revision <= cursor.confirmed.revision;
+            self.forgotten = self.forgotten.filter(|upto| *upto > cursor.confirmed.revision);
             while let Some(commit) = self.exposed.pop_front_if(done) {
                 for head in commit.heads {
                     if self.heads.get(&head) == Some(&commit.revision) {
@@ -187,14 +210,14 @@ impl ExposureWatch {
         } else {
             Position { revision: 0, ..now }
         };
-        let mut feed = match self.catalog.feed(begin).await? {
-            FeedStart::From(feed) => feed,
+        let (mut feed, progress) = match self.catalog.feed(begin).await? {
+            FeedStart::From(feed) => (feed, Progress { cursor, seen: begin, ..Progress::default() }),
             FeedStart::Compacted { oldest } => match self.catalog.feed(oldest).await? {
-                FeedStart::From(feed) => feed,
+                FeedStart::From(feed) => (feed, Progress::behind(oldest, cursor)),
                 FeedStart::Compacted { .. } => return Ok(()),
             },
         };
-        self.progress.send_replace(Progress { cursor, seen: begin, ..Progress::default() });
+        self.progress.send_replace(progress);
         while let Some(entry) = feed.next().await {
             let entry = entry?;
             let mut outcome = Ok(());
@@ -336,6 +359,24 @@ mod tests {
         let progress = sender.borrow();
         assert!(progress.confirms(at(2)) && !progress.confirms(at(3)), "{progress:?}");
         assert!(progress.has_applied(at(2)) && !progress.has_applied(at(3)), "{progress:?}");
+    }
+
+    #[test]
+    fn what_the_feed_has_forgotten_counts_as_exposed_until_all_of_it_is_confirmed() {
+        let head = keys::head(BucketId([1; 8]), b"key");
+        let away = Cursor { applied: at(4), confirmed: at(3) };
+        let mut progress = Progress::behind(at(9), away);
+        assert_eq!(progress.exposes(&head), Some(at(9)));
+        assert!(!progress.confirms(at(5)) && !progress.has_applied(at(5)) && !progress.confirms(at(9)));
+        progress.move_cursor(Cursor { applied: at(9), confirmed: at(8) });
+        assert!(
+            progress.has_applied(at(5)) && !progress.confirms(at(5)) && progress.exposes(&head).is_some()
+        );
+        progress.move_cursor(Cursor { applied: at(9), confirmed: at(9) });
+        assert!(progress.confirms(at(5)) && progress.confirms(at(9)), "{progress:?}");
+        assert_eq!((progress.exposes(&head), progress.commits().0), (None, 0));
+        let back = Progress::behind(at(9), Cursor { applied: at(12), confirmed: at(12) });
+        assert!(back.confirms(at(9)), "it was confirmed before it was forgotten");
     }
 
     #[tokio::test]

@@ -107,15 +107,28 @@ impl Follower {
             FeedOpening::Compacted(compacted) => {
                 tracing::info!(site = %self.context.site, oldest = ?compacted.oldest, "a snapshot is taken first");
                 self.reached.forget().await;
-                rejoin::before_snapshot(&self.context, &self.from, &self.peer).await?;
-                snapshot::copy(&self.context, &self.from, &self.peer).await?;
-                return Ok(());
+                return self.begin_anew().await;
             }
         };
         loop {
             let frame = feed.next().await?;
             self.take(frame, &mut feed).await?;
         }
+    }
+
+    /// Copies the peer's catalog whole.
+    ///
+    /// FENCING (nothing vanishes): what this site committed and the peer's term never saw is handed over before it is overwritten.
+    async fn begin_anew(&self) -> Result<(), FollowError> {
+        let Self { context, from, peer, keeper, .. } = self;
+        let copied = match peer.snapshot(None).await?.term {
+            Some(label) => rejoin::settle(context, from, peer, label, keeper).await?,
+            None => false,
+        };
+        if !copied {
+            snapshot::copy(context, from, peer).await?;
+        }
+        Ok(())
     }
 
     async fn take(&mut self, frame: FeedFrame, feed: &mut FeedReader) -> Result<(), FollowError> {

@@ -7,7 +7,7 @@ pub mod exposure;
 pub mod follow;
 pub mod loss;
 pub mod reached;
-mod snapshot;
+pub(crate) mod snapshot;
 
 pub(crate) use apply::want_all;
 pub use client::PeerClient;

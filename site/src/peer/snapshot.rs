@@ -1,14 +1,15 @@
 //! A whole copy of the peer's catalog, page by page, where its feed no longer reaches back far enough.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
-use diptych_catalog::{Batch, Change, is_mirrored};
-use diptych_core::ids::SiteName;
+use diptych_catalog::{Batch, Change, Limits, is_mirrored};
+use diptych_core::ids::{Epoch, SiteName};
 use diptych_core::keys::{self, Key, KeyRange};
 use diptych_core::lease::Admission;
-use diptych_core::records::{Cursor, Record};
+use diptych_core::records::{Cursor, Position, Record};
+use diptych_wire::peer::SnapshotReply;
 
 use super::apply::{put_or_delete, want};
 use super::client::{PeerClient, PeerError};
@@ -16,6 +17,9 @@ use crate::context::SiteContext;
 use crate::error::SiteError;
 use crate::keeper::record;
 use crate::survey::each;
+
+/// Writes of one commit, besides this site's record.
+const AT_ONCE: usize = 3_000;
 
 /// Why a snapshot was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +37,7 @@ pub enum SnapshotError {
 
 /// Copies everything that this site mirrors; the cursor stands at the first page's position afterwards, from where the feed
 /// is followed: what the later pages knew already is applied again, in order.
-pub(super) async fn copy(
+pub(crate) async fn copy(
     context: &SiteContext,
     from: &SiteName,
     peer: &PeerClient,
@@ -41,49 +45,80 @@ pub(super) async fn copy(
     let mut next: Option<Key> = None;
     let mut begin = None;
     loop {
-        let page = peer.snapshot(next.clone()).await?;
+        let start = next.take();
+        let page = peer.snapshot(start.clone()).await?;
         let position = *begin.get_or_insert(page.position);
-        let start = next.unwrap_or(Key(Vec::new()));
-        let end = page.next.clone().unwrap_or(Key(vec![0xff; 64]));
-        let view = context.catalog.view().await.map_err(SiteError::from)?;
-        let own = record::read(view.as_ref(), &context.site)?;
-        let active = page.term.is_some();
-        let raised = match page.term.map(|term| own.admit(term.epoch, from)) {
-            None | Some(Admission::Take) => None,
-            Some(Admission::TakeRaising(raised)) => Some(raised),
-            Some(Admission::Refuse { .. }) => return Err(SnapshotError::Changed),
-        };
-        let guards = record::unchanged(view.as_ref(), &context.site, &own)?.ok_or(SnapshotError::Changed)?;
-        let mut newest: BTreeMap<Key, Option<Bytes>> = BTreeMap::new();
-        let mut there = BTreeSet::new();
-        for (key, value) in page.entries {
-            if is_mirrored(&key, from, active) {
-                let value = Bytes::from(value);
-                want(view.as_ref(), &context.site, &key, Some(&value), position, &mut newest)?;
-                there.insert(key.clone());
-                newest.insert(key, Some(value));
-            }
-        }
-        // Absent means deleted.
-        each(view.as_ref(), &KeyRange { start, end }, |key, _| {
-            if is_mirrored(key, from, active) && !there.contains(key) {
-                newest.insert(key.clone(), None);
-            }
-            Ok(ControlFlow::Continue(()))
-        })?;
-        let mut writes: Vec<_> = newest.into_iter().map(|(key, value)| put_or_delete(key, value)).collect();
-        writes.extend(raised.iter().flat_map(|raised| record::writes(&context.site, raised)));
-        if page.next.is_none() {
-            let cursor = Cursor { applied: position, confirmed: diptych_core::records::Position::default() };
-            writes.push(put_or_delete(keys::cursor(&context.site), Some(Bytes::from(cursor.encode()))));
-        }
-        let committed = context.catalog.commit(Batch::one(None, Change { guards, writes })).await;
-        if !committed.map_err(SiteError::from)?.all_applied() {
-            return Err(SnapshotError::Changed);
-        }
-        match page.next {
-            Some(key) => next = Some(key),
-            None => return Ok(()),
+        next.clone_from(&page.next);
+        take(context, from, start.unwrap_or(Key(Vec::new())), page, position).await?;
+        if next.is_none() {
+            let cursor = Cursor { applied: position, confirmed: Position::default() };
+            let put = (keys::cursor(&context.site), Some(Bytes::from(cursor.encode())));
+            return commit(context, from, None, vec![put]).await;
         }
     }
+}
+
+/// Takes a page in, in as many commits as it needs. Absent means deleted.
+async fn take(
+    context: &SiteContext,
+    from: &SiteName,
+    start: Key,
+    page: SnapshotReply,
+    position: Position,
+) -> Result<(), SnapshotError> {
+    let term = page.term.map(|label| label.epoch);
+    let range = KeyRange { start, end: page.next.unwrap_or(Key(vec![0xff; 64])) };
+    let is_taken = |key: &Key| is_mirrored(key, from, term.is_some());
+    let mut values: BTreeMap<Key, Option<Bytes>> = BTreeMap::new();
+    let view = context.catalog.view().await.map_err(SiteError::from)?;
+    each(view.as_ref(), &range, |key, _| {
+        if is_taken(key) {
+            values.insert(key.clone(), None);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    let there = page.entries.into_iter().map(|(key, value)| (key, Some(Bytes::from(value))));
+    values.extend(there.filter(|(key, _)| is_taken(key)));
+    let (mut writes, mut bytes) = (Vec::new(), 0);
+    for (key, value) in values {
+        // An extent's record and that it is wanted are written together.
+        let mut together = BTreeMap::new();
+        want(view.as_ref(), &context.site, &key, value.as_ref(), position, &mut together)?;
+        together.insert(key, value);
+        let more: usize =
+            together.iter().map(|(key, value)| key.0.len() + value.as_ref().map_or(0, Bytes::len)).sum();
+        let full = writes.len() + together.len() > AT_ONCE || bytes + more > Limits::ACTIVE.bytes;
+        if full && !writes.is_empty() {
+            commit(context, from, term, std::mem::take(&mut writes)).await?;
+            bytes = 0;
+        }
+        bytes += more;
+        writes.extend(together);
+    }
+    if writes.is_empty() {
+        return Ok(());
+    }
+    commit(context, from, term, writes).await
+}
+
+/// FENCING: as with the feed, each commit compares this site's whole record, and raises it where the peer's term is newer.
+async fn commit(
+    context: &SiteContext,
+    from: &SiteName,
+    term: Option<Epoch>,
+    values: Vec<(Key, Option<Bytes>)>,
+) -> Result<(), SnapshotError> {
+    let view = context.catalog.view().await.map_err(SiteError::from)?;
+    let own = record::read(view.as_ref(), &context.site)?;
+    let raised = match term.map(|term| own.admit(term, from)) {
+        None | Some(Admission::Take) => None,
+        Some(Admission::TakeRaising(raised)) => Some(raised),
+        Some(Admission::Refuse { .. }) => return Err(SnapshotError::Changed),
+    };
+    let guards = record::unchanged(view.as_ref(), &context.site, &own)?.ok_or(SnapshotError::Changed)?;
+    drop(view);
+    let mut writes: Vec<_> = values.into_iter().map(|(key, value)| put_or_delete(key, value)).collect();
+    writes.extend(raised.iter().flat_map(|raised| record::writes(&context.site, raised)));
+    let committed = context.catalog.commit(Batch::one(None, Change { guards, writes })).await;
+    if committed.map_err(SiteError::from)?.all_applied() { Ok(()) } else { Err(SnapshotError::Changed) }
 }

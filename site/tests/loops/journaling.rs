@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use diptych_catalog::{Batch, Catalog, CatalogError, Change, Committed, FeedStart, View, Write};
+use diptych_catalog::{Batch, Catalog, CatalogError, Change, Committed, FeedStart, Room, View, Write};
 use diptych_core::clock;
 use diptych_core::ids::{BucketId, DeviceId, Epoch, ExtentId, Hlc, KeeperNumber, SiteName, VersionId};
 use diptych_core::keys::{self, Key};
@@ -187,6 +187,10 @@ impl Catalog for Spoiling {
 
     async fn compact_feed(&self, keep: Position) -> Result<(), CatalogError> {
         self.inner.compact_feed(keep).await
+    }
+
+    async fn room(&self) -> Result<Room, CatalogError> {
+        self.inner.room().await
     }
 }
 

@@ -7,6 +7,7 @@ mod coding;
 mod collecting;
 mod filling;
 mod finding;
+mod forgetting;
 mod harness;
 mod journaling;
 mod outside;

@@ -44,8 +44,16 @@ impl Server {
 
     pub(crate) fn start_with(folder: tempfile::TempDir, tls: Option<ServerTls>) -> Self {
         let [client_port, peer_port] = free_ports();
-        let process = run_alone(folder.path(), tls.as_ref(), client_port, peer_port);
+        let process = run_alone(folder.path(), tls.as_ref(), client_port, peer_port).spawn().unwrap();
         Self { folder, tls, client_port, peer_port, process }
+    }
+
+    /// One that takes so many bytes.
+    pub(crate) fn start_small(quota: u64) -> Self {
+        let (folder, [client_port, peer_port]) = (tempfile::tempdir().unwrap(), free_ports());
+        let mut command = run_alone(folder.path(), None, client_port, peer_port);
+        let process = command.arg(format!("--quota-backend-bytes={quota}")).spawn().unwrap();
+        Self { folder, tls: None, client_port, peer_port, process }
     }
 
     /// Three members of one cluster.
@@ -58,7 +66,7 @@ impl Server {
         ports.map(|[client_port, peer_port]| {
             let folder = tempfile::tempdir().unwrap();
             let name = format!("m{peer_port}");
-            let process = run(folder.path(), None, client_port, peer_port, &name, &initial);
+            let process = run(folder.path(), None, client_port, peer_port, &name, &initial).spawn().unwrap();
             Self { folder, tls: None, client_port, peer_port, process }
         })
     }
@@ -77,7 +85,8 @@ impl Server {
 
     /// Starts it again on the same ports, with what it had.
     pub(crate) fn restart(&mut self) {
-        self.process = run_alone(self.folder.path(), self.tls.as_ref(), self.client_port, self.peer_port);
+        let mut command = run_alone(self.folder.path(), self.tls.as_ref(), self.client_port, self.peer_port);
+        self.process = command.spawn().unwrap();
     }
 
     /// Removes all that it has.
@@ -151,7 +160,7 @@ fn free_ports() -> [u16; 2] {
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }
 
-fn run_alone(folder: &Path, tls: Option<&ServerTls>, client_port: u16, peer_port: u16) -> Child {
+fn run_alone(folder: &Path, tls: Option<&ServerTls>, client_port: u16, peer_port: u16) -> Command {
     let initial = format!("default=http://127.0.0.1:{peer_port}");
     run(folder, tls, client_port, peer_port, "default", &initial)
 }
@@ -163,7 +172,7 @@ fn run(
     peer_port: u16,
     name: &str,
     cluster: &str,
-) -> Child {
+) -> Command {
     let scheme = if tls.is_some() { "https" } else { "http" };
     let client = format!("{scheme}://127.0.0.1:{client_port}");
     let peer = format!("http://127.0.0.1:{peer_port}");
@@ -177,5 +186,6 @@ fn run(
         command.arg("--client-cert-auth").arg("--trusted-ca-file").arg(&tls.authority);
         command.arg("--cert-file").arg(&tls.certificate).arg("--key-file").arg(&tls.key);
     }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    command
 }

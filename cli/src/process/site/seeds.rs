@@ -80,7 +80,7 @@ async fn declare(config: &SiteConfig, catalog: &dyn Catalog, epoch: Epoch) {
     };
     match bootstrap::put_in_force(catalog, epoch, &plan).await {
         Ok(true) => {
-            tracing::info!(needed = plan.needed, rows = ?plan.rows, "another coding is in force from now on")
+            tracing::info!(needed = plan.needed, rows = ?plan.rows, "another coding is in force from now on");
         }
         Ok(false) => {}
         Err(error) => tracing::warn!(%error, "the coding that is declared could not be written now"),

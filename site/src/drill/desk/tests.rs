@@ -1,7 +1,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use diptych_catalog::{Batch, CatalogError, Committed, FeedStart, View};
+use diptych_catalog::{Batch, CatalogError, Committed, FeedStart, Room, View};
 use diptych_core::drill::DrillMode;
 use diptych_core::ids::SiteName;
 use diptych_core::records::Position;
@@ -85,6 +85,10 @@ impl Catalog for Refusing {
 
     async fn compact_feed(&self, keep: Position) -> Result<(), CatalogError> {
         self.inner.compact_feed(keep).await
+    }
+
+    async fn room(&self) -> Result<Room, CatalogError> {
+        self.inner.room().await
     }
 }
 
