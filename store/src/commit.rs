@@ -15,6 +15,7 @@ use crate::error::StoreError;
 use crate::health::Health;
 use crate::index::{Change, Index, LogPosition, Sync};
 use crate::log::Log;
+use crate::moving::Moving;
 use crate::pending::Answer;
 use crate::queue::{Item, Queue};
 use crate::segment::{self, Segment};
@@ -33,6 +34,7 @@ pub(crate) struct Committer {
     pub(crate) index: Arc<Index>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) health: Arc<Health>,
+    pub(crate) moving: Arc<Moving>,
     pub(crate) unsynced_bytes: u64,
     pub(crate) unsynced_batches: u32,
     /// Something died since the last look for dead segments.
@@ -67,6 +69,7 @@ struct Batch {
     settled: Vec<LogPosition>,
     rows: Vec<(Answer<Sealed>, Sealed)>,
     deletes: Vec<Answer<Deleted>>,
+    carried: Vec<Answer<()>>,
     reclaims: Vec<Answer<u64>>,
     bytes: u64,
     notes: Vec<(Arc<Segment>, diptych_core::fragment::FootEntry)>,
@@ -89,6 +92,13 @@ impl Batch {
                 self.deletes.push(answer);
                 self.touch(segment, entry);
             }
+            Item::Carried { instance, from, at, entry, segment, answer } => {
+                self.changes.push(Change::Carried { instance, from, to: at.segment });
+                self.settled.push(at);
+                self.bytes += entry.length;
+                self.carried.push(answer);
+                self.touch(segment, entry);
+            }
             Item::Abandoned(at) => self.settled.push(at),
             Item::Reclaim(answer) => self.reclaims.push(answer),
         }
@@ -102,6 +112,7 @@ impl Batch {
     fn refuse(self, error: &StoreError) {
         self.rows.into_iter().for_each(|(answer, _)| answer.give(Err(error.clone())));
         self.deletes.into_iter().for_each(|answer| answer.give(Err(error.clone())));
+        self.carried.into_iter().for_each(|answer| answer.give(Err(error.clone())));
         self.reclaims.into_iter().for_each(|answer| answer.give(Err(error.clone())));
     }
 }
@@ -149,12 +160,23 @@ impl Committer {
             self.unsynced_batches += 1;
             let sync = self.how_to_sync();
             self.index.apply(&changes, sync)?;
+            self.bury(&changes);
         }
         for (segment, entry) in batch.notes.drain(..) {
             segment.note([entry]);
         }
         self.log.settle(batch.settled.drain(..));
         Ok(())
+    }
+
+    /// The index knows that they are dead: nobody copies them any more.
+    fn bury(&self, changes: &[Change]) {
+        let mut fates = self.moving.fates();
+        for change in changes {
+            if let Change::Kill { key, .. } = change {
+                fates.dying.remove(&key.instance);
+            }
+        }
     }
 
     fn how_to_sync(&mut self) -> Sync {
@@ -171,10 +193,14 @@ impl Committer {
         self.deaths |= !batch.deletes.is_empty();
         batch.rows.into_iter().for_each(|(answer, sealed)| answer.give(Ok(sealed)));
         batch.deletes.into_iter().for_each(|answer| answer.give(Ok(Deleted::Now)));
+        batch.carried.into_iter().for_each(|answer| answer.give(Ok(())));
         let mut outcome = self.seal_full().map(|()| 0);
         let due = self.deaths && self.reclaimed.elapsed() >= RECLAIM_EVERY;
         if outcome.is_ok() && (due || !batch.reclaims.is_empty()) {
             outcome = self.reclaim();
+        }
+        if due {
+            self.moving.ring();
         }
         let outcome = outcome.map_err(|error| self.health.fail(error));
         batch.reclaims.into_iter().for_each(|answer| answer.give(outcome.clone()));
@@ -201,17 +227,17 @@ impl Committer {
         Ok(())
     }
 
-    /// Unlinks sealed segments in which nothing lives and whose tombstones nobody needs; gives the bytes freed.
-    ///
-    /// Compaction will have its place before this: it copies what lives out of segments that are mostly dead, which
-    /// makes them segments like these.
+    /// Unlinks sealed segments in which nothing lives and whose tombstones nobody needs; gives the bytes freed. Compaction
+    /// makes such segments of those that are mostly dead.
     fn reclaim(&mut self) -> Result<u64, StoreError> {
         self.deaths = false;
         self.reclaimed = Instant::now();
         let mut freed = 0;
         // With a segment the tombstones of what it held are dead, and perhaps their segments with them.
         loop {
-            let dead = self.index.dead_segments()?;
+            let victim = self.moving.fates().victim;
+            let mut dead = self.index.dead_segments()?;
+            dead.retain(|number| Some(*number) != victim);
             if dead.is_empty() {
                 return Ok(freed);
             }

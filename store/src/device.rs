@@ -6,12 +6,13 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use bytes::Bytes;
-use diptych_core::fragment::{Codec, FootEntry, RECORD_HEAD_LEN, RecordHead, RecordKind, Tombstone};
+use diptych_core::fragment::{Codec, RecordHead, Tombstone};
 use diptych_core::ids::{ExtentId, InstanceId, Row, Stamp};
 use diptych_core::layout;
 use diptych_core::records::ExtentKind;
 
 use crate::commit::Committer;
+use crate::compact::Compactor;
 use crate::disk::{Disk, RealDisk};
 use crate::error::StoreError;
 use crate::health::Health;
@@ -48,6 +49,8 @@ struct Inner {
     record: RecordFile,
     log: Arc<Log>,
     queue: Arc<Queue>,
+    compactor: Arc<Compactor>,
+    compacting: Mutex<Option<JoinHandle<()>>>,
     /// `None` once closed, so that the next one to open the folder has it alone.
     index: RwLock<Option<Arc<Index>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -106,13 +109,23 @@ impl Device {
         let (log_disk, log_health) = (Arc::clone(&disk), Arc::clone(&health));
         let log = Log::new(log_disk, path.to_owned(), owner, log_health, limits, segments, next_number);
         let log = Arc::new(log);
-        let threads = start_threads(path, &log, &index, &queue, &health)?;
+        let compactor = Arc::new(Compactor {
+            log: Arc::clone(&log),
+            queue: Arc::clone(&queue),
+            health: Arc::clone(&health),
+            moving: Arc::default(),
+            capacity: options.capacity,
+            memory: Mutex::default(),
+        });
+        let (threads, compacting) = start_threads(&compactor, &index)?;
         Ok(Self(Arc::new(Inner {
             path: path.to_owned(),
             record: RecordFile::new(path.to_owned(), found),
             lock: Mutex::new(Some(Lock(lock))),
             index: RwLock::new(Some(index)),
             threads: Mutex::new(threads),
+            compacting: Mutex::new(Some(compacting)),
+            compactor,
             scrubbing: Mutex::new(()),
             identity,
             options,
@@ -128,6 +141,11 @@ impl Device {
     #[cfg(test)]
     pub(crate) fn fail_index(&self) {
         self.0.health.fail(StoreError::Index { reason: "a test says so".into() });
+    }
+
+    #[cfg(test)]
+    pub(crate) fn moving(&self) -> &crate::moving::Moving {
+        &self.0.compactor.moving
     }
 
     /// What opening found.
@@ -181,7 +199,8 @@ impl Device {
         Writer::put(Arc::clone(&self.0.log), Arc::clone(&self.0.queue), head, bytes, end)
     }
 
-    /// Bytes of a row, every block that the range touches checked. `instance` `None`: the newest whole record.
+    /// Bytes of a row, every block that the range touches checked. `instance` `None`: the whole record that was
+    /// written, or moved by compaction, last.
     ///
     /// Errors: [`StoreError::NotFound`], [`StoreError::OutOfRange`], [`StoreError::Rotten`] (the record is in quarantine
     /// from then on), [`StoreError::DeviceFailed`].
@@ -237,27 +256,20 @@ impl Device {
         let inner = &self.0;
         inner.health.check()?;
         let _admitted = inner.record.admit(&*inner.disk, stamp)?;
+        let (answer, pending) = Pending::new();
+        let mut fates = inner.compactor.moving.fates();
         if inner.with_index(|index| index.find(extent, row, Some(instance)))?.is_none() {
-            let (answer, pending) = Pending::new();
             answer.give(Ok(Deleted::NothingThere));
             return Ok(pending);
         }
         let cluster = inner.identity.cluster;
         let tombstone = Tombstone { cluster, extent, row, killed: instance, stamp };
-        let length = RECORD_HEAD_LEN as u64;
-        let reservation = inner.log.reserve(length, |segment, offset| {
-            segment.file.write_at(&tombstone.encode(segment.id), offset)
-        })?;
-        let at = reservation.at;
-        let kind = RecordKind::Tombstone;
-        let (answer, pending) = Pending::new();
-        inner.queue.push(Item::Tombstone {
-            key: InventoryKey { extent, row, instance },
-            at,
-            entry: FootEntry { extent, row, kind, instance, offset: at.offset, length },
-            segment: reservation.segment,
-            answer,
-        })?;
+        let (reservation, entry) = writer::write_tombstone(&inner.log, &tombstone)?;
+        fates.dying.insert(instance);
+        drop(fates);
+        let key = InventoryKey { extent, row, instance };
+        let (at, segment) = (reservation.at, reservation.segment);
+        inner.queue.push(Item::Tombstone { key, at, entry, segment, answer })?;
         Ok(pending)
     }
 
@@ -302,7 +314,7 @@ impl Device {
         Ok(page.iter().map(InventoryEntry::from).collect())
     }
 
-    /// Records of one row that are here, the newest first.
+    /// Records of one row that are here, the one that was written or moved last first.
     pub fn instances(&self, extent: ExtentId, row: Row) -> Result<Vec<InventoryEntry>, StoreError> {
         let found = self.0.with_index(|index| index.instances(extent, row))?;
         Ok(found.iter().map(InventoryEntry::from).collect())
@@ -339,6 +351,12 @@ impl Device {
         Ok(ScrubState { last_finished_ms, ..self.0.with_index(Index::scrub)? })
     }
 
+    /// Copies what lives out of sealed segments that are mostly dead, and unlinks them; gives the bytes that this freed, those of
+    /// [`Device::reclaim`] among them. A full disk is no error: it stops there. Runs by itself too.
+    pub fn compact(&self) -> Result<u64, StoreError> {
+        self.0.with_index(|index| self.0.compactor.compact(index))
+    }
+
     /// Unlinks sealed segments in which every record is dead; gives the bytes that this freed. Runs by itself too.
     pub fn reclaim(&self) -> Result<u64, StoreError> {
         self.0.health.check()?;
@@ -371,8 +389,7 @@ impl Inner {
     }
 
     fn room(&self) -> Result<Room, StoreError> {
-        let used = self.log.bytes() + self.index()?.file_bytes();
-        room::room(&*self.disk, &self.path, used, self.options.capacity)
+        room::of(&self.log, &*self.index()?, self.options.capacity)
     }
 
     /// Everything that can refuse a row before a byte of it is written.
@@ -410,14 +427,20 @@ impl Inner {
         Ok(head)
     }
 
-    fn close(&self) {
-        self.queue.close();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+    fn join(&self, threads: impl IntoIterator<Item = JoinHandle<()>>) {
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!(path = %self.path.display(), "a thread of the device panicked");
             }
         }
+    }
+
+    fn close(&self) {
+        self.compactor.moving.stop();
+        // It ends first, so that its last copies are answered and the log is left whole.
+        self.join(self.compacting.lock().unwrap_or_else(PoisonError::into_inner).take());
+        self.queue.close();
+        self.join(std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner)));
         self.log.stop();
         self.health.close();
         let index = self.index.write().unwrap_or_else(PoisonError::into_inner).take();
@@ -467,27 +490,30 @@ pub(crate) fn format_on(disk: &dyn Disk, path: &Path, identity: &DeviceIdentity)
     record::write(disk, path, &DeviceRecord::new(identity))
 }
 
+/// Those that end by themselves once the queue is closed; then the one that empties segments, which is stopped before.
 fn start_threads(
-    path: &Path,
-    log: &Arc<Log>,
+    compactor: &Arc<Compactor>,
     index: &Arc<Index>,
-    queue: &Arc<Queue>,
-    health: &Arc<Health>,
-) -> Result<Vec<JoinHandle<()>>, StoreError> {
+) -> Result<(Vec<JoinHandle<()>>, JoinHandle<()>), StoreError> {
+    let Compactor { log, queue, health, moving, .. } = &**compactor;
+    let start = |name: &str, body: Box<dyn FnOnce() + Send>| {
+        let started = thread::Builder::new().name(name.to_owned()).spawn(body);
+        started.map_err(|error| StoreError::io_at("starting threads for", &log.device, &log.device, error))
+    };
     let committer = Committer {
         log: Arc::clone(log),
         index: Arc::clone(index),
         queue: Arc::clone(queue),
         health: Arc::clone(health),
+        moving: Arc::clone(moving),
         unsynced_bytes: 0,
         unsynced_batches: 0,
         deaths: true,
         reclaimed: Instant::now(),
     };
-    let log = Arc::clone(log);
-    let failed = |error| StoreError::io_at("starting threads for", path, path, error);
-    let groomer =
-        thread::Builder::new().name("store-groom".to_owned()).spawn(move || log.groom()).map_err(failed)?;
-    let committer = thread::Builder::new().name("store-commit".to_owned()).spawn(move || committer.run());
-    Ok(vec![groomer, committer.map_err(failed)?])
+    let (groomed, compactor, index) = (Arc::clone(log), Arc::clone(compactor), Arc::clone(index));
+    let groomer = start("store-groom", Box::new(move || groomed.groom()))?;
+    let committer = start("store-commit", Box::new(move || committer.run()))?;
+    let compacting = start("store-compact", Box::new(move || compactor.run(&index)))?;
+    Ok((vec![groomer, committer], compacting))
 }

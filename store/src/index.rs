@@ -4,8 +4,9 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | records | extent, row, instance | place in the log, bytes, kind, quarantined |
-//! | killed | instance | tombstone's segment, killed record's segment |
-//! | pins | tombstone's segment, killed record's segment | tombstones: why the first must outlive the second |
+//! | holders | instance, segment | an older copy of a record that lives elsewhere |
+//! | killed | instance, segment that holds it | tombstone's segment |
+//! | pins | tombstone's segment, segment that holds what it killed | tombstones: why the first must outlive the second |
 //! | segments | number | id, live records and bytes, sealed, condemned |
 //! | findings | as records | what a check said |
 //! | meta | name | cursor, scrub |
@@ -26,7 +27,7 @@ use crate::error::StoreError;
 use crate::types::{Finding, InventoryEntry, InventoryKey, ScrubState};
 use backend::Backend;
 pub(crate) use tables::{Change, Location, LogPosition, SegmentRow};
-use tables::{FINDINGS, KILLED, META, PINS, RECORDS, SEGMENTS};
+use tables::{FINDINGS, HOLDERS, KILLED, META, PINS, RECORDS, SEGMENTS};
 
 /// Name of the file in the device's folder.
 pub(crate) const FILE: &str = "index.redb";
@@ -90,6 +91,7 @@ impl Index {
         let transaction = self.write(Sync::No)?;
         {
             transaction.open_table(RECORDS).map_err(failed)?;
+            transaction.open_table(HOLDERS).map_err(failed)?;
             transaction.open_table(KILLED).map_err(failed)?;
             transaction.open_table(PINS).map_err(failed)?;
             transaction.open_table(SEGMENTS).map_err(failed)?;
@@ -146,19 +148,22 @@ impl Index {
         Ok(segments)
     }
 
+    /// What it knows of one segment.
+    pub(crate) fn segment(&self, number: u64) -> Result<Option<SegmentRow>, StoreError> {
+        let transaction = self.database.begin_read().map_err(failed)?;
+        let table = transaction.open_table(SEGMENTS).map_err(failed)?;
+        let found = table.get(number).map_err(failed)?;
+        Ok(found.map(|row| SegmentRow::decode(row.value())))
+    }
+
     /// Sealed segments in which nothing lives and whose tombstones nobody needs.
     pub(crate) fn dead_segments(&self) -> Result<Vec<u64>, StoreError> {
-        let segments = self.segments()?;
-        let transaction = self.database.begin_read().map_err(failed)?;
-        let pins = transaction.open_table(PINS).map_err(failed)?;
         let mut dead = Vec::new();
-        for (number, row) in segments {
+        for (number, row) in self.segments()? {
             if !row.sealed || row.live_records > 0 {
                 continue;
             }
-            let mut held = pins.range((number, 0)..=(number, u64::MAX)).map_err(failed)?;
-            let needed = held.any(|pin| pin.is_ok_and(|(key, _)| key.value().1 != number));
-            if row.condemned || !needed {
+            if row.condemned || self.pinned_tombstones(number)? == 0 {
                 dead.push(number);
             }
         }
@@ -198,7 +203,35 @@ impl Index {
     pub(crate) fn was_killed(&self, instance: InstanceId) -> Result<bool, StoreError> {
         let transaction = self.database.begin_read().map_err(failed)?;
         let table = transaction.open_table(KILLED).map_err(failed)?;
-        Ok(table.get(instance.as_bytes()).map_err(failed)?.is_some())
+        let mut killed = table.range(tables::all_of(instance)).map_err(failed)?;
+        killed.next().transpose().map(|first| first.is_some()).map_err(failed)
+    }
+
+    /// Whether the tombstone of an instance in this segment holds down a copy in another.
+    pub(crate) fn needs_tombstone(&self, instance: InstanceId, segment: u64) -> Result<bool, StoreError> {
+        let transaction = self.database.begin_read().map_err(failed)?;
+        let table = transaction.open_table(KILLED).map_err(failed)?;
+        for entry in table.range(tables::all_of(instance)).map_err(failed)? {
+            let (key, tombstone) = entry.map_err(failed)?;
+            if tombstone.value() == segment && key.value().1 != segment {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Tombstones in a segment that hold down what another one holds; one that does so in several counts for each.
+    pub(crate) fn pinned_tombstones(&self, segment: u64) -> Result<u64, StoreError> {
+        let transaction = self.database.begin_read().map_err(failed)?;
+        let pins = transaction.open_table(PINS).map_err(failed)?;
+        let mut pinned = 0;
+        for pin in pins.range((segment, 0)..=(segment, u64::MAX)).map_err(failed)? {
+            let (key, count) = pin.map_err(failed)?;
+            if key.value().1 != segment {
+                pinned += count.value();
+            }
+        }
+        Ok(pinned)
     }
 
     /// Records after `after`, in order, each with its place; `kind`: only those of extents that hold that.

@@ -1,7 +1,7 @@
 //! Reads a device's folder without opening the device: while an agent runs, and without one. Changes nothing, takes no
 //! lock, trusts no index: records are found by hopping from head to head, and every checksum is computed anew.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
 use std::hash::BuildHasher;
 use std::io;
@@ -24,7 +24,7 @@ use crate::record;
 use crate::recover::format_error;
 use crate::scan::{self, RecordFault, Scan, Scanned};
 use crate::segment::{self, Named};
-use crate::types::{DeviceIdentity, Keyring, RowDescription};
+use crate::types::{DeviceIdentity, InventoryKey, Keyring, NewRow, RowDescription};
 
 /// Who a device says it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,26 +100,45 @@ pub fn device(path: &Path) -> Result<InspectedDevice, StoreError> {
     })
 }
 
-/// Every row's record, in the order of the log, with every checksum computed anew.
+/// Every row's record once, in the order of the log, with every checksum computed anew. Of one that compaction has copied it is
+/// the last copy that got an end.
 pub fn records(path: &Path) -> Result<Vec<InspectedRecord>, StoreError> {
     let killed: HashSet<InstanceId> =
         tombstones(path)?.into_iter().map(|tombstone| tombstone.killed).collect();
     let mut records = Vec::new();
-    for (_, segment) in segments(path)? {
-        let mut failed = None;
-        let _ = each_in(&segment, |open, scanned| {
+    let mut failed = None;
+    let _ = each_segment(path, |_, segment| {
+        let flow = each_in(segment, |open, scanned| {
             let Record::Row(head) = &scanned.record else { return ControlFlow::Continue(()) };
             match inspect(open, scanned, head, &killed) {
                 Ok(record) => records.push(record),
                 Err(error) => failed = Some(error),
             }
             if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        if let Some(error) = failed {
-            return Err(error);
+        });
+        flow.unwrap_or_else(|error| {
+            failed = Some(error);
+            ControlFlow::Break(())
+        })
+    })?;
+    failed.map_or(Ok(once_each(records)), Err)
+}
+
+/// Of several copies of a record the last, and one without an end only where there is no other.
+fn once_each(records: Vec<InspectedRecord>) -> Vec<InspectedRecord> {
+    let mut kept: HashMap<InventoryKey, usize> = HashMap::new();
+    let key = |record: &InspectedRecord| {
+        let NewRow { extent, row, instance, .. } = record.description.row;
+        InventoryKey { extent, row, instance }
+    };
+    for (place, record) in records.iter().enumerate() {
+        if record.state != RecordState::Unfinished || !kept.contains_key(&key(record)) {
+            kept.insert(key(record), place);
         }
     }
-    Ok(records)
+    let kept: HashSet<usize> = kept.into_values().collect();
+    let all = records.into_iter().enumerate();
+    all.filter(|(place, _)| kept.contains(place)).map(|(_, record)| record).collect()
 }
 
 /// A device that no process can open while this lives.
@@ -146,15 +165,16 @@ pub fn hold(path: &Path) -> Result<Option<Held>, StoreError> {
 }
 
 /// Rows of extents of a kind, in the order of the log, but for those in `deleted` and what never got an end. An error is about one
-/// segment, from some place on or as a whole, and the others follow. Stops where `visit` says.
+/// segment, from some place on or as a whole, and the others follow. A record that compaction has copied comes twice until its
+/// old segment goes: either will do. Stops where `visit` says.
 pub fn rows<S: BuildHasher>(
     path: &Path,
     kind: ExtentKind,
     deleted: &HashSet<InstanceId, S>,
     mut visit: impl FnMut(Result<FoundRow, StoreError>) -> ControlFlow<()>,
 ) -> Result<(), StoreError> {
-    for (number, segment) in segments(path)? {
-        let flow = each_in(&segment, |open, scanned| {
+    let _ = each_segment(path, |number, segment| {
+        let flow = each_in(segment, |open, scanned| {
             let Record::Row(head) = &scanned.record else { return ControlFlow::Continue(()) };
             if head.kind != kind || deleted.contains(&head.instance) {
                 return ControlFlow::Continue(());
@@ -168,10 +188,8 @@ pub fn rows<S: BuildHasher>(
                 Err(RecordFault::Io(error)) => visit(Err(open.error(error))),
             }
         });
-        if flow.unwrap_or_else(|error| visit(Err(error))).is_break() {
-            break;
-        }
-    }
+        flow.unwrap_or_else(|error| visit(Err(error)))
+    })?;
     Ok(())
 }
 
@@ -192,16 +210,17 @@ pub fn each_tombstone(
     mut visit: impl FnMut(InspectedTombstone),
 ) -> Result<Option<StoreError>, StoreError> {
     let mut failed = None;
-    for (_, segment) in segments(path)? {
-        let flow = each_in(&segment, |open, scanned| {
+    let _ = each_segment(path, |_, segment| {
+        let flow = each_in(segment, |open, scanned| {
             if let Record::Tombstone(tombstone) = &scanned.record {
                 let (killed, stamp) = (tombstone.killed, tombstone.stamp);
                 visit(InspectedTombstone { segment: open.path.clone(), killed, stamp });
             }
             ControlFlow::Continue(())
         });
-        failed = failed.or(flow.err());
-    }
+        failed = failed.take().or(flow.err());
+        ControlFlow::Continue(())
+    })?;
     Ok(failed)
 }
 
@@ -281,6 +300,26 @@ fn segments(path: &Path) -> Result<Vec<(u64, PathBuf)>, StoreError> {
     }
     numbers.sort_unstable();
     Ok(numbers.into_iter().map(|number| (number, segment::path(path, number))).collect())
+}
+
+/// Visits segments in the order of the log, those that are begun meanwhile too: what compaction copies while this reads goes to
+/// the log's end, so it is met there if its old segment is gone.
+fn each_segment(
+    path: &Path,
+    mut visit: impl FnMut(u64, &Path) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>, StoreError> {
+    let mut visited = None;
+    loop {
+        let fresh = segments(path)?.into_iter().filter(|(number, _)| Some(*number) > visited);
+        let fresh: Vec<(u64, PathBuf)> = fresh.collect();
+        let Some((last, _)) = fresh.last() else { return Ok(ControlFlow::Continue(())) };
+        visited = Some(*last);
+        for (number, segment) in fresh {
+            if visit(number, &segment).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+    }
 }
 
 /// Visits the records of a segment, until `visit` says that it is enough.

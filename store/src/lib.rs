@@ -5,6 +5,7 @@
 //! went unchecked. [`inspect`] reads a device's folder by itself, whether or not an agent has it open.
 
 mod commit;
+mod compact;
 mod device;
 mod disk;
 mod error;
@@ -12,6 +13,7 @@ mod health;
 mod index;
 pub mod inspect;
 mod log;
+mod moving;
 mod pending;
 mod queue;
 mod read;

@@ -113,6 +113,10 @@ impl Log {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.segment_bytes
+    }
+
     pub(crate) fn longest_record(&self) -> u64 {
         self.segment_bytes.saturating_sub(FIRST_RECORD)
     }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use diptych_core::fragment::FootEntry;
+use diptych_core::ids::InstanceId;
 
 use crate::error::StoreError;
 use crate::index::{Location, LogPosition};
@@ -31,6 +32,15 @@ pub(crate) enum Item {
         entry: FootEntry,
         segment: Arc<Segment>,
         answer: Answer<Deleted>,
+    },
+    /// The copy of a tombstone of segment `from` is written.
+    Carried {
+        instance: InstanceId,
+        from: u64,
+        at: LogPosition,
+        entry: FootEntry,
+        segment: Arc<Segment>,
+        answer: Answer<()>,
     },
     /// Somebody gave up a reservation.
     Abandoned(LogPosition),

@@ -121,11 +121,9 @@ impl Reader<'_> {
         from_disk: bool,
     ) -> Result<OpenRow, StoreError> {
         self.health.check()?;
-        let not_found = StoreError::NotFound { extent, row };
-        let Some((key, location)) = self.index.find(extent, row, instance)? else { return Err(not_found) };
+        let found = self.locate(extent, row, instance)?;
+        let Some((key, location, segment)) = found else { return Err(StoreError::NotFound { extent, row }) };
         let doubted = location.quarantined;
-        // Deleted and its segment unlinked since the index was asked: gone is gone.
-        let Some(segment) = self.log.segment(location.at.segment) else { return Err(not_found) };
         if from_disk || doubted {
             // What is in the index was synced, so its pages are clean and the kernel lets go of them.
             let dropped = segment.file.drop_cache(location.at.offset, location.record_bytes);
@@ -145,6 +143,26 @@ impl Reader<'_> {
         }
     }
 
+    /// Where a record is, with a handle that stays good.
+    fn locate(
+        &self,
+        extent: ExtentId,
+        row: Row,
+        instance: Option<InstanceId>,
+    ) -> Result<Option<(InventoryKey, Location, Arc<Segment>)>, StoreError> {
+        let mut missed = None;
+        while let Some((key, location)) = self.index.find(extent, row, instance)? {
+            if let Some(segment) = self.log.segment(location.at.segment) {
+                return Ok(Some((key, location, segment)));
+            }
+            // Moved or deleted, and its segment unlinked, since the index was asked: it is asked again.
+            if missed.replace(location.at) == Some(location.at) {
+                break;
+            }
+        }
+        Ok(None)
+    }
+
     /// A record in quarantine is looked at whole each time that it is asked for: what was put right, or was a fault of the
     /// way and not of the disk, is served again.
     fn recheck(&self, key: InventoryKey, open: Result<OpenRow, RecordFault>) -> Result<OpenRow, StoreError> {
@@ -160,7 +178,7 @@ impl Reader<'_> {
     }
 
     /// Puts a record in quarantine, if it is the record's fault.
-    fn rotten<T>(
+    pub(crate) fn rotten<T>(
         &self,
         key: &InventoryKey,
         location: &Location,
@@ -185,11 +203,12 @@ impl Reader<'_> {
     }
 }
 
-fn is_rot(error: &io::Error) -> bool {
+pub(crate) fn is_rot(error: &io::Error) -> bool {
     error.raw_os_error() == Some(BAD_SECTOR) || error.kind() == io::ErrorKind::UnexpectedEof
 }
 
-fn parts(
+/// Head and trailer of a record, checked.
+pub(crate) fn parts(
     segment: &Segment,
     key: &InventoryKey,
     location: &Location,

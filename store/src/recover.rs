@@ -10,12 +10,9 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use diptych_core::fragment::{
-    FOOT_END_LEN, Foot, FootEntry, FragmentError, RECORD_HEAD_LEN, Record, RecordKind, SEGMENT_HEAD_LEN,
-    SegmentHead,
-};
+use diptych_core::fragment::{Foot, FootEntry, FragmentError, Record, SEGMENT_HEAD_LEN, SegmentHead};
 
-use crate::disk::{Disk, DiskFile, read_exact_at};
+use crate::disk::{Disk, DiskFile};
 use crate::error::StoreError;
 use crate::index::{self, Change, Index, Location, LogPosition, SegmentRow, Sync};
 use crate::scan::{self, RecordFault, Scan, Scanned};
@@ -112,6 +109,9 @@ impl Recovery<'_> {
     /// Opens every segment, checks whose it is, and takes away what was never finished.
     fn segments(&self) -> Result<(BTreeMap<u64, Arc<Segment>>, u64), StoreError> {
         let folder = self.device.join(segment::FOLDER);
+        // FENCING: what was unlinked stays unlinked before anything is made of what is there: a process may have ended between
+        // the two halves of an unlinking, and tombstones of records in that segment are dead from now on.
+        self.disk.sync_dir(&folder).map_err(|error| self.error("syncing", &folder, error))?;
         let names = self.disk.list(&folder).map_err(|error| self.error("listing", &folder, error))?;
         let mut segments = BTreeMap::new();
         let mut unfinished = Vec::new();
@@ -253,20 +253,10 @@ impl Recovery<'_> {
 
     /// The table of contents, if the segment ends with one.
     fn foot(&self, segment: &Segment) -> Result<Option<Foot>, StoreError> {
-        let failed = |error| self.error("reading", &segment.path, error);
-        let file = &*segment.file;
-        let len = file.len().map_err(failed)?;
-        let Some(end) = len.checked_sub(FOOT_END_LEN as u64) else { return Ok(None) };
-        let mut bytes = vec![0; FOOT_END_LEN];
-        read_exact_at(file, &mut bytes, end).map_err(failed)?;
-        let Ok(foot_len) = Foot::len_from_end(&bytes, len) else { return Ok(None) };
-        bytes.resize(foot_len as usize, 0);
-        read_exact_at(file, &mut bytes, len - foot_len).map_err(failed)?;
-        match Foot::parse(&bytes, segment.id, len) {
-            Ok(foot) => Ok(Some(foot)),
-            Err(newer @ FragmentError::NewerFormat { .. }) => Err(format_error(&segment.path, &newer)),
-            Err(_) => Ok(None),
-        }
+        scan::read_foot(segment).map_err(|fault| match fault {
+            RecordFault::Io(error) => self.error("reading", &segment.path, error),
+            RecordFault::Rotten(error) => format_error(&segment.path, &error),
+        })
     }
 
     /// Scans a segment; rows behind the cursor are checked to the last byte, read from the disk: their trailer may have
@@ -310,31 +300,13 @@ impl Recovery<'_> {
 
 /// What a whole record is in a foot.
 fn entry(file: &dyn DiskFile, scanned: &Scanned, check_payload: bool) -> Result<FootEntry, RecordFault> {
-    let offset = scanned.offset;
-    match &scanned.record {
-        Record::Tombstone(tombstone) => Ok(FootEntry {
-            extent: tombstone.extent,
-            row: tombstone.row,
-            kind: RecordKind::Tombstone,
-            instance: tombstone.killed,
-            offset,
-            length: RECORD_HEAD_LEN as u64,
-        }),
-        Record::Row(head) => {
-            let trailer = scan::read_trailer(file, offset, head, &scanned.head_bytes)?;
-            if check_payload {
-                scan::check_blocks(file, offset, head, &trailer, |_| ())?;
-            }
-            Ok(FootEntry {
-                extent: head.extent,
-                row: head.row,
-                kind: head.kind.into(),
-                instance: head.instance,
-                offset,
-                length: head.reserved,
-            })
+    if let Record::Row(head) = &scanned.record {
+        let trailer = scan::read_trailer(file, scanned.offset, head, &scanned.head_bytes)?;
+        if check_payload {
+            scan::check_blocks(file, scanned.offset, head, &trailer, |_| ())?;
         }
     }
+    Ok(scanned.entry())
 }
 
 impl Replay {

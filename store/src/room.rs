@@ -4,22 +4,24 @@ use std::path::Path;
 
 use crate::disk::Disk;
 use crate::error::StoreError;
+use crate::index::Index;
+use crate::log::Log;
 use crate::types::{Purpose, Room};
 
 /// The file system is not filled to its last byte: the index and feet of segments need some.
 const SLACK_MOST: u64 = 64 << 20;
 
 /// Counts `used` bytes against the given capacity, or against what the file system has.
-pub(crate) fn room(
-    disk: &dyn Disk,
-    device: &Path,
-    used: u64,
-    capacity: Option<u64>,
-) -> Result<Room, StoreError> {
+fn room(disk: &dyn Disk, device: &Path, used: u64, capacity: Option<u64>) -> Result<Room, StoreError> {
     let file_system =
         disk.room(device).map_err(|error| StoreError::io_at("asking for room in", device, device, error))?;
     let capacity = capacity.unwrap_or(used + file_system.available);
     Ok(Room { capacity, used, free: capacity.saturating_sub(used).min(file_system.available) })
+}
+
+/// How full a device is.
+pub(crate) fn of(log: &Log, index: &Index, capacity: Option<u64>) -> Result<Room, StoreError> {
+    room(&*log.disk, &log.device, log.bytes() + index.file_bytes(), capacity)
 }
 
 /// Refuses what would pass the limit of its purpose.

@@ -3,12 +3,13 @@
 use std::io;
 
 use diptych_core::fragment::{
-    ALIGNMENT, FragmentError, RECORD_HEAD_LEN, Record, RecordHead, TRAILER_END_LEN, Trailer,
+    ALIGNMENT, FOOT_END_LEN, Foot, FootEntry, FragmentError, RECORD_HEAD_LEN, Record, RecordHead, RecordKind,
+    TRAILER_END_LEN, Tombstone, Trailer,
 };
 use diptych_core::ids::{ClusterId, SegmentId};
 
 use crate::disk::{DiskFile, read_exact_at};
-use crate::segment::FIRST_RECORD;
+use crate::segment::{FIRST_RECORD, Segment};
 
 const HEAD: u64 = RECORD_HEAD_LEN as u64;
 /// Blocks are read and checked in pieces of about this length: a multiple of both block sizes.
@@ -44,6 +45,23 @@ pub(crate) struct Scanned {
     pub(crate) offset: u64,
     pub(crate) head_bytes: HeadBytes,
     pub(crate) record: Record,
+}
+
+impl Scanned {
+    /// What it is in a foot.
+    pub(crate) fn entry(&self) -> FootEntry {
+        let (offset, length) = (self.offset, self.record.reserved());
+        match &self.record {
+            Record::Tombstone(Tombstone { extent, row, killed, .. }) => {
+                let kind = RecordKind::Tombstone;
+                FootEntry { extent: *extent, row: *row, kind, instance: *killed, offset, length }
+            }
+            Record::Row(RecordHead { extent, row, kind, instance, .. }) => {
+                let kind = (*kind).into();
+                FootEntry { extent: *extent, row: *row, kind, instance: *instance, offset, length }
+            }
+        }
+    }
 }
 
 /// Hops from head to head of a segment that is not sealed, or whose foot is not to be trusted.
@@ -126,6 +144,53 @@ pub(crate) fn read_head(
         Record::Row(head) => Ok((head, bytes)),
         Record::Tombstone(_) => Err(FragmentError::Absent { what: "row" }.into()),
     }
+}
+
+/// Reads and checks the tombstone at `offset`.
+pub(crate) fn read_tombstone(
+    file: &dyn DiskFile,
+    segment: SegmentId,
+    offset: u64,
+) -> Result<Tombstone, RecordFault> {
+    let mut bytes = [0; RECORD_HEAD_LEN];
+    let read = file.read_at(&mut bytes, offset)?;
+    match Record::parse(&bytes[..read], segment, None)? {
+        Record::Tombstone(tombstone) => Ok(tombstone),
+        Record::Row(_) => Err(FragmentError::Absent { what: "tombstone" }.into()),
+    }
+}
+
+/// The table of contents, if the segment ends with one.
+///
+/// Errors: of the disk, and [`FragmentError::NewerFormat`].
+pub(crate) fn read_foot(segment: &Segment) -> Result<Option<Foot>, RecordFault> {
+    let file = &*segment.file;
+    let len = file.len()?;
+    let Some(end) = len.checked_sub(FOOT_END_LEN as u64) else { return Ok(None) };
+    let mut bytes = vec![0; FOOT_END_LEN];
+    read_exact_at(file, &mut bytes, end)?;
+    let Ok(foot_len) = Foot::len_from_end(&bytes, len) else { return Ok(None) };
+    bytes.resize(foot_len as usize, 0);
+    read_exact_at(file, &mut bytes, len - foot_len)?;
+    match Foot::parse(&bytes, segment.id, len) {
+        Ok(foot) => Ok(Some(foot)),
+        Err(newer @ FragmentError::NewerFormat { .. }) => Err(newer.into()),
+        Err(_) => Ok(None),
+    }
+}
+
+/// What a sealed segment holds: as its foot says, or where that does not read as its heads say, records without an end among
+/// them.
+pub(crate) fn contents(segment: &Segment) -> Result<Vec<FootEntry>, RecordFault> {
+    if let Some(foot) = read_foot(segment)? {
+        return Ok(foot.entries);
+    }
+    let mut scan = Scan::new(&*segment.file, segment.id, None)?;
+    let mut entries = Vec::new();
+    while let Some(scanned) = scan.next_record()? {
+        entries.push(scanned.entry());
+    }
+    Ok(entries)
 }
 
 /// Reads and checks the trailer of the row at `offset`.

@@ -1,6 +1,8 @@
 //! Tests of whole devices, most of them on the simulated disk.
 
 mod basics;
+mod compaction;
+mod copies;
 mod crashes;
 mod faults;
 mod inspected;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use diptych_core::fragment::{BlockChecks, FootEntry, RECORD_HEAD_LEN, RecordHead, Trailer, record_len};
+use diptych_core::fragment::{
+    BlockChecks, FootEntry, RECORD_HEAD_LEN, RecordHead, RecordKind, Tombstone, Trailer, record_len,
+};
 
 use crate::error::StoreError;
 use crate::index::Location;
@@ -145,6 +147,18 @@ impl Drop for Writer {
             drop(self.queue.push(Item::Abandoned(self.reservation.at)));
         }
     }
+}
+
+/// Writes a tombstone at the end of the log.
+pub(crate) fn write_tombstone(
+    log: &Log,
+    tombstone: &Tombstone,
+) -> Result<(Reservation, FootEntry), StoreError> {
+    let reservation =
+        log.reserve(HEAD, |segment, offset| segment.file.write_at(&tombstone.encode(segment.id), offset))?;
+    let Tombstone { extent, row, killed: instance, .. } = *tombstone;
+    let (kind, offset) = (RecordKind::Tombstone, reservation.at.offset);
+    Ok((reservation, FootEntry { extent, row, kind, instance, offset, length: HEAD }))
 }
 
 /// Room of a record for a row of at most `row_bytes`.

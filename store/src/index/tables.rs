@@ -1,5 +1,7 @@
 //! The index's tables and what changes them. Everything here may be replayed: doing it twice is doing it once.
 
+use std::ops::RangeInclusive;
+
 use diptych_core::ids::{ExtentId, InstanceId, Row, SegmentId};
 use diptych_core::records::ExtentKind;
 use redb::{ReadableTable, Table, TableDefinition, WriteTransaction};
@@ -12,7 +14,8 @@ const LOCATION: usize = 26;
 const SEGMENT: usize = 34;
 
 pub(super) const RECORDS: TableDefinition<&KeyBytes, &[u8; LOCATION]> = TableDefinition::new("records");
-pub(super) const KILLED: TableDefinition<&[u8; 8], (u64, u64)> = TableDefinition::new("killed");
+pub(super) const HOLDERS: TableDefinition<(u64, u64), ()> = TableDefinition::new("holders");
+pub(super) const KILLED: TableDefinition<(u64, u64), u64> = TableDefinition::new("killed");
 pub(super) const PINS: TableDefinition<(u64, u64), u64> = TableDefinition::new("pins");
 pub(super) const SEGMENTS: TableDefinition<u64, &[u8; SEGMENT]> = TableDefinition::new("segments");
 pub(super) const FINDINGS: TableDefinition<&KeyBytes, &str> = TableDefinition::new("findings");
@@ -124,10 +127,12 @@ impl SegmentRow {
 pub(crate) enum Change {
     /// A segment was begun.
     Begun(u64, SegmentId),
-    /// A record is whole.
+    /// A record is whole; one that is there already at an earlier place was copied, and lives here from now on.
     Put(InventoryKey, Location),
     /// A tombstone in `segment` kills a record.
     Kill { key: InventoryKey, segment: u64 },
+    /// A tombstone of segment `from` was copied to segment `to`.
+    Carried { instance: InstanceId, from: u64, to: u64 },
     /// A segment has its table of contents.
     Sealed(u64),
     /// A segment is about to be unlinked.
@@ -169,9 +174,20 @@ pub(super) fn decode_scrub(bytes: &[u8]) -> ScrubState {
     ScrubState { after, bytes: read, last_finished_ms: None }
 }
 
+/// An instance in the tables that are ordered by it.
+pub(super) fn number(instance: InstanceId) -> u64 {
+    u64::from_be_bytes(instance.0)
+}
+
+/// Keys of an instance, whatever the segment.
+pub(super) fn all_of(instance: InstanceId) -> RangeInclusive<(u64, u64)> {
+    (number(instance), 0)..=(number(instance), u64::MAX)
+}
+
 struct Open<'t> {
     records: Table<'t, &'static KeyBytes, &'static [u8; LOCATION]>,
-    killed: Table<'t, &'static [u8; 8], (u64, u64)>,
+    holders: Table<'t, (u64, u64), ()>,
+    killed: Table<'t, (u64, u64), u64>,
     pins: Table<'t, (u64, u64), u64>,
     segments: Table<'t, u64, &'static [u8; SEGMENT]>,
     findings: Table<'t, &'static KeyBytes, &'static str>,
@@ -195,10 +211,24 @@ impl Open<'_> {
         Ok(())
     }
 
+    /// A record may be in the log more than once: compaction copies it. The last copy is the one that lives, the segments of the
+    /// others hold it until they go.
     fn put(&mut self, key: &InventoryKey, location: &Location) -> Result<(), redb::Error> {
+        if let Some(tombstone) = self.tombstone_of(key.instance)? {
+            // FENCING: a copy that was on its way when its record was deleted is held down by the same tombstone.
+            return self.pin(key.instance, tombstone, location.at.segment);
+        }
         let bytes = key_bytes(key);
-        if self.killed.get(key.instance.as_bytes())?.is_some() || self.records.get(&bytes)?.is_some() {
-            return Ok(());
+        let held = self.records.get(&bytes)?.map(|value| Location::decode(value.value()));
+        match held {
+            Some(held) if held.at == location.at => return Ok(()),
+            Some(held) if held.at > location.at => return self.hold(key.instance, location.at.segment),
+            Some(held) => {
+                self.leave(&held)?;
+                self.hold(key.instance, held.at.segment)?;
+                self.findings.remove(&bytes)?;
+            }
+            None => {}
         }
         self.records.insert(&bytes, &location.encode())?;
         self.segment(location.at.segment, |row| {
@@ -207,20 +237,74 @@ impl Open<'_> {
         })
     }
 
-    fn kill(&mut self, key: &InventoryKey, tombstone_segment: u64) -> Result<(), redb::Error> {
+    /// A record does not live there any more.
+    fn leave(&mut self, location: &Location) -> Result<(), redb::Error> {
+        self.segment(location.at.segment, |row| {
+            row.live_records = row.live_records.saturating_sub(1);
+            row.live_bytes = row.live_bytes.saturating_sub(location.record_bytes);
+        })
+    }
+
+    /// A segment has an older copy of a record that lives.
+    fn hold(&mut self, instance: InstanceId, segment: u64) -> Result<(), redb::Error> {
+        self.holders.insert((number(instance), segment), ())?;
+        Ok(())
+    }
+
+    fn tombstone_of(&self, instance: InstanceId) -> Result<Option<u64>, redb::Error> {
+        let first = self.killed.range(all_of(instance))?.next().transpose()?;
+        Ok(first.map(|(_, tombstone)| tombstone.value()))
+    }
+
+    /// The tombstone of a record that a segment holds must outlive that segment.
+    fn pin(&mut self, instance: InstanceId, tombstone: u64, holder: u64) -> Result<(), redb::Error> {
+        let killed = (number(instance), holder);
+        if self.killed.get(killed)?.is_none() {
+            self.killed.insert(killed, tombstone)?;
+            self.count_pin((tombstone, holder), |count| count + 1)?;
+        }
+        Ok(())
+    }
+
+    fn count_pin(&mut self, pin: (u64, u64), change: impl FnOnce(u64) -> u64) -> Result<(), redb::Error> {
+        let count = change(self.pins.get(pin)?.map_or(0, |count| count.value()));
+        if count == 0 {
+            self.pins.remove(pin)?;
+        } else {
+            self.pins.insert(pin, count)?;
+        }
+        Ok(())
+    }
+
+    fn kill(&mut self, key: &InventoryKey, tombstone: u64) -> Result<(), redb::Error> {
         let bytes = key_bytes(key);
         let Some(location) = self.records.remove(&bytes)?.map(|value| Location::decode(value.value())) else {
             return Ok(());
         };
         self.findings.remove(&bytes)?;
-        self.segment(location.at.segment, |row| {
-            row.live_records = row.live_records.saturating_sub(1);
-            row.live_bytes = row.live_bytes.saturating_sub(location.record_bytes);
-        })?;
-        self.killed.insert(key.instance.as_bytes(), (tombstone_segment, location.at.segment))?;
-        let pin = (tombstone_segment, location.at.segment);
-        let pinned = self.pins.get(pin)?.map_or(0, |count| count.value());
-        self.pins.insert(pin, pinned + 1)?;
+        self.leave(&location)?;
+        self.pin(key.instance, tombstone, location.at.segment)?;
+        // FENCING: the tombstone outlives every segment that has a copy, or an index made anew would find the record again.
+        let copies = self.holders.range(all_of(key.instance))?;
+        let copies = copies.map(|copy| copy.map(|(key, _)| key.value())).collect::<Result<Vec<_>, _>>()?;
+        for (instance, segment) in copies {
+            self.holders.remove((instance, segment))?;
+            self.pin(key.instance, tombstone, segment)?;
+        }
+        Ok(())
+    }
+
+    /// Whatever the tombstone held down is held down by its copy.
+    fn carried(&mut self, instance: InstanceId, from: u64, to: u64) -> Result<(), redb::Error> {
+        let killed = self.killed.range(all_of(instance))?;
+        let killed = killed
+            .map(|entry| entry.map(|(key, tombstone)| (key.value(), tombstone.value())))
+            .collect::<Result<Vec<_>, _>>()?;
+        for (key, _) in killed.into_iter().filter(|(_, tombstone)| *tombstone == from) {
+            self.killed.insert(key, to)?;
+            self.count_pin((from, key.1), |count| count.saturating_sub(1))?;
+            self.count_pin((to, key.1), |count| count + 1)?;
+        }
         Ok(())
     }
 }
@@ -231,6 +315,7 @@ pub(super) fn apply(transaction: &WriteTransaction, changes: &[Change]) -> Resul
     }
     let mut open = Open {
         records: transaction.open_table(RECORDS)?,
+        holders: transaction.open_table(HOLDERS)?,
         killed: transaction.open_table(KILLED)?,
         pins: transaction.open_table(PINS)?,
         segments: transaction.open_table(SEGMENTS)?,
@@ -241,6 +326,7 @@ pub(super) fn apply(transaction: &WriteTransaction, changes: &[Change]) -> Resul
             Change::Begun(number, id) => open.begun(*number, *id)?,
             Change::Put(key, location) => open.put(key, location)?,
             Change::Kill { key, segment } => open.kill(key, *segment)?,
+            Change::Carried { instance, from, to } => open.carried(*instance, *from, *to)?,
             Change::Sealed(number) => open.segment(*number, |row| row.sealed = true)?,
             Change::Condemned(number) => open.segment(*number, |row| row.condemned = true)?,
         }
@@ -281,12 +367,13 @@ pub(super) fn release(
     Ok(())
 }
 
-/// A tombstone is dead with the segment of what it killed, or with its own.
+/// A tombstone is dead with the last segment that holds what it killed, or with its own.
 pub(super) fn forget_segment(transaction: &WriteTransaction, number: u64) -> Result<(), redb::Error> {
     transaction.open_table(SEGMENTS)?.remove(number)?;
-    transaction.open_table(PINS)?.retain(|(tombstone, killed), _| tombstone != number && killed != number)?;
+    transaction.open_table(HOLDERS)?.retain(|(_, holder), ()| holder != number)?;
+    transaction.open_table(PINS)?.retain(|(tombstone, holder), _| tombstone != number && holder != number)?;
     transaction
         .open_table(KILLED)?
-        .retain(|_, (tombstone, killed)| tombstone != number && killed != number)?;
+        .retain(|(_, holder), tombstone| tombstone != number && holder != number)?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The store against a reference: random puts, gets, deletes, scrubs, reopens and mishaps, after each of which what was
+//! The store against a reference: random puts, gets, deletes, compactions, scrubs, reopens and mishaps, after each of which what was
 //! answered is there, what is there is right, and what was deleted stays away.
 //!
 //! `DIPTYCH_STORE_CASES` sets how many sequences are tried, `DIPTYCH_STORE_MINUTES` for how long instead (`cargo xtask fuzz
@@ -33,6 +33,8 @@ enum Work {
     Delete(usize),
     Scrub,
     Reclaim,
+    /// Beside what else is asked for at once.
+    Compact,
 }
 
 /// What befalls the device.
@@ -86,6 +88,7 @@ fn works() -> impl Strategy<Value = Work> {
         6 => any::<usize>().prop_map(Work::Delete),
         1 => Just(Work::Scrub),
         2 => Just(Work::Reclaim),
+        4 => Just(Work::Compact),
     ]
 }
 
@@ -94,7 +97,7 @@ fn mishaps() -> impl Strategy<Value = Mishap> {
         4 => (0..40_u64, any::<u64>()).prop_map(|(changes, seed)| Mishap::Crash { changes, seed }),
         1 => (0..40_u64).prop_map(|changes| Mishap::Kill { changes }),
         2 => (0..12_u64).prop_map(|syncs| Mishap::FailingSyncs { syncs }),
-        1 => (0..200_000_u64).prop_map(|room| Mishap::FullDisk { room }),
+        1 => prop_oneof![0..200_000_u64, 520_000..900_000_u64].prop_map(|room| Mishap::FullDisk { room }),
     ]
 }
 

@@ -108,7 +108,14 @@ pub(super) fn segments(disk: &SimulatedDisk) -> Vec<PathBuf> {
     names.into_iter().map(|name| folder.join(name)).collect()
 }
 
-/// Where `needle` lies in a file.
+/// Where `needle` first lies in a file.
 pub(super) fn find(disk: &SimulatedDisk, path: &Path, needle: &[u8]) -> Option<usize> {
-    disk.bytes(path).windows(needle.len()).position(|window| window == needle)
+    find_all(disk, path, needle).first().copied()
+}
+
+/// Every place where `needle` lies in a file.
+pub(super) fn find_all(disk: &SimulatedDisk, path: &Path, needle: &[u8]) -> Vec<usize> {
+    let bytes = disk.bytes(path);
+    let windows = bytes.windows(needle.len()).enumerate();
+    windows.filter(|(_, window)| *window == needle).map(|(place, _)| place).collect()
 }

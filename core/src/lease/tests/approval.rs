@@ -63,10 +63,17 @@ fn an_approval_that_is_taken_back_ends() {
 
 #[test]
 fn an_approval_ends_when_the_other_site_is_back_and_holds() {
-    let mut sim = approved_in_vain(24);
-    sim.revive_site(EAST);
-    sim.run_until(30 * SECOND, |sim| sim.serving(EAST)).expect("the old holder resumes");
-    sim.run(5 * SECOND);
+    let mut sim = Sim::started(24);
+    sim.loss_gate = LossDecision::Denied;
+    // East goes on by the witness, so west can't take over, and does not hear that.
+    sim.weather.link = [false; 2];
+    sim.run(60 * SECOND);
+    assert_eq!(no_promotion(&sim, WEST), None);
+    sim.command(WEST, promote(true));
+    sim.run(SECOND);
+    sim.weather.link = [true; 2];
+    sim.run(10 * SECOND);
+    assert!(sim.serving(EAST), "the holder goes on");
     sim.kill_site(EAST);
     asks_again(&mut sim, WEST);
 }

@@ -1,6 +1,7 @@
 //! A device on a simulated disk, and what the model says of it.
 
 use std::collections::BTreeMap;
+use std::thread::{self, JoinHandle};
 
 use super::super::support::*;
 use super::{Mishap, Step, Work};
@@ -31,6 +32,7 @@ struct Known {
 enum Asked {
     Put(u64, Pending<Sealed>),
     Delete(u64, Pending<Deleted>),
+    Compact(JoinHandle<Result<u64, StoreError>>),
     Nothing,
 }
 
@@ -173,6 +175,10 @@ impl World {
             }
             Work::Scrub => while !self.device().scrub_step(50_000, 1)?.finished {},
             Work::Reclaim => drop(self.device().reclaim()?),
+            Work::Compact => {
+                let device = self.device().clone();
+                return Ok(Asked::Compact(thread::spawn(move || device.compact())));
+            }
         }
         Ok(Asked::Nothing)
     }
@@ -187,6 +193,7 @@ impl World {
                 pending.wait()?;
                 self.known(number).fate = Fate::Gone;
             }
+            Asked::Compact(pass) => drop(pass.join().expect("a pass does not panic")?),
             Asked::Nothing => {}
         }
         Ok(())
@@ -239,6 +246,7 @@ impl World {
         assert!(device.inventory(None, None, 1).is_err(), "a device that has failed lists what it has");
         assert!(device.scrub_step(1, 1).is_err(), "a device that has failed scrubs");
         assert!(device.reclaim().is_err(), "a device that has failed unlinks");
+        assert!(device.compact().is_err(), "a device that has failed moves rows");
         if let Some(row) = row {
             assert!(get(device, &row).is_err(), "a device that has failed reads");
             assert!(delete(device, &row).is_err(), "a device that has failed deletes");
@@ -252,11 +260,21 @@ impl World {
             return;
         };
         let content = &self.known[&number].content;
-        let found = segments(&self.disk)
+        // Copies that compaction made and gave up may lie about: each rots.
+        let copies: Vec<_> = segments(&self.disk)
             .into_iter()
-            .find_map(|path| find(&self.disk, &path, &content[..RECOGNIZED_BY]).map(|start| (path, start)));
-        let (path, start) = found.expect("it is on the disk");
-        self.disk.flip(&path, start + at % content.len());
+            .flat_map(|path| {
+                let starts = find_all(&self.disk, &path, &content[..RECOGNIZED_BY]);
+                starts.into_iter().map(move |start| (path.clone(), start))
+            })
+            .collect();
+        assert!(!copies.is_empty(), "it is on the disk");
+        for (path, start) in copies {
+            let place = start + at % content.len();
+            if place < self.disk.bytes(&path).len() {
+                self.disk.flip(&path, place);
+            }
+        }
         self.known(number).rotten = true;
         if scrub {
             let device = self.device();
