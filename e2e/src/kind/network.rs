@@ -28,10 +28,11 @@ pub async fn make() -> Result<()> {
     docker(&["create", NAME])
         .await
         .context("a network of this name is in use: remove the kind clusters that are in it")?;
-    let range = ipv4(&docker(&["inspect", NAME]).await?, "Subnet")
-        .context("Docker gave the network no IPv4 range")?;
+    let given = docker(&["inspect", NAME]).await?;
+    let four = |what| ipv4(&given, what).context("Docker gave the network no IPv4 range");
+    let (range, gateway) = (four("Subnet")?, four("Gateway")?);
     docker(&["rm", NAME]).await?;
-    let ranges = ["--subnet", &range, "--ipv6", "--subnet", SIX];
+    let ranges = ["--subnet", &range, "--gateway", &gateway, "--ipv6", "--subnet", SIX];
     let masquerade = ["--opt", "com.docker.network.bridge.enable_ip_masquerade=true"];
     let words = [&["create", "--label", LABEL][..], &masquerade, &ranges, &[NAME]].concat();
     docker(&words).await.map(drop)
