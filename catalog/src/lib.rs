@@ -2,6 +2,7 @@
 //!
 //! [`Catalog`] is the contract; `redb` is the engine for one process, etcd the one for clusters. Both pass one suite (`tests/engines/conformance`).
 
+mod around;
 mod batch;
 mod blobs;
 mod disk;
@@ -13,6 +14,7 @@ mod mirror;
 mod redb;
 mod view;
 
+pub use around::Around;
 pub use batch::{Batch, Change, Committed, Expect, Guard, Outcome, Write};
 pub use blobs::{blobs_of, dead_marks};
 pub use engine::{Catalog, CatalogError, Room};

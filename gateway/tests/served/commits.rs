@@ -7,11 +7,11 @@ use std::time::Duration;
 use crate::common::{TOKEN, TestSite, eventually, noise};
 use async_trait::async_trait;
 use bytes::Bytes;
-use diptych_catalog::{Batch, Catalog, CatalogError, Change, Committed, FeedStart, Room, View, Write};
-use diptych_core::ids::{Epoch, Hlc, KeeperNumber, SiteName, VersionId};
+use diptych_catalog::{Around, Batch, Catalog, CatalogError, Change, Committed, Write};
+use diptych_core::ids::{Epoch, Hlc, KeeperNumber, VersionId};
 use diptych_core::keys;
 use diptych_core::lease::{BootTime, SubLease};
-use diptych_core::records::{CodingPlan, Extent, ExtentState, Head, HeadBody, Position, Record, VersionRef};
+use diptych_core::records::{CodingPlan, Extent, ExtentState, Head, HeadBody, Record, VersionRef};
 use diptych_gateway::Limits;
 use diptych_gateway::authority::{Authority, Role, SingleSite};
 use reqwest::StatusCode;
@@ -119,17 +119,9 @@ impl Unreliable {
 }
 
 #[async_trait]
-impl Catalog for Unreliable {
-    fn site(&self) -> &SiteName {
-        self.inner.site()
-    }
-
-    async fn position(&self) -> Result<Position, CatalogError> {
-        self.inner.position().await
-    }
-
-    async fn view(&self) -> Result<Box<dyn View>, CatalogError> {
-        self.inner.view().await
+impl Around for Unreliable {
+    fn inner(&self) -> &Arc<dyn Catalog> {
+        &self.inner
     }
 
     async fn commit(&self, batch: Batch) -> Result<Committed, CatalogError> {
@@ -148,18 +140,6 @@ impl Catalog for Unreliable {
             }
         }
         Err(CatalogError::Unclear { reason: "the test lost the answer".to_owned() })
-    }
-
-    async fn feed(&self, after: Position) -> Result<FeedStart, CatalogError> {
-        self.inner.feed(after).await
-    }
-
-    async fn compact_feed(&self, keep: Position) -> Result<(), CatalogError> {
-        self.inner.compact_feed(keep).await
-    }
-
-    async fn room(&self) -> Result<Room, CatalogError> {
-        self.inner.room().await
     }
 }
 

@@ -6,10 +6,10 @@ use crate::common::{TestSite, noise};
 use crate::multipart::{Client, KEY, MIB, SIGNED_FOR, etag};
 use async_trait::async_trait;
 use bytes::Bytes;
-use diptych_catalog::{Batch, Catalog, CatalogError, Committed, FeedStart, Room, View, Write};
-use diptych_core::ids::{KeeperNumber, SiteName};
+use diptych_catalog::{Around, Batch, Catalog, CatalogError, Committed, Write};
+use diptych_core::ids::KeeperNumber;
 use diptych_core::keys;
-use diptych_core::records::{Position, Record, Upload, UploadState};
+use diptych_core::records::{Record, Upload, UploadState};
 use diptych_gateway::Limits;
 use diptych_gateway::authority::SingleSite;
 use reqwest::{Method, StatusCode};
@@ -51,17 +51,9 @@ async fn slow_site(state: fn(UploadState) -> bool) -> (TestSite, Arc<Semaphore>,
 }
 
 #[async_trait]
-impl Catalog for Slow {
-    fn site(&self) -> &SiteName {
-        self.inner.site()
-    }
-
-    async fn position(&self) -> Result<Position, CatalogError> {
-        self.inner.position().await
-    }
-
-    async fn view(&self) -> Result<Box<dyn View>, CatalogError> {
-        self.inner.view().await
+impl Around for Slow {
+    fn inner(&self) -> &Arc<dyn Catalog> {
+        &self.inner
     }
 
     async fn commit(&self, batch: Batch) -> Result<Committed, CatalogError> {
@@ -70,18 +62,6 @@ impl Catalog for Slow {
             self.go_on.acquire().await.expect("open").forget();
         }
         self.inner.commit(batch).await
-    }
-
-    async fn feed(&self, after: Position) -> Result<FeedStart, CatalogError> {
-        self.inner.feed(after).await
-    }
-
-    async fn compact_feed(&self, keep: Position) -> Result<(), CatalogError> {
-        self.inner.compact_feed(keep).await
-    }
-
-    async fn room(&self) -> Result<Room, CatalogError> {
-        self.inner.room().await
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use diptych_catalog::{Batch, Catalog, CatalogError, Committed, FeedStart, Room, View};
-use diptych_core::ids::{Epoch, KeeperNumber, SiteName};
+use diptych_catalog::{Around, Catalog, CatalogError, FeedStart, Room};
+use diptych_core::ids::{Epoch, KeeperNumber};
 use diptych_core::journal::Progress;
 use diptych_core::keys;
 use diptych_core::records::{Cursor, Extent, Holds, KeeperBeat, Position, Record, Span, Vote};
@@ -90,29 +90,9 @@ struct Roomy {
 }
 
 #[async_trait]
-impl Catalog for Roomy {
-    fn site(&self) -> &SiteName {
-        self.inner.site()
-    }
-
-    async fn position(&self) -> Result<Position, CatalogError> {
-        self.inner.position().await
-    }
-
-    async fn view(&self) -> Result<Box<dyn View>, CatalogError> {
-        self.inner.view().await
-    }
-
-    async fn commit(&self, batch: Batch) -> Result<Committed, CatalogError> {
-        self.inner.commit(batch).await
-    }
-
-    async fn feed(&self, after: Position) -> Result<FeedStart, CatalogError> {
-        self.inner.feed(after).await
-    }
-
-    async fn compact_feed(&self, keep: Position) -> Result<(), CatalogError> {
-        self.inner.compact_feed(keep).await
+impl Around for Roomy {
+    fn inner(&self) -> &Arc<dyn Catalog> {
+        &self.inner
     }
 
     async fn room(&self) -> Result<Room, CatalogError> {

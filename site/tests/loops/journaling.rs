@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use diptych_catalog::{Batch, Catalog, CatalogError, Change, Committed, FeedStart, Room, View, Write};
+use diptych_catalog::{Around, Batch, Catalog, CatalogError, Change, Committed, Write};
 use diptych_core::clock;
-use diptych_core::ids::{BucketId, DeviceId, Epoch, ExtentId, Hlc, KeeperNumber, SiteName, VersionId};
+use diptych_core::ids::{BucketId, DeviceId, Epoch, ExtentId, Hlc, KeeperNumber, VersionId};
 use diptych_core::keys::{self, Key};
 use diptych_core::records::{
     Extent, ExtentKind, ExtentState, Head, HeadBody, Holds, KeeperBeat, Placement, Position, Record,
@@ -148,17 +148,9 @@ impl Spoiling {
 }
 
 #[async_trait]
-impl Catalog for Spoiling {
-    fn site(&self) -> &SiteName {
-        self.inner.site()
-    }
-
-    async fn position(&self) -> Result<Position, CatalogError> {
-        self.inner.position().await
-    }
-
-    async fn view(&self) -> Result<Box<dyn View>, CatalogError> {
-        self.inner.view().await
+impl Around for Spoiling {
+    fn inner(&self) -> &Arc<dyn Catalog> {
+        &self.inner
     }
 
     async fn commit(&self, batch: Batch) -> Result<Committed, CatalogError> {
@@ -179,18 +171,6 @@ impl Catalog for Spoiling {
             }
         }
         Ok(committed)
-    }
-
-    async fn feed(&self, after: Position) -> Result<FeedStart, CatalogError> {
-        self.inner.feed(after).await
-    }
-
-    async fn compact_feed(&self, keep: Position) -> Result<(), CatalogError> {
-        self.inner.compact_feed(keep).await
-    }
-
-    async fn room(&self) -> Result<Room, CatalogError> {
-        self.inner.room().await
     }
 }
 

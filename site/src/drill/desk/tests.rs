@@ -1,10 +1,9 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
-use diptych_catalog::{Batch, CatalogError, Committed, FeedStart, Room, View};
+use diptych_catalog::{Around, Batch, CatalogError, Committed};
 use diptych_core::drill::DrillMode;
 use diptych_core::ids::SiteName;
-use diptych_core::records::Position;
 
 use super::*;
 use crate::keeper::KeeperState;
@@ -59,17 +58,9 @@ struct Refusing {
 }
 
 #[async_trait]
-impl Catalog for Refusing {
-    fn site(&self) -> &SiteName {
-        self.inner.site()
-    }
-
-    async fn position(&self) -> Result<Position, CatalogError> {
-        self.inner.position().await
-    }
-
-    async fn view(&self) -> Result<Box<dyn View>, CatalogError> {
-        self.inner.view().await
+impl Around for Refusing {
+    fn inner(&self) -> &Arc<dyn Catalog> {
+        &self.inner
     }
 
     async fn commit(&self, batch: Batch) -> Result<Committed, CatalogError> {
@@ -77,18 +68,6 @@ impl Catalog for Refusing {
             return Err(CatalogError::Unavailable { reason: "the test says so".to_owned() });
         }
         self.inner.commit(batch).await
-    }
-
-    async fn feed(&self, after: Position) -> Result<FeedStart, CatalogError> {
-        self.inner.feed(after).await
-    }
-
-    async fn compact_feed(&self, keep: Position) -> Result<(), CatalogError> {
-        self.inner.compact_feed(keep).await
-    }
-
-    async fn room(&self) -> Result<Room, CatalogError> {
-        self.inner.room().await
     }
 }
 
