@@ -16,6 +16,7 @@ use diptych_core::records::{Cluster, CodingPlan, Record};
 use diptych_site::bootstrap::{self, Seeds};
 use diptych_site::config::SiteConfig;
 use diptych_site::context::now_ms;
+use diptych_site::error::SiteError;
 use diptych_site::keeper::{KeeperHandle, boot_time};
 use diptych_site::nodes::Seen;
 use rand::RngCore;
@@ -44,7 +45,7 @@ pub(in crate::process) async fn tell_devices(
     }
 }
 
-/// Each time that this site becomes active, makes what is missing, and takes the coding into use that follows from what is declared.
+/// Once in each term of this site, makes what is missing, and takes the coding into use that follows from what is declared.
 pub(in crate::process) async fn sow(
     config: Arc<SiteConfig>,
     catalog: Arc<dyn Catalog>,
@@ -52,16 +53,23 @@ pub(in crate::process) async fn sow(
     cluster_key: Arc<ClusterKey>,
 ) -> Result<()> {
     let mut state = keeper.watch();
+    let mut sown = None;
     loop {
         let loan = state.borrow_and_update().loan(boot_time());
-        if let Some(loan) = loan {
-            if catalog.view().await?.get(&keys::plan(0))?.is_none() {
-                let seeds = seeds(&config, &cluster_key)?;
-                if let Err(error) = bootstrap::ensure(catalog.as_ref(), loan.epoch, seeds).await {
-                    tracing::warn!(%error, "the first records could not be written now");
-                }
+        if let Some(loan) = loan
+            && sown != Some(loan.epoch)
+        {
+            let done = if catalog.view().await?.get(&keys::plan(0))?.is_none() {
+                bootstrap::ensure(catalog.as_ref(), loan.epoch, seeds(&config, &cluster_key)?).await
             } else {
-                declare(&config, catalog.as_ref(), loan.epoch).await;
+                declare(&config, catalog.as_ref(), loan.epoch).await
+            };
+            match done {
+                Ok(()) => sown = Some(loan.epoch),
+                // Each renewal changes the state: it is tried again then.
+                Err(error) => {
+                    tracing::warn!(%error, "what this term begins with could not be written now");
+                }
             }
         }
         if state.changed().await.is_err() {
@@ -71,20 +79,18 @@ pub(in crate::process) async fn sow(
 }
 
 /// A plan that can't be had leaves the one that is in force: what was written by it is whole.
-async fn declare(config: &SiteConfig, catalog: &dyn Catalog, epoch: Epoch) {
+async fn declare(config: &SiteConfig, catalog: &dyn Catalog, epoch: Epoch) -> Result<(), SiteError> {
     let plan = match plan(config) {
         Ok(plan) => plan,
         Err(error) => {
-            return tracing::warn!(%error, "what is declared can't be coded: the coding stays as it is");
+            tracing::warn!(%error, "what is declared can't be coded: the coding stays as it is");
+            return Ok(());
         }
     };
-    match bootstrap::put_in_force(catalog, epoch, &plan).await {
-        Ok(true) => {
-            tracing::info!(needed = plan.needed, rows = ?plan.rows, "another coding is in force from now on");
-        }
-        Ok(false) => {}
-        Err(error) => tracing::warn!(%error, "the coding that is declared could not be written now"),
+    if bootstrap::put_in_force(catalog, epoch, &plan).await? {
+        tracing::info!(needed = plan.needed, rows = ?plan.rows, "another coding is in force from now on");
     }
+    Ok(())
 }
 
 fn seeds(config: &SiteConfig, cluster_key: &ClusterKey) -> Result<Seeds> {
