@@ -89,18 +89,35 @@ fn head(later: i64, body: HeadBody) -> Vec<u8> {
     Head { at, replaces: None, body }.encode()
 }
 
+fn bucket() -> Vec<u8> {
+    Bucket { id: BUCKET, namespace: "default".into(), created_ms: 1, versioning: false }.encode()
+}
+
+/// A site with a bucket and nothing in it, all of it journaled.
+async fn with_a_bucket() -> East {
+    let east = East::start(None, at_once()).await;
+    east.seed().await;
+    Journaling::default()
+        .beside(&east.context, async {
+            commit(&east, vec![(keys::bucket("files"), Some(bucket()))]).await;
+            east.whole_checkpoint().await;
+            east.all_journaled().await;
+        })
+        .await;
+    east
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_acknowledged_after_the_journals_end_is_found_and_nothing_deleted_comes_back() {
     let east = East::start(None, at_once()).await;
     east.seed().await;
-    let bucket = Bucket { id: BUCKET, namespace: "default".into(), created_ms: 1, versioning: false };
     let minutes = |minutes: i64| minutes * 60_000;
     Journaling::default()
         .beside(&east.context, async {
             commit(
                 &east,
                 vec![
-                    (keys::bucket("files"), Some(bucket.encode())),
+                    (keys::bucket("files"), Some(bucket())),
                     (keys::head(BUCKET, b"deleted"), Some(head(0, HeadBody::Tombstone))),
                     (
                         keys::dead_mark(ExtentId([4; 16]), BlobId([4; 16])),
@@ -149,16 +166,7 @@ async fn what_was_acknowledged_after_the_journals_end_is_found_and_nothing_delet
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_versions_of_one_key_in_one_extent_the_later_one_is_head_and_the_other_is_dead() {
-    let east = East::start(None, at_once()).await;
-    east.seed().await;
-    let bucket = Bucket { id: BUCKET, namespace: "default".into(), created_ms: 1, versioning: false };
-    Journaling::default()
-        .beside(&east.context, async {
-            commit(&east, vec![(keys::bucket("files"), Some(bucket.encode()))]).await;
-            east.whole_checkpoint().await;
-            east.all_journaled().await;
-        })
-        .await;
+    let east = with_a_bucket().await;
     let extent = ExtentId([1; 16]);
     let (mut tail, mut bytes) = (TailBuilder::new(), Vec::new());
     for number in [1, 2] {
@@ -184,16 +192,7 @@ async fn planted(east: &East, number: u8, span: Span, later: i64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_written_in_a_gap_is_kept_and_named_and_becomes_no_head() {
-    let east = East::start(None, at_once()).await;
-    east.seed().await;
-    let bucket = Bucket { id: BUCKET, namespace: "default".into(), created_ms: 1, versioning: false };
-    Journaling::default()
-        .beside(&east.context, async {
-            commit(&east, vec![(keys::bucket("files"), Some(bucket.encode()))]).await;
-            east.whole_checkpoint().await;
-            east.all_journaled().await;
-        })
-        .await;
+    let east = with_a_bucket().await;
     let end = progress(&east.context).await.expect("it has begun").upto;
     let at = |behind: u64| Position { revision: end.revision + behind, ..end };
     let minutes = |minutes: i64| minutes * 60_000;
