@@ -34,6 +34,20 @@ async fn stored(installation: &Installation, count: usize) -> Result<(Arc<S3Clie
     Ok((s3, files))
 }
 
+/// With real files, and a writer all the while; `folder` is for what is made for it.
+pub(crate) async fn is_taken_over_and_handed_back(installation: &Installation, folder: &Path) -> Result<()> {
+    let (s3, tree) = stored(installation, 100).await?;
+    let large = tree::large(&folder.join("large.bin"), 20)?;
+    s3.put_file(&large.key, &large.path).await?;
+    let files = Files { tree, large, at_once: AT_ONCE };
+    let writer = Writer::start(installation.s3(Duration::ZERO)?);
+    let mut table = Table::default();
+    let scene = Scene { reach: installation, faults: installation, acknowledge: "OneSite", files: &files };
+    scene.site_dies_and_returns(&mut table, writer).await?;
+    println!("{}", table.render());
+    Ok(())
+}
+
 #[tokio::test]
 async fn with_the_record_as_witness_a_site_is_taken_over_and_handed_back() -> Result<()> {
     in_folder("record", async |folder| {
@@ -41,16 +55,7 @@ async fn with_the_record_as_witness_a_site_is_taken_over_and_handed_back() -> Re
         let installation = Installation::start(&folder.join("data"), &words).await?;
         ensure!(installation.endpoints()?.witness.is_none(), "a witness is announced");
         ensure!(!installation.data_dir.join("logs").join("witness.log").exists(), "a witness was started");
-        let (s3, tree) = stored(&installation, 100).await?;
-        let large = tree::large(&folder.join("large.bin"), 20)?;
-        s3.put_file(&large.key, &large.path).await?;
-        let files = Files { tree, large, at_once: AT_ONCE };
-        let writer = Writer::start(installation.s3(Duration::ZERO)?);
-        let mut table = Table::default();
-        let scene =
-            Scene { reach: &installation, faults: &installation, acknowledge: "OneSite", files: &files };
-        scene.site_dies_and_returns(&mut table, writer).await?;
-        println!("{}", table.render());
+        is_taken_over_and_handed_back(&installation, folder).await?;
         installation.stop().await
     })
     .await

@@ -9,22 +9,17 @@ use diptych::client::s3::S3Client;
 use diptych_core::ids::{ClusterId, Epoch, KeeperNumber};
 use diptych_core::lease::{Nonce, SwapResult, Token, WitnessRead, WitnessRecord};
 use diptych_e2e::demo::installation::{Installation, until};
-use diptych_e2e::demo::one_site::Files;
-use diptych_e2e::demo::table::Table;
-use diptych_e2e::demo::tree;
-use diptych_e2e::demo::two_sites::Scene;
-use diptych_e2e::demo::verify::put_all;
-use diptych_e2e::demo::writer::Writer;
 use diptych_e2e::minio::Minio;
 use diptych_e2e::program::{cache, in_folder};
 use diptych_site::keeper::witness::Witness;
 use diptych_site::witness::{ObjectStoreConfig, ObjectStoreWitness};
 
+use crate::failover::is_taken_over_and_handed_back;
+
 const PATIENCE: Duration = Duration::from_secs(30);
 const BUCKET: &str = "witness";
 const KEY: &str = "clusters/one/lease";
 const ROUNDS: u64 = 25;
-const AT_ONCE: usize = 16;
 
 /// Diptych itself as a store of objects, one site of one node.
 async fn store(folder: &Path) -> Result<Installation> {
@@ -129,20 +124,7 @@ async fn with_the_witness_in_a_bucket_a_site_is_taken_over_and_handed_back() -> 
             ["--sites", "2", "--witness", "objectstore", "--witness-store", &url, "--node-dead-after", "3"];
         let installation = Installation::start(&folder.join("data"), &words).await?;
         ensure!(installation.endpoints()?.witness.is_none(), "a witness of its own is announced");
-        let s3 = installation.s3(PATIENCE)?;
-        s3.create_bucket().await?;
-        let mut tree = tree::collect(Path::new("/usr/share/doc"), "tree/", usize::MAX)?;
-        tree.truncate(100);
-        put_all(&s3, &tree, AT_ONCE).await?;
-        let large = tree::large(&folder.join("large.bin"), 20)?;
-        s3.put_file(&large.key, &large.path).await?;
-        let files = Files { tree, large, at_once: AT_ONCE };
-        let writer = Writer::start(installation.s3(Duration::ZERO)?);
-        let mut table = Table::default();
-        let scene =
-            Scene { reach: &installation, faults: &installation, acknowledge: "OneSite", files: &files };
-        scene.site_dies_and_returns(&mut table, writer).await?;
-        println!("{}", table.render());
+        is_taken_over_and_handed_back(&installation, folder).await?;
         installation.stop().await?;
         store.stop().await
     })
