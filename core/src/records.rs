@@ -149,7 +149,7 @@ pub struct Term {
     pub holder: SiteName,
     /// P: position of the other site's feed up to which it was followed.
     pub taken_over_at: Option<Position>,
-    /// Q: position of its own feed at which the term begins.
+    /// Q: position of its own feed at which the term begins; of terms that one site has in a row, where the first began.
     pub begun_at: Position,
     /// Milliseconds since 1970 by the holder's clock.
     pub begun_ms: u64,

@@ -7,3 +7,4 @@ pub mod minio;
 pub mod model;
 pub mod network;
 pub mod program;
+pub mod takeover;

@@ -20,7 +20,7 @@ use diptych_catalog::{Catalog, CatalogError, FeedEntry, FeedStart, View};
 use diptych_core::ids::{Epoch, ExtentId, SiteName};
 use diptych_core::keys::{self, Key, KeyRange, Owner};
 use diptych_core::lease::Message;
-use diptych_core::records::{Gate, Position, Record, Term};
+use diptych_core::records::Position;
 use diptych_wire::peer::{
     self, Compacted, FeedFrame, RowsWanted, SnapshotPage, SnapshotReply, TermLabel, UnseenTerm,
 };
@@ -34,7 +34,7 @@ use self::callers::{FromKeeper, FromPeer, JoinToken, OutsideToken};
 use crate::absorb::absorb;
 use crate::drill::{CutSwitch, DrillOrders};
 use crate::error::SiteError;
-use crate::keeper::{KeeperHandle, boot_time};
+use crate::keeper::{KeeperHandle, boot_time, record};
 use crate::outside::OutsideJoins;
 use crate::status::last_written;
 
@@ -282,16 +282,17 @@ async fn snapshot_page(catalog: &dyn Catalog, from: Option<Key>) -> Result<Snaps
     Ok(SnapshotReply { position: view.position(), term, entries, next })
 }
 
-/// The term that this site's role-owned changes belong to, while its gate is open.
+/// The term that this site's role-owned changes belong to: the newest, where that is its own.
+///
+/// FENCING (nothing vanishes): also while its gate is closed. A follower that passed over what this site had committed just before it was
+/// started again, or gave its vote away, would never have it.
 fn term_label(view: &dyn View, site: &SiteName) -> Result<Option<TermLabel>, SiteError> {
-    let gate = view.get(&keys::site_gate(site))?.map(|raw| Gate::decode(&raw)).transpose()?;
-    let (Some(Gate::Open(epoch) | Gate::Sealed(epoch)), incarnation) = (gate, view.position().incarnation)
-    else {
-        return Ok(None);
-    };
-    let term = view.get(&keys::term(epoch))?.map(|raw| Term::decode(&raw)).transpose()?;
-    let own = term.filter(|term| term.holder == *site && term.begun_at.incarnation == incarnation);
-    Ok(own.map(|term| TermLabel { epoch, begun_at: term.begun_at }))
+    let record = record::read(view, site)?;
+    let newest = record::newest_term(view, record.epoch())?;
+    let incarnation = view.position().incarnation;
+    let own = newest.filter(|(_, term)| term.holder == *site && term.begun_at.incarnation == incarnation);
+    let open = |epoch| record.gate_epoch() == Some(epoch);
+    Ok(own.map(|(epoch, term)| TermLabel { epoch, open: open(epoch), begun_at: term.begun_at }))
 }
 
 #[derive(Deserialize)]

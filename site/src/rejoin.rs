@@ -40,21 +40,34 @@ struct Unseen {
     records: Vec<(Key, Vec<u8>)>,
 }
 
-/// Brings this site into the peer's term, if it has not rejoined it yet; whether everything was copied anew for that.
+/// What came of [`settle`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// Everything was copied anew.
+    pub copied: bool,
+    /// A view from here on shows all that was put right.
+    pub seen: Position,
+}
+
+/// Brings this site into the peer's term, if it has not rejoined it yet.
+///
+/// `known`: a position that this site has reached; what it wrote before may be read from there on. A switch waits for this, so no
+/// newer one is confirmed: a record that has the term, or was rejoined, can't be unsaid, and one that lacks it is compared when it is raised.
 pub async fn settle(
     context: &SiteContext,
     from: &SiteName,
     peer: &PeerClient,
     label: TermLabel,
     keeper: &KeeperHandle,
-) -> Result<bool, FollowError> {
-    let view = context.catalog.view().await.map_err(SiteError::from)?;
+    known: Position,
+) -> Result<Settled, FollowError> {
+    let view = context.catalog.view_from(known).await.map_err(SiteError::from)?;
     let rejoined = rejoined(view.as_ref(), &context.site)?;
     let (own, seen) = (record::read(view.as_ref(), &context.site)?, view.position());
     drop(view);
     // What the peer deletes later must not come back from here: a site that has rejoined the term has committed nothing since.
     if rejoined >= label.epoch {
-        return Ok(false);
+        return Ok(Settled { copied: false, seen });
     }
     let end = raise(context, (&own, seen), from, label, keeper).await?;
     let unseen = unseen_since(context, from, peer, rejoined, label.epoch, end).await?;
@@ -72,8 +85,8 @@ pub async fn settle(
     }
     let done =
         Write::Put(keys::site_rejoined(&context.site), Bytes::copy_from_slice(&label.epoch.0.to_be_bytes()));
-    context.catalog.commit(Batch::one(None, Change::blind(vec![done]))).await.map_err(SiteError::from)?;
-    Ok(copied)
+    let committed = context.catalog.commit(Batch::one(None, Change::blind(vec![done]))).await;
+    Ok(Settled { copied, seen: committed.map_err(SiteError::from)?.position })
 }
 
 fn tell(context: &SiteContext, epoch: Epoch, unseen: &Unseen) {
@@ -104,7 +117,8 @@ pub(crate) fn rejoined(view: &dyn View, site: &SiteName) -> Result<Epoch, SiteEr
     Ok(Epoch(bytes))
 }
 
-/// `own`, and where it was read; given is where this site has committed its last of an older term.
+/// `own`, and where it was read; given is where this site has committed its last of an older term: its record has the newer one
+/// there, and the gate of an older one went in the same change.
 ///
 /// FENCING (epochs never fall): the newer term is in this site's record before anything of it is asked for. From there on
 /// the catalog refuses what comes under an older one.
@@ -248,5 +262,7 @@ async fn put_right(
     Ok(())
 }
 
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

@@ -37,7 +37,8 @@ pub(crate) fn credentials() -> Credentials {
     issued(&Authority::create(CLUSTER).expect("an authority"), "west", Role::Operator)
 }
 
-fn issued(authority: &Authority, site: &str, role: Role) -> Credentials {
+/// A certificate of this authority, with its key.
+pub(crate) fn issued(authority: &Authority, site: &str, role: Role) -> Credentials {
     let site: SiteName = site.parse().expect("a name");
     let identity = Identity { cluster: CLUSTER, site, role, name: "any".to_owned() };
     let request = Request::new(identity, std::time::Duration::from_hours(1));
@@ -116,14 +117,19 @@ pub(crate) async fn east(serves: Epoch) -> (Arc<dyn Catalog>, TempDir, PeerClien
 
 /// Site `west`, whose other site is `east`; the folder holds its catalog.
 pub(crate) fn west() -> (SiteContext, TempDir) {
-    let site: SiteName = "west".parse().expect("a name");
+    site_of_two("west", "east")
+}
+
+/// A site with another one; the folder holds its catalog.
+pub(crate) fn site_of_two(site: &str, peer: &str) -> (SiteContext, TempDir) {
+    let site: SiteName = site.parse().expect("a name");
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("catalog.redb");
     let catalog = RedbCatalog::open(&path, site.clone(), &RedbOptions::default()).expect("a catalog");
     let standing = Standing { active: false, epoch: Epoch(1), keeper: KeeperNumber(1) };
     let context = SiteContext {
         site: site.clone(),
-        peer: Some("east".parse().expect("a name")),
+        peer: Some(peer.parse().expect("a name")),
         preferred: "east".parse().expect("a name"),
         doors: Vec::new(),
         catalog: Arc::new(catalog),

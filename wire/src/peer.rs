@@ -53,11 +53,13 @@ pub const MAX_ROWS_BYTES: u64 = 16 << 20;
 /// Longest frame of a feed: a commit and its head.
 pub const MAX_FEED_FRAME: usize = 16 << 20;
 
-/// Under which term the sender's role-owned changes are to be taken.
+/// Under which term the sender's role-owned changes are to be taken: the newest that it knows, where that is its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TermLabel {
-    /// The sender's gate is open at it.
+    /// The term.
     pub epoch: Epoch,
+    /// The sender's gate is open, or sealed, at it: it is active. If not, what it committed before still counts.
+    pub open: bool,
     /// Q: in the sender's feed; what stands before it is of earlier terms, and only site-owned keys are taken from it.
     pub begun_at: Position,
 }
@@ -65,7 +67,7 @@ pub struct TermLabel {
 /// A piece of a feed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FeedFrame {
-    /// From here on; None: the sender is not active, and its role-owned changes are not to be taken.
+    /// From here on; None: the newest term is not the sender's, and its role-owned changes are not to be taken.
     Term(Option<TermLabel>),
     /// A commit.
     Entry {

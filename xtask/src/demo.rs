@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: builds the product and lets the demo of `e2e` run it as a user would.
+//! `cargo xtask demo`, `cargo xtask takeover`: build the product and let a program of `e2e` run it as a user would.
 
 use anyhow::Result;
 
@@ -6,10 +6,11 @@ use crate::run::{Words, programs};
 use crate::tally::Tally;
 use crate::tools;
 
-pub fn run(Words { words }: &Words) -> Result<Tally> {
+/// `program`: which one of `e2e`.
+pub fn run(program: &str, Words { words }: &Words) -> Result<Tally> {
     tools::for_building()?;
-    let mut demo = std::process::Command::new(programs()?.join("diptych-demo"));
-    let status = demo.args(words).status()?;
+    let mut program = std::process::Command::new(programs()?.join(program));
+    let status = program.args(words).status()?;
     let mut tally = Tally::default();
     tally.add(status.success());
     Ok(tally)

@@ -37,6 +37,8 @@ enum Command {
     Gen(generated::Options),
     /// Measures Diptych beside another object store under one client, as ratios.
     Bench(Words),
+    /// Kills the active site of two again and again, and times until a write succeeds.
+    Takeover(Words),
     /// Two kind clusters with the product in them: up, demo, down.
     #[command(subcommand)]
     Kind(kind::Step),
@@ -44,7 +46,8 @@ enum Command {
 
 fn main() -> Result<()> {
     let tally = match Menu::parse().command {
-        Command::Demo(words) => demo::run(&words)?,
+        Command::Demo(words) => demo::run("diptych-demo", &words)?,
+        Command::Takeover(words) => demo::run("diptych-takeover", &words)?,
         Command::Test(options) => test::run(&options)?,
         Command::Check => check::run()?,
         Command::Fuzz(options) => fuzz::run(&options)?,

@@ -172,34 +172,36 @@ async fn settled(table: &mut Table, installation: &Reach) -> Result<()> {
     table
         .step("both sites' nodes and keepers answer: a planned switch may come", async {
             let begun = Instant::now();
-            let well = AtomicU32::new(0);
-            until("both sites are well", Duration::from_mins(5), || async {
-                for site in [EAST, WEST] {
-                    let status = installation.status(site).await?;
-                    let silent =
-                        status.nodes.iter().find(|node| matches!(node.state.as_str(), "silent" | "waiting"));
-                    let trouble = match silent {
-                        Some(node) => Some(format!("{} of {site} is {}", node.name, node.state)),
-                        None if !status.lease.peer_connected => {
-                            Some(format!("{site} does not hear the other site"))
-                        }
-                        None => None,
-                    };
-                    if let Some(trouble) = trouble {
-                        well.store(0, Ordering::Relaxed);
-                        return Ok(Err(trouble));
-                    }
-                }
-                let looks = well.fetch_add(1, Ordering::Relaxed) + 1;
-                Ok(if looks >= WELL { Ok(()) } else { Err(format!("well in {looks} looks")) })
-            })
-            .await?;
+            both_are_well(installation, Duration::from_mins(5)).await?;
             Ok((
                 (),
                 format!("after {:.1} s, in {WELL} looks one after the other", begun.elapsed().as_secs_f64()),
             ))
         })
         .await
+}
+
+/// Waits until several looks one after the other find every node of both sites there, and each site hears the other.
+pub async fn both_are_well(installation: &Reach, limit: Duration) -> Result<()> {
+    let well = AtomicU32::new(0);
+    until("both sites are well", limit, || async {
+        for site in [EAST, WEST] {
+            let status = installation.status(site).await?;
+            let silent = status.nodes.iter().find(|node| matches!(node.state.as_str(), "silent" | "waiting"));
+            let trouble = match silent {
+                Some(node) => Some(format!("{} of {site} is {}", node.name, node.state)),
+                None if !status.lease.peer_connected => Some(format!("{site} does not hear the other site")),
+                None => None,
+            };
+            if let Some(trouble) = trouble {
+                well.store(0, Ordering::Relaxed);
+                return Ok(Err(trouble));
+            }
+        }
+        let looks = well.fetch_add(1, Ordering::Relaxed) + 1;
+        Ok(if looks >= WELL { Ok(()) } else { Err(format!("well in {looks} looks")) })
+    })
+    .await
 }
 
 /// Which site says that it is active.
@@ -212,7 +214,8 @@ pub async fn active(installation: &Reach) -> Result<&'static str> {
     bail!("no site is active")
 }
 
-fn other(site: &str) -> &'static str {
+/// The other one.
+pub fn other(site: &str) -> &'static str {
     if site == EAST { WEST } else { EAST }
 }
 

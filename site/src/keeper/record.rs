@@ -5,7 +5,7 @@ use diptych_catalog::{Batch, Catalog, CatalogError, Change, Expect, Guard, View,
 use diptych_core::ids::{Epoch, KeeperNumber, SiteName};
 use diptych_core::keys::{self, Key};
 use diptych_core::lease::{Persisted, SiteRecord, Token};
-use diptych_core::records::{Cursor, Gate, KeeperLease, Record, Term, Vote};
+use diptych_core::records::{Cursor, Gate, KeeperLease, Position, Record, Term, Vote};
 
 use crate::context::now_ms;
 use crate::error::SiteError;
@@ -110,7 +110,7 @@ fn begin_term(
     let term = Term {
         holder: site.clone(),
         taken_over_at: followed.map(|cursor| cursor.applied),
-        begun_at: view.position(),
+        begun_at: held_since(view, site, epoch)?.unwrap_or(view.position()),
         begun_ms: now_ms(),
     };
     guards.push(Guard { key: cursor_key, expect: cursor.map_or(Expect::Absent, Expect::Value) });
@@ -119,6 +119,59 @@ fn begin_term(
     Ok(())
 }
 
+/// Where the terms of this site began that no other site's came between; None: the newest that is known is another's.
+///
+/// FENCING (nothing vanishes): a site that wins again, after a restart or because the other one's vote had risen, goes on with
+/// what it has committed. The other site may not have followed all of that, and takes what stands behind Q alone.
+fn held_since(view: &dyn View, site: &SiteName, epoch: Epoch) -> Result<Option<Position>, SiteError> {
+    let own = newest_term(view, epoch)?.filter(|(_, term)| term.holder == *site);
+    let incarnation = view.position().incarnation;
+    Ok(own.map(|(_, term)| term.begun_at).filter(|begun| begun.incarnation == incarnation))
+}
+
+/// The newest term that is known, of `epoch` or before.
+pub(crate) fn newest_term(view: &dyn View, epoch: Epoch) -> Result<Option<(Epoch, Term)>, SiteError> {
+    // Votes that won nothing leave gaps, and few of them.
+    for epoch in (1..=epoch.0).rev().map(Epoch) {
+        if let Some(raw) = view.get(&keys::term(epoch))? {
+            return Ok(Some((epoch, Term::decode(&raw)?)));
+        }
+    }
+    Ok(None)
+}
+
 fn refused(view: &dyn View, site: &SiteName) -> Result<Persisted, SiteError> {
     Ok(Persisted::Refused { record: Some(read(view, site)?), at: view.position() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::west;
+
+    /// The term that `catalog`'s site begins now.
+    async fn begin(catalog: &dyn Catalog, epoch: Epoch) -> Term {
+        let site = catalog.site().clone();
+        let own = read(catalog.view().await.expect("a view").as_ref(), &site).expect("it reads");
+        let opened = SiteRecord { gate: Gate::Open(epoch), ..own.clone() };
+        let stored = persist(catalog, &opened, &own).await.expect("it answers");
+        assert!(matches!(stored, Persisted::Stored { .. }), "{stored:?}");
+        let view = catalog.view().await.expect("a view");
+        Term::decode(&view.get(&keys::term(epoch)).expect("it reads").expect("it is there")).expect("a term")
+    }
+
+    #[tokio::test]
+    async fn terms_in_a_row_begin_where_the_first_did_until_another_site_has_one() {
+        let (context, _folder) = west();
+        let catalog = context.catalog.as_ref();
+        let first = begin(catalog, Epoch(1)).await;
+        let again = begin(catalog, Epoch(4)).await;
+        assert_eq!(again.begun_at, first.begun_at, "what was committed between them is followed");
+        let holder = context.peer.clone().expect("there are two");
+        let other = Write::Put(keys::term(Epoch(5)), Bytes::from(Term { holder, ..again }.encode()));
+        catalog.commit(Batch::one(None, Change::blind(vec![other]))).await.expect("it commits");
+        let before = catalog.position().await.expect("a position");
+        let after = begin(catalog, Epoch(6)).await;
+        assert_eq!(after.begun_at, before, "what came from the other site is not sent back");
+    }
 }

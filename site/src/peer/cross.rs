@@ -77,6 +77,8 @@ async fn fetch(
     let mut waiting: Vec<Lacking> = Vec::new();
     let mut history = 0;
     let mut look = true;
+    // The last that came did not cross: nothing new is begun until one does, or it is time to try again.
+    let mut hindered = false;
     let mut again = tokio::time::interval(AGAIN);
     again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -91,7 +93,8 @@ async fn fetch(
             // A full list: there may be more behind it.
             look = waiting.len() == LOOKED_UP && waiting.last().is_some_and(Lacking::is_data);
         }
-        while running.len() < AT_ONCE
+        while !hindered
+            && running.len() < AT_ONCE
             && let Some(next) = next(&mut waiting, history)
         {
             under_way.insert(next.extent);
@@ -105,10 +108,16 @@ async fn fetch(
             Some((extent, is_data, outcome)) = running.next() => {
                 history -= usize::from(!is_data);
                 match outcome {
-                    Ok(Some(arrived)) => if whole.send(arrived).await.is_err() { return },
+                    Ok(Some(arrived)) => {
+                        hindered = false;
+                        if whole.send(arrived).await.is_err() { return }
+                    }
                     Ok(None) => failed.push(extent),
                     Err(error) => {
-                        tracing::info!(site = %context.site, %extent, %error, "does not cross now");
+                        if !hindered {
+                            tracing::info!(site = %context.site, %extent, %error, "does not cross now");
+                        }
+                        hindered = true;
                         failed.push(extent);
                     }
                 }
@@ -119,7 +128,7 @@ async fn fetch(
                 for extent in failed.drain(..) {
                     under_way.remove(&extent);
                 }
-                look = true;
+                (look, hindered) = (true, false);
             }
         }
     }

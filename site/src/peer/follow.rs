@@ -11,15 +11,15 @@ use diptych_core::lease::Event;
 use diptych_core::records::{Cursor, Position, Record};
 use diptych_wire::peer::{FeedFrame, TermLabel};
 
-use super::apply::{NotTaken, concerns, mirror_cursor};
+use super::apply::{NotTaken, concerns, in_force, mirror_cursor};
 use super::client::{FeedOpening, FeedReader, PeerClient, PeerError};
 use super::exposure::HeardCursor;
-use super::reached::Reached;
+use super::reached::{Known, Reached};
 use super::snapshot;
 use crate::config::Acknowledge;
 use crate::context::SiteContext;
 use crate::error::SiteError;
-use crate::keeper::KeeperHandle;
+use crate::keeper::{KeeperHandle, record};
 use crate::rejoin;
 
 /// Entries of one transaction.
@@ -38,7 +38,7 @@ pub struct Followed {
     pub heard: Instant,
     /// All of the peer's feed up to here is known to have been sent and applied; None: never heard.
     pub position: Option<Position>,
-    /// The term that the peer said to be active in, last; None: it is not active, or not heard.
+    /// The term that the peer said to be active in, last; None: it is not active, or not heard, or this site may not take it.
     pub term: Option<Epoch>,
 }
 
@@ -65,8 +65,12 @@ pub struct Follower {
     reached: Arc<Reached>,
     heard: HeardCursor,
     term: Option<TermLabel>,
+    /// What comes may not be taken now, and not be passed over either.
+    held: bool,
     /// As far as it was written down.
     applied: Position,
+    /// A position that the own catalog has reached.
+    seen: Position,
     /// What was passed since then.
     idle: Vec<FeedEntry>,
     mirrored: Instant,
@@ -82,26 +86,45 @@ impl Follower {
         reached: Arc<Reached>,
         heard: HeardCursor,
     ) -> Self {
-        let (applied, idle, mirrored) = (Position::default(), Vec::new(), Instant::now());
-        Self { context, from, peer, keeper, reached, heard, term: None, applied, idle, mirrored }
+        let (nowhere, idle, mirrored) = (Position::default(), Vec::new(), Instant::now());
+        let (applied, seen) = (nowhere, nowhere);
+        Self {
+            context,
+            from,
+            peer,
+            keeper,
+            reached,
+            heard,
+            term: None,
+            held: false,
+            applied,
+            seen,
+            idle,
+            mirrored,
+        }
     }
 
     /// Follows again and again.
     pub async fn run(mut self) {
         loop {
-            if let Err(error) = self.follow().await {
-                tracing::info!(site = %self.context.site, from = %self.from, %error, "the feed is not followed now");
-            }
+            let ended = self.follow().await;
             self.context.followed.send_modify(|followed| followed.term = None);
             self.reached.forget().await;
-            tokio::time::sleep(PAUSE).await;
+            match ended {
+                Ok(()) | Err(FollowError::Released) => {}
+                Err(error) => {
+                    tracing::info!(site = %self.context.site, from = %self.from, %error, "the feed is not followed now");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
         }
     }
 
     async fn follow(&mut self) -> Result<(), FollowError> {
         self.idle.clear();
-        self.term = None;
-        self.applied = self.reached.load().await?.applied;
+        (self.term, self.held) = (None, false);
+        let known = self.reached.load().await?;
+        self.know(known);
         let mut feed = match self.peer.feed(self.applied).await? {
             FeedOpening::Open(feed) => feed,
             FeedOpening::Compacted(compacted) => {
@@ -120,9 +143,13 @@ impl Follower {
     ///
     /// FENCING (nothing vanishes): what this site committed and the peer's term never saw is handed over before it is overwritten.
     async fn begin_anew(&self) -> Result<(), FollowError> {
-        let Self { context, from, peer, keeper, .. } = self;
-        let copied = match peer.snapshot(None).await?.term {
-            Some(label) => rejoin::settle(context, from, peer, label, keeper).await?,
+        let Self { context, from, peer, keeper, seen, .. } = self;
+        let label = peer.snapshot(None).await?.term;
+        let view = context.catalog.view_from(*seen).await.map_err(SiteError::from)?;
+        let label = in_force(view.as_ref(), &context.site, label)?;
+        drop(view);
+        let copied = match label {
+            Some(label) => rejoin::settle(context, from, peer, label, keeper, *seen).await?.copied,
             None => false,
         };
         if !copied {
@@ -150,8 +177,11 @@ impl Follower {
             next = if entries.len() < AT_ONCE { feed.buffered()? } else { None };
         }
         self.take_entries(entries).await?;
+        if self.held {
+            return Ok(());
+        }
         let position = beat.or(Some(self.known()));
-        let term = self.term.map(|term| term.epoch);
+        let term = self.term.filter(|term| term.open).map(|term| term.epoch);
         self.context.followed.send_replace(Followed { heard: Instant::now(), position, term });
         Ok(())
     }
@@ -163,18 +193,40 @@ impl Follower {
 
     /// FENCING (nothing vanishes): before the first role-owned entry of a newer term is taken, what this site committed
     /// and that term never saw is handed over and put right.
+    /// What a closed gate's term left is not taken where this site has voted for a later one, until it is known who won.
     async fn begin_term(&mut self, term: Option<TermLabel>) -> Result<(), FollowError> {
+        if self.held {
+            return Err(FollowError::Released);
+        }
+        let Self { context, from, peer, keeper, seen, .. } = &*self;
+        let view = context.catalog.view_from(*seen).await.map_err(SiteError::from)?;
+        let term = in_force(view.as_ref(), &context.site, term)?;
+        let voted = record::read(view.as_ref(), &context.site)?.epoch();
+        drop(view);
+        if term.is_some_and(|label| !label.open && label.epoch < voted) {
+            (self.term, self.held) = (None, true);
+            return Ok(());
+        }
         if let Some(label) = term {
             self.reached.forget().await;
-            rejoin::settle(&self.context, &self.from, &self.peer, label, &self.keeper).await?;
-            self.applied = self.reached.load().await?.applied;
+            let settled = rejoin::settle(context, from, peer, label, keeper, *seen).await?;
+            let known = self.reached.load_from(settled.seen).await?;
+            self.know(known);
         }
         self.term = term;
         Ok(())
     }
 
+    fn know(&mut self, known: Known) {
+        self.applied = known.cursor.applied;
+        self.seen = known.seen;
+    }
+
     async fn take_entries(&mut self, entries: Vec<FeedEntry>) -> Result<(), FollowError> {
         self.hear(&entries)?;
+        if self.held {
+            return Ok(());
+        }
         // What a settled term skipped is behind the cursor already.
         let applied = self.applied;
         let mut fresh: Vec<FeedEntry> =
@@ -191,7 +243,7 @@ impl Follower {
                     if let Some(raised) = taken.raised {
                         self.keeper.tell(Event::RecordSeen(raised));
                     }
-                    self.applied = taken.known.cursor.applied;
+                    self.know(taken.known);
                     rest.drain(..taken.entries);
                 }
                 Err(NotTaken::Changed) => return Err(FollowError::Changed),
@@ -236,6 +288,9 @@ pub enum FollowError {
     /// A snapshot.
     #[error(transparent)]
     Snapshot(#[from] snapshot::SnapshotError),
+    /// What was held may be taken or passed over now, or in another term: it is read again.
+    #[error("another term is in force: what was held is read again")]
+    Released,
     /// Another hand changed the record or the cursor.
     #[error("the site's record or cursor changed under way")]
     Changed,

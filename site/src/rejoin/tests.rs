@@ -69,8 +69,9 @@ impl Return {
         let keeper =
             KeeperHandle::new(mpsc::unbounded_channel().0, watch::channel(KeeperState::at_start()).1);
         let label = self.client.snapshot(None).await.expect("a page").term.expect("it is active");
-        let settled = settle(&self.west, self.east.site(), &self.client, label, &keeper).await;
-        settled.expect("it is settled")
+        let known = Position::default();
+        let settled = settle(&self.west, self.east.site(), &self.client, label, &keeper, known).await;
+        settled.expect("it is settled").copied
     }
 }
 
