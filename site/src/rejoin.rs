@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use diptych_catalog::{Batch, Change, FeedStart, View, Write};
+use diptych_catalog::{Batch, Change, FeedStart, Guard, View, Write};
 use diptych_core::ids::{Epoch, SiteName};
 use diptych_core::keys::{self, Key, KeyRange, Owner};
 use diptych_core::lease::{Admission, Event, Persisted, SiteRecord};
@@ -75,7 +75,7 @@ pub async fn settle(
     if let Some(unseen) = unseen {
         tell(context, label.epoch, &unseen);
         hand_over(context, peer, rejoined, &unseen).await?;
-        put_right(context, peer, &unseen.touched).await?;
+        put_right(context, (from, label.epoch), peer, &unseen.touched).await?;
     } else {
         // What this site deleted is not known then: only a copy of everything puts it right.
         let everything = everything(context).await?;
@@ -85,8 +85,35 @@ pub async fn settle(
     }
     let done =
         Write::Put(keys::site_rejoined(&context.site), Bytes::copy_from_slice(&label.epoch.0.to_be_bytes()));
-    let committed = context.catalog.commit(Batch::one(None, Change::blind(vec![done]))).await;
-    Ok(Settled { copied, seen: committed.map_err(SiteError::from)?.position })
+    let view = context.catalog.view().await.map_err(SiteError::from)?;
+    let guards = still_in(view.as_ref(), &context.site, (from, label.epoch))?;
+    drop(view);
+    Ok(Settled { copied, seen: commit(context, guards, vec![done]).await? })
+}
+
+/// Guards that hold while this site is in that term of the other one.
+///
+/// FENCING (one writer a key): a site that has won a later term meanwhile overwrites nothing with what the older one's holder has.
+fn still_in(
+    view: &dyn View,
+    site: &SiteName,
+    (from, epoch): (&SiteName, Epoch),
+) -> Result<Vec<Guard>, FollowError> {
+    let own = record::read(view, site)?;
+    match own.admit(epoch, from) {
+        Admission::Take => record::unchanged(view, site, &own)?.ok_or(FollowError::Changed),
+        Admission::TakeRaising(_) | Admission::Refuse { .. } => Err(FollowError::Changed),
+    }
+}
+
+async fn commit(
+    context: &SiteContext,
+    guards: Vec<Guard>,
+    writes: Vec<Write>,
+) -> Result<Position, FollowError> {
+    let committed = context.catalog.commit(Batch::one(None, Change { guards, writes })).await;
+    let committed = committed.map_err(SiteError::from)?;
+    if committed.all_applied() { Ok(committed.position) } else { Err(FollowError::Changed) }
 }
 
 fn tell(context: &SiteContext, epoch: Epoch, unseen: &Unseen) {
@@ -144,7 +171,7 @@ async fn raise(
     }
 }
 
-/// P of the first term after ours that the peer won; None where it is not known.
+/// P of the first term after ours that the peer won; None where it is not known: a later one's stands behind what is unseen.
 async fn taken_over_at(
     from: &SiteName,
     peer: &PeerClient,
@@ -153,8 +180,8 @@ async fn taken_over_at(
 ) -> Result<Option<Position>, PeerError> {
     let keys: Vec<Key> = (rejoined.0 + 1..=epoch.0).map(|number| keys::term(Epoch(number))).collect();
     let terms = peer.read(&keys).await?;
-    let terms = terms.into_iter().flatten().filter_map(|raw| Term::decode(&raw).ok());
-    Ok(terms.filter(|term| term.holder == *from).find_map(|term| term.taken_over_at))
+    let mut terms = terms.into_iter().flatten().filter_map(|raw| Term::decode(&raw).ok());
+    Ok(terms.find(|term| term.holder == *from).and_then(|term| term.taken_over_at))
 }
 
 /// What was committed behind `position`, up to `end`; None: the feed does not say.
@@ -197,7 +224,7 @@ impl Unseen {
             return;
         }
         // Dead marks stay behind: what an unseen change replaced may be head again. So do terms: each is its holder's.
-        let merged = [b"h/".as_slice(), b"v/", b"x/", b"p/", b"b/", b"a/", b"t/", b"c/"];
+        let merged = [b"h/".as_slice(), b"v/", b"x/", b"p/", b"b/", b"a/", b"t/", b"c/", b"y/"];
         if let Some(value) = value.filter(|_| merged.iter().any(|family| key.0.starts_with(family))) {
             self.records.push((key.clone(), value.to_vec()));
         }
@@ -237,6 +264,7 @@ async fn hand_over(
 /// The touched keys become what the active site has.
 async fn put_right(
     context: &SiteContext,
+    term: (&SiteName, Epoch),
     peer: &PeerClient,
     touched: &BTreeSet<Key>,
 ) -> Result<(), FollowError> {
@@ -244,8 +272,7 @@ async fn put_right(
     for some in touched.chunks(AT_ONCE) {
         let values = peer.read(some).await?;
         let view = context.catalog.view().await.map_err(SiteError::from)?;
-        let own = record::read(view.as_ref(), &context.site)?;
-        let guards = record::unchanged(view.as_ref(), &context.site, &own)?.ok_or(FollowError::Changed)?;
+        let guards = still_in(view.as_ref(), &context.site, term)?;
         let mut newest: BTreeMap<Key, Option<Bytes>> = BTreeMap::new();
         for (key, value) in some.iter().zip(values) {
             let value = value.map(Bytes::from);
@@ -254,10 +281,7 @@ async fn put_right(
         }
         drop(view);
         let writes = newest.into_iter().map(|(key, value)| put_or_delete(key, value)).collect();
-        let committed = context.catalog.commit(Batch::one(None, Change { guards, writes })).await;
-        if !committed.map_err(SiteError::from)?.all_applied() {
-            return Err(FollowError::Changed);
-        }
+        commit(context, guards, writes).await?;
     }
     Ok(())
 }

@@ -64,21 +64,6 @@ pub(crate) async fn mirror_cursor(
     Ok(())
 }
 
-/// The label by which role-owned keys are taken; None: by none.
-///
-/// A site whose gate is closed says of which term it was. Where one of `site`'s own came after that, what is left of it is unseen: the
-/// other site hands it over when it returns.
-pub(crate) fn in_force(
-    view: &dyn View,
-    site: &SiteName,
-    label: Option<TermLabel>,
-) -> Result<Option<TermLabel>, SiteError> {
-    let Some(label) = label.filter(|label| !label.open) else { return Ok(label) };
-    let newest = record::newest_term(view, record::read(view, site)?.epoch())?;
-    let is_over = newest.is_some_and(|(epoch, term)| epoch > label.epoch && term.holder == *site);
-    Ok((!is_over).then_some(label))
-}
-
 /// Role-owned keys are taken from what stands behind the beginning of the sender's term.
 fn role_owned(position: Position, term: Option<TermLabel>) -> bool {
     term.is_some_and(|term| position > term.begun_at && position.incarnation == term.begun_at.incarnation)

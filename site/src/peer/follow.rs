@@ -11,7 +11,7 @@ use diptych_core::lease::Event;
 use diptych_core::records::{Cursor, Position, Record};
 use diptych_wire::peer::{FeedFrame, TermLabel};
 
-use super::apply::{NotTaken, concerns, in_force, mirror_cursor};
+use super::apply::{NotTaken, concerns, mirror_cursor};
 use super::client::{FeedOpening, FeedReader, PeerClient, PeerError};
 use super::exposure::HeardCursor;
 use super::reached::{Known, Reached};
@@ -144,11 +144,7 @@ impl Follower {
     /// FENCING (nothing vanishes): what this site committed and the peer's term never saw is handed over before it is overwritten.
     async fn begin_anew(&self) -> Result<(), FollowError> {
         let Self { context, from, peer, keeper, seen, .. } = self;
-        let label = peer.snapshot(None).await?.term;
-        let view = context.catalog.view_from(*seen).await.map_err(SiteError::from)?;
-        let label = in_force(view.as_ref(), &context.site, label)?;
-        drop(view);
-        let copied = match label {
+        let copied = match peer.snapshot(None).await?.term {
             Some(label) => rejoin::settle(context, from, peer, label, keeper, *seen).await?.copied,
             None => false,
         };
@@ -193,14 +189,14 @@ impl Follower {
 
     /// FENCING (nothing vanishes): before the first role-owned entry of a newer term is taken, what this site committed
     /// and that term never saw is handed over and put right.
-    /// What a closed gate's term left is not taken where this site has voted for a later one, until it is known who won.
+    /// What was committed under a gate that is closed now is neither taken nor passed over where this site has voted for a later term: the other
+    /// one may hand it over when it rejoins that, and says so by its next label, or win again and go on with it.
     async fn begin_term(&mut self, term: Option<TermLabel>) -> Result<(), FollowError> {
         if self.held {
             return Err(FollowError::Released);
         }
         let Self { context, from, peer, keeper, seen, .. } = &*self;
         let view = context.catalog.view_from(*seen).await.map_err(SiteError::from)?;
-        let term = in_force(view.as_ref(), &context.site, term)?;
         let voted = record::read(view.as_ref(), &context.site)?.epoch();
         drop(view);
         if term.is_some_and(|label| !label.open && label.epoch < voted) {

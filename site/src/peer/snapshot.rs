@@ -11,7 +11,7 @@ use diptych_core::lease::Admission;
 use diptych_core::records::{Cursor, Position, Record};
 use diptych_wire::peer::SnapshotReply;
 
-use super::apply::{in_force, put_or_delete, want};
+use super::apply::{put_or_delete, want};
 use super::client::{PeerClient, PeerError};
 use crate::context::SiteContext;
 use crate::error::SiteError;
@@ -66,11 +66,11 @@ async fn take(
     page: SnapshotReply,
     position: Position,
 ) -> Result<(), SnapshotError> {
-    let view = context.catalog.view().await.map_err(SiteError::from)?;
-    let term = in_force(view.as_ref(), &context.site, page.term)?.map(|label| label.epoch);
+    let term = page.term.map(|label| label.epoch);
     let range = KeyRange { start, end: page.next.unwrap_or(Key(vec![0xff; 64])) };
     let is_taken = |key: &Key| is_mirrored(key, from, term.is_some());
     let mut values: BTreeMap<Key, Option<Bytes>> = BTreeMap::new();
+    let view = context.catalog.view().await.map_err(SiteError::from)?;
     each(view.as_ref(), &range, |key, _| {
         if is_taken(key) {
             values.insert(key.clone(), None);

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use diptych_catalog::{Catalog, Expect, Guard};
+use diptych_catalog::{Catalog, Expect, FeedEntry};
 use diptych_core::ids::{BucketId, Hlc, VersionId};
 use diptych_core::lease::Message;
 use diptych_core::records::{Content, Etag, Gate, Head, HeadBody, LedgerEntry, Object, VersionRef};
@@ -41,7 +41,7 @@ const OBJECTS: u8 = 4;
 const STEPS: usize = 40;
 const CASES: u64 = 12;
 /// Until both sites agree.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Serves under the epoch whose number it holds; 0: not at all.
 struct Serving(Arc<AtomicU64>);
@@ -63,18 +63,13 @@ struct Site {
     _folder: TempDir,
 }
 
-/// A version that was committed, and what it replaced.
-struct Committed {
-    object: u8,
-    replaces: Option<VersionId>,
-}
-
 struct World {
     sites: [Site; 2],
     rng: StdRng,
     /// The newest that was won.
     epoch: Epoch,
-    committed: BTreeMap<VersionId, Committed>,
+    /// By a client.
+    committed: BTreeSet<VersionId>,
     /// What was done, for who reads of a failure.
     story: Vec<String>,
 }
@@ -106,7 +101,7 @@ impl World {
         let sites: Vec<Site> = doors.into_iter().enumerate().map(site).collect();
         let sites = sites.try_into().unwrap_or_else(|_| panic!("there are two"));
         let rng = StdRng::seed_from_u64(seed);
-        let mut world = Self { sites, rng, epoch: Epoch(0), committed: BTreeMap::new(), story: Vec::new() };
+        let mut world = Self { sites, rng, epoch: Epoch(0), committed: BTreeSet::new(), story: Vec::new() };
         world.win(0).await;
         world
     }
@@ -205,8 +200,7 @@ impl World {
         let guards = vec![Guard { key, expect: raw.map_or(Expect::Absent, Expect::Value) }];
         let batch = Batch::one(Some(epoch), Change { guards, writes });
         if self.catalog(site).commit(batch).await.is_ok_and(|committed| committed.all_applied()) {
-            let replaces = head.map(|head| head.at.version);
-            self.committed.insert(at.version, Committed { object: number, replaces });
+            self.committed.insert(at.version);
             let what = if deletes { "deletes" } else { "puts" };
             self.tell(site, &format!("{what} {} as {:?} {:?}", object.escape_ascii(), at.version, at.hlc))
                 .await;
@@ -273,6 +267,32 @@ impl World {
         found
     }
 
+    /// What a site's catalog went through.
+    async fn feed(&self, site: usize) -> Vec<FeedEntry> {
+        let newest = self.catalog(site).position().await.expect("a position");
+        let begin = Position { revision: 0, ..newest };
+        let FeedStart::From(mut feed) = self.catalog(site).feed(begin).await.expect("a feed") else {
+            panic!("nobody compacts it");
+        };
+        let mut entries = Vec::new();
+        while entries.last().is_none_or(|entry: &FeedEntry| entry.position < newest) {
+            entries.push(feed.next().await.expect("it goes on").expect("it reads"));
+        }
+        entries
+    }
+
+    /// What was done, and what both catalogs went through.
+    async fn told(&self) -> String {
+        let mut told = self.story.clone();
+        for (site, name) in NAMES.into_iter().enumerate() {
+            for FeedEntry { position, changes } in self.feed(site).await {
+                let said = changes.iter().map(|(key, value)| show(key, value.as_ref()));
+                told.push(format!("{name} {}: {}", position.revision, said.collect::<Vec<_>>().join(", ")));
+            }
+        }
+        told.join("\n")
+    }
+
     /// Both sites have the same, which is given.
     async fn settled(&mut self) -> BTreeMap<Key, Bytes> {
         let open = [self.open_epoch(0).await, self.open_epoch(1).await];
@@ -287,12 +307,10 @@ impl World {
             if east == west && open.iter().flatten().count() == 1 {
                 return east;
             }
-            assert!(
-                begun.elapsed() < PATIENCE,
-                "gates {open:?}\n{}\n{}",
-                difference(&east, &west),
-                self.story.join("\n")
-            );
+            if begun.elapsed() > PATIENCE {
+                let differs = difference(&east, &west);
+                panic!("gates {open:?}\n{differs}\n{}", self.told().await);
+            }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -309,48 +327,59 @@ fn empty() -> Object {
     }
 }
 
+/// The version that a record is, if it is one.
+fn version(key: &Key, raw: &Bytes) -> Option<Head> {
+    matches!(&key.0[..2], b"h/" | b"v/" | b"c/").then(|| Head::decode(raw).expect("a version"))
+}
+
+fn show(key: &Key, value: Option<&Bytes>) -> String {
+    let body = match value.map(|raw| (version(key, raw), raw.len())) {
+        None => "gone".to_owned(),
+        Some((None, bytes)) => format!("{bytes} bytes"),
+        Some((Some(Head { at, replaces, .. }), _)) => {
+            let replaces = replaces.map(|at| at.version);
+            format!("{:?} of {} at {} replaces {replaces:?}", at.version, at.epoch, at.hlc.0)
+        }
+    };
+    format!("{} = {body}", key.0.escape_ascii())
+}
+
 fn difference(east: &BTreeMap<Key, Bytes>, west: &BTreeMap<Key, Bytes>) -> String {
     let keys: BTreeSet<&Key> = east.keys().chain(west.keys()).collect();
     let differs = keys.into_iter().filter(|key| east.get(key) != west.get(key));
-    let said = |key: &Key| {
-        let show =
-            |raw: Option<&Bytes>| raw.map(|raw| Head::decode(raw).map(|head| (head.at, head.replaces)));
-        format!("{}: east {:?}, west {:?}", key.0.escape_ascii(), show(east.get(key)), show(west.get(key)))
-    };
-    differs.map(said).collect::<Vec<_>>().join("\n")
+    let said =
+        differs.map(|key| format!("east {}\nwest {}", show(key, east.get(key)), show(key, west.get(key))));
+    said.collect::<Vec<_>>().join("\n")
 }
 
 /// Versions that stand somewhere.
 fn kept(records: &BTreeMap<Key, Bytes>) -> BTreeSet<VersionId> {
     let mut kept = BTreeSet::new();
     for (key, raw) in records {
-        match &key.0[..2] {
-            b"h/" | b"v/" | b"c/" => {
-                kept.insert(Head::decode(raw).expect("a version").at.version);
-            }
-            b"y/" => {
-                let entry = LedgerEntry::decode(raw).expect("an entry");
-                kept.extend(entry.version.map(|at| at.version));
-            }
-            _ => {}
+        kept.extend(version(key, raw).map(|head| head.at.version));
+        if key.0.starts_with(b"y/") {
+            kept.extend(LedgerEntry::decode(raw).expect("an entry").version.map(|at| at.version));
         }
     }
     kept
 }
 
-/// Versions that are kept nowhere, and neither is any that replaced them.
-fn lost(committed: &BTreeMap<VersionId, Committed>, kept: &BTreeSet<VersionId>) -> Vec<(u8, VersionId)> {
+/// Versions that are kept nowhere, and neither is any that replaced them; `replaced`: which replaced which, in either site.
+fn lost(
+    committed: &BTreeSet<VersionId>,
+    kept: &BTreeSet<VersionId>,
+    replaced: &[(VersionId, VersionId)],
+) -> Vec<VersionId> {
     let mut fine = kept.clone();
     loop {
-        let behind = fine.iter().filter_map(|version| committed.get(version)?.replaces);
-        let more: BTreeSet<VersionId> = behind.filter(|version| !fine.contains(version)).collect();
-        if more.is_empty() {
-            break;
+        let before = fine.len();
+        fine.extend(
+            replaced.iter().filter(|(by, _)| fine.contains(by)).map(|(_, what)| *what).collect::<Vec<_>>(),
+        );
+        if fine.len() == before {
+            return committed.difference(&fine).copied().collect();
         }
-        fine.extend(more);
     }
-    let lost = committed.iter().filter(|(version, _)| !fine.contains(version));
-    lost.map(|(version, committed)| (committed.object, *version)).collect()
 }
 
 async fn play(seed: u64) {
@@ -361,8 +390,18 @@ async fn play(seed: u64) {
     }
     let records = world.settled().await;
     world.link(false);
-    let lost = lost(&world.committed, &kept(&records));
-    assert!(lost.is_empty(), "of {} versions these are kept nowhere: {lost:?}", world.committed.len());
+    let mut replaced = Vec::new();
+    for site in 0..2 {
+        for FeedEntry { changes, .. } in world.feed(site).await {
+            let heads = changes.iter().filter_map(|(key, value)| version(key, value.as_ref()?));
+            replaced.extend(heads.filter_map(|head| Some((head.at.version, head.replaces?.version))));
+        }
+    }
+    let lost = lost(&world.committed, &kept(&records), &replaced);
+    if !lost.is_empty() {
+        let (all, told) = (world.committed.len(), world.told().await);
+        panic!("of {all} versions these are kept nowhere: {lost:?}\n{told}");
+    }
 }
 
 fn variable(name: &str) -> Option<u64> {
