@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::demo::faults::Faults;
 use crate::demo::installation::{Installation, until};
-use crate::demo::reach::{BUCKET, Reach};
+use crate::demo::reach::{BUCKET, Reach, site_of};
 use crate::demo::two_sites::{active, both_are_well, other};
 use crate::demo::writer::{self, Writer};
 use clients::{Load, Reader, first_good_write};
@@ -167,27 +167,29 @@ async fn take_over(installation: &Installation) -> Result<Takeover> {
 fn own_s3(reach: &Reach, site: &str) -> Result<Arc<S3Client>> {
     let endpoints = reach.endpoints()?;
     let mut own = endpoints.s3.clone();
-    own.endpoint = crate::demo::reach::site_of(&endpoints, site)?.s3.clone();
+    own.endpoint.clone_from(&site_of(&endpoints, site)?.s3);
     let http = diptych::client::http_client(&reach.data_dir)?;
     Ok(Arc::new(S3Client::new(http, &own, BUCKET, Duration::ZERO)?))
 }
 
 fn render(lease: &str, takeovers: &[Takeover]) -> String {
-    let mut text = format!("Lease of {lease}, {} takeovers\n\n", takeovers.len());
-    text.push_str("| | median | worst |\n|---|---|---|\n");
-    let lines = [
+    let figures = [
         ("kill to first good write, s", takeovers.iter().map(|one| one.first_write).collect::<Vec<_>>()),
         ("longest wait for a read at the passive site's own address, s", gaps(takeovers)),
     ];
-    for (name, mut figures) in lines {
+    let row = |(name, mut figures): (&str, Vec<f64>)| {
         figures.sort_by(f64::total_cmp);
         let worst = figures.last().copied().unwrap_or(f64::NAN);
-        text.push_str(&format!("| {name} | {:.2} | {worst:.2} |\n", median(&figures)));
-    }
-    let (reads, failed) =
-        takeovers.iter().fold((0, 0), |(reads, failed), one| (reads + one.reads, failed + one.failed_reads));
-    text.push_str(&format!("\n{reads} reads there in the outages, {failed} failed\n"));
-    text
+        format!("| {name} | {:.2} | {worst:.2} |", median(&figures))
+    };
+    let rows = figures.map(row).join("\n");
+    let reads: usize = takeovers.iter().map(|one| one.reads).sum();
+    let failed: usize = takeovers.iter().map(|one| one.failed_reads).sum();
+    format!(
+        "Lease of {lease}, {} takeovers\n\n| | median | worst |\n|---|---|---|\n{rows}\n\n\
+         {reads} reads there in the outages, {failed} failed\n",
+        takeovers.len()
+    )
 }
 
 fn gaps(takeovers: &[Takeover]) -> Vec<f64> {
