@@ -51,6 +51,8 @@ struct State {
     /// All from `position` up to here is zeros on the disk.
     zeroed: u64,
     zeroing: Option<Range<u64>>,
+    /// Small records come, and few zeros are left for them.
+    zeros_low: bool,
     ready: Option<Arc<Segment>>,
     /// One is being made, outside of the lock.
     making: bool,
@@ -86,6 +88,7 @@ impl Log {
             position: 0,
             zeroed: 0,
             zeroing: None,
+            zeros_low: true,
             ready: None,
             making: false,
             not_made_at: None,
@@ -157,13 +160,15 @@ impl Log {
         state.position = end;
         state.zeroed = state.zeroed.max(end);
         segment.set_bytes(end);
-        self.maybe_groom(&state, bytes);
+        self.maybe_groom(&mut state, bytes);
         Ok(Reservation { segment, at })
     }
 
-    fn maybe_groom(&self, state: &State, bytes: u64) {
-        let zeros_low = bytes <= ZEROS_HELP_UP_TO && state.zeroed - state.position < self.zero_ahead / 2;
-        if zeros_low || self.wants_next(state) {
+    fn maybe_groom(&self, state: &mut State, bytes: u64) {
+        // Behind long records the zeros would never get ahead: each of their bytes would be written twice.
+        let is_low = || state.zeros_low || state.zeroed - state.position < self.zero_ahead / 2;
+        state.zeros_low = bytes <= ZEROS_HELP_UP_TO && is_low();
+        if state.zeros_low || self.wants_next(state) {
             self.groom.notify_one();
         }
     }
@@ -279,10 +284,12 @@ impl Log {
     pub(crate) fn groom(&self) {
         let mut state = self.state();
         while !state.stopped && self.health.check().is_ok() {
-            let piece = self.next_zeros(&state);
-            if let Some(piece) = piece {
+            if let Some(piece) = self.next_zeros(&state) {
                 state = self.write_ahead(state, piece);
-            } else if self.wants_next(&state) {
+                continue;
+            }
+            state.zeros_low = false;
+            if self.wants_next(&state) {
                 state = self.make_ready(state);
             } else {
                 state = self.groom.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -291,7 +298,7 @@ impl Log {
     }
 
     fn next_zeros(&self, state: &State) -> Option<Range<u64>> {
-        state.active.as_ref()?;
+        state.active.as_ref().filter(|_| state.zeros_low)?;
         let goal = (state.position + self.zero_ahead).min(self.segment_bytes);
         let start = state.zeroed;
         (start < goal).then(|| start..goal.min(start + ZERO_PIECE))
