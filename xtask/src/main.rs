@@ -37,7 +37,9 @@ enum Command {
     Gen(generated::Options),
     /// Measures Diptych beside another object store under one client, as ratios.
     Bench(Words),
-    /// Two kind clusters with the product in them: up, demo, down.
+    /// Bad input, commands, drills and faults on two kind clusters, which it makes where they are not up.
+    E2e(Words),
+    /// Two kind clusters with the product in them: up, demo, e2e, down.
     #[command(subcommand)]
     Kind(kind::Step),
 }
@@ -50,6 +52,7 @@ fn main() -> Result<()> {
         Command::Fuzz(options) => fuzz::run(&options)?,
         Command::Gen(options) => generated::run(&options)?,
         Command::Bench(words) => bench::run(&words)?,
+        Command::E2e(words) => kind::run(&kind::Step::E2e(words))?,
         Command::Kind(step) => kind::run(&step)?,
     };
     println!("{tally}");

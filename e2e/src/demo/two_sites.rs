@@ -138,7 +138,8 @@ async fn rows_of_one_site_vanish(
         .await
 }
 
-async fn protected(table: &mut Table, installation: &Reach, name: &str) -> Result<()> {
+/// Waits until nothing lies in one site only, as far as that can be with a writer that goes on.
+pub async fn protected(table: &mut Table, installation: &Reach, name: &str) -> Result<()> {
     table
         .step(name, async {
             let active = active(installation).await?;
@@ -168,7 +169,7 @@ async fn protected(table: &mut Table, installation: &Reach, name: &str) -> Resul
 }
 
 /// A site that has just returned still starts the rest of what runs on its machines.
-async fn settled(table: &mut Table, installation: &Reach) -> Result<()> {
+pub async fn settled(table: &mut Table, installation: &Reach) -> Result<()> {
     table
         .step("both sites' nodes and keepers answer: a planned switch may come", async {
             let begun = Instant::now();
@@ -252,7 +253,7 @@ async fn active_site_dies(
 }
 
 /// Until a write, or a read of `file`, is answered with success; edges and clients give no answer for a while.
-async fn first_answer(
+pub async fn first_answer(
     probe: &S3Client,
     file: Option<&str>,
     since: Instant,

@@ -36,19 +36,24 @@ pub struct Writer {
 impl Writer {
     /// Each record is tried again until it is acknowledged; the client itself must not try again.
     pub fn start(s3: Arc<S3Client>) -> Self {
+        Self::start_from(s3, 0)
+    }
+
+    /// The same, with records that no earlier writer has written: else one of those would pass for one that is lost.
+    pub fn start_from(s3: Arc<S3Client>, first: u64) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let written = Arc::new(AtomicU64::new(0));
         let (ends, counts) = (Arc::clone(&stop), Arc::clone(&written));
         let task = tokio::spawn(async move {
             let mut acknowledged = Vec::new();
-            let mut number = 0;
+            let mut number = first;
             while !ends.load(Ordering::Relaxed) {
                 let name = key(number);
                 let put = s3.put(&name, content(number));
                 if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(2), put).await {
                     acknowledged.push(Acknowledged { number, at: Instant::now() });
                     number += 1;
-                    counts.store(number, Ordering::Relaxed);
+                    counts.store(number - first, Ordering::Relaxed);
                     tokio::time::sleep(PACE).await;
                 } else {
                     tokio::time::sleep(PAUSE).await;
