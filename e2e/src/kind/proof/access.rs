@@ -6,13 +6,13 @@ use anyhow::{Context, Result, ensure};
 use diptych::client::endpoints::S3Endpoint;
 use serde_json::{Value, json};
 
-use super::super::cluster::Cluster;
-use super::super::install::STORAGE_CLUSTER;
-use super::super::spec;
 use super::ground::{Ground, random, refusal, sha256};
 use crate::demo::installation::until;
 use crate::demo::reach::site_of;
 use crate::demo::table::Table;
+use crate::kind::cluster::Cluster;
+use crate::kind::install::STORAGE_CLUSTER;
+use crate::kind::spec;
 
 /// Name of the AccessKey and of its Secret.
 const KEY: &str = "proof";

@@ -3,11 +3,11 @@
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::super::cluster::Cluster;
-use super::super::install::STORAGE_CLUSTER;
-use super::super::spec;
 use super::ground::{BUCKET, Ground, random, then_put_back};
 use crate::demo::table::Table;
+use crate::kind::cluster::Cluster;
+use crate::kind::install::STORAGE_CLUSTER;
+use crate::kind::spec;
 
 /// Fields of a StorageCluster, and what the refusal says.
 fn impossible() -> Vec<(Value, &'static str)> {

@@ -2,10 +2,10 @@
 
 use anyhow::{Context, Result, ensure};
 
-use super::super::cluster::{Node, inside};
-use super::super::spec;
 use super::ground::{Ground, random, then_put_back};
 use crate::demo::table::Table;
+use crate::kind::cluster::{Node, inside};
+use crate::kind::spec;
 
 /// A folder that `nodeAgents.devices` declares.
 const PATH: &str = "/var/lib/diptych/d1";

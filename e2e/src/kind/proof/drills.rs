@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
-use super::super::cluster::Cluster;
-use super::super::install::STORAGE_CLUSTER;
 use super::ground::Ground;
 use crate::demo::installation::until;
 use crate::demo::table::Table;
+use crate::kind::cluster::Cluster;
+use crate::kind::install::STORAGE_CLUSTER;
 
 const MODES: [&str; 4] = ["Readiness", "Isolated", "Switchover", "Outage"];
 /// A drill ends by itself after its limits.

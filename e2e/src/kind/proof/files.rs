@@ -6,13 +6,13 @@ use anyhow::{Context, Result};
 use base64::Engine as _;
 use serde_json::{Value, json};
 
-use super::super::cluster::Cluster;
-use super::super::install::STORAGE_CLUSTER;
-use super::super::spec;
 use super::ground::{BUCKET, Ground, random, then_put_back};
 use crate::demo::installation::until;
 use crate::demo::table::Table;
 use crate::demo::two_sites;
+use crate::kind::cluster::Cluster;
+use crate::kind::install::STORAGE_CLUSTER;
+use crate::kind::spec;
 
 /// The FileObject that shows a key of [`BUCKET`], once there is one.
 async fn shown(cluster: &Cluster, key: &str) -> Result<String> {

@@ -11,13 +11,13 @@ use diptych_site::status::SiteStatus;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::super::cluster::Cluster;
-use super::super::spec;
-use super::super::state::State;
 use crate::demo::installation::until;
 use crate::demo::one_site::PATIENCE;
 use crate::demo::reach::{Reach, site_of};
 use crate::demo::table::Table;
+use crate::kind::cluster::Cluster;
+use crate::kind::spec;
+use crate::kind::state::State;
 
 /// The bucket of what is put here; others stay as they are.
 pub(super) const BUCKET: &str = "proof";

@@ -9,13 +9,13 @@ use diptych_wire::authority::{Authority, Request};
 use diptych_wire::identity::{Identity, Role};
 use serde_json::{Value, json};
 
-use super::super::cluster::Cluster;
-use super::super::install::{cluster_key, prepare};
-use super::super::outside::Outside;
-use super::super::spec;
 use super::ground::{Ground, then_put_back};
 use crate::demo::installation::until;
 use crate::demo::table::Table;
+use crate::kind::cluster::Cluster;
+use crate::kind::install::{cluster_key, prepare};
+use crate::kind::outside::Outside;
+use crate::kind::spec;
 
 /// Namespace and release of the site that may not join.
 const STRANGER: &str = "stranger";

@@ -2,7 +2,6 @@
 //! shows what was seen, and the next one begins.
 
 mod access;
-mod cables;
 mod declarations;
 mod device;
 mod drills;
@@ -12,7 +11,6 @@ mod ground;
 mod join;
 pub mod leases;
 mod plugin;
-mod processes;
 mod secrets;
 
 use anyhow::Result;

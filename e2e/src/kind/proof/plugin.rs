@@ -6,11 +6,11 @@ use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::super::cluster::Cluster;
 use super::ground::{BUCKET, Ground, random};
 use crate::demo::installation::until;
 use crate::demo::reach::program;
 use crate::demo::table::Table;
+use crate::kind::cluster::Cluster;
 use crate::program::outcome;
 
 const LIMIT: Duration = Duration::from_mins(5);

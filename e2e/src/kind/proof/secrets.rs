@@ -6,12 +6,12 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde_json::json;
 
-use super::super::cluster::Cluster;
-use super::super::install::cluster_key;
-use super::super::spec;
 use super::ground::{Ground, random, then_put_back};
 use crate::demo::installation::until;
 use crate::demo::table::Table;
+use crate::kind::cluster::Cluster;
+use crate::kind::install::cluster_key;
+use crate::kind::spec;
 
 /// 32 bytes, and not the cluster's.
 const ANOTHER_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 
-use super::super::cluster::{Cluster, inside};
-use super::super::outside::{ORIGIN_PORTS, Outside};
+use crate::kind::cluster::{Cluster, inside};
+use crate::kind::outside::{ORIGIN_PORTS, Outside};
 
 const TABLE: &str = "inet diptych_cut";
 
@@ -28,12 +28,18 @@ pub(super) async fn cut_from_cloudflare(cluster: &Cluster, outside: &Outside) ->
 
 /// All lines of the site are whole again.
 pub(super) async fn heal(cluster: &Cluster) -> Result<()> {
-    rule(cluster, &format!("table {TABLE}; delete table {TABLE}")).await
+    rule(cluster, &format!("add table {TABLE}\ndelete table {TABLE}")).await
 }
 
 async fn cut(cluster: &Cluster, rules: &str) -> Result<()> {
-    let chain = format!("chain incoming {{ type filter hook prerouting priority -300; {rules}; }}");
-    rule(cluster, &format!("table {TABLE}; delete table {TABLE}; table {TABLE} {{ {chain} }}")).await
+    let anew = format!(
+        "add table {TABLE}
+        delete table {TABLE}
+        table {TABLE} {{
+            chain incoming {{ type filter hook prerouting priority -300; {rules}; }}
+        }}"
+    );
+    rule(cluster, &anew).await
 }
 
 async fn rule(cluster: &Cluster, rules: &str) -> Result<()> {

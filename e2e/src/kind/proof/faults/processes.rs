@@ -5,10 +5,10 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::super::cluster::Node;
+use crate::kind::cluster::Node;
 
 /// Processes begin while others are being stopped.
-const ROUNDS: u32 = 20;
+const ROUNDS: u32 = 100;
 
 /// Stops every process of these machines.
 pub(super) fn stop(nodes: &[Node]) -> Result<usize> {
@@ -51,8 +51,8 @@ fn tree(nodes: &[Node]) -> Result<Vec<(u32, bool)>> {
     }
     let mut tree: Vec<u32> = nodes.iter().map(|node| node.pid).filter(|pid| *pid != 0).collect();
     let mut at = 0;
-    while let Some(pid) = tree.get(at) {
-        tree.extend(children.get(pid).into_iter().flatten());
+    while let Some(&pid) = tree.get(at) {
+        tree.extend(children.get(&pid).into_iter().flatten());
         at += 1;
     }
     Ok(tree.into_iter().map(|pid| (pid, stopped.get(&pid).copied().unwrap_or(true))).collect())
