@@ -115,7 +115,7 @@ pub(super) async fn cannot_survive(table: &mut Table, ground: &Ground<'_>) -> Re
                     ensure!(runs_with(active).await? == before, "coding or gateways are others");
                     let (key, bytes) = (format!("meanwhile-{}", ground.run), random(64 << 10)?);
                     ground.s3()?.put(&key, bytes.clone()).await?;
-                    Ok(format!("{}; meanwhile {}", sum, ground.read_in_both(&key, &bytes).await?))
+                    Ok(format!("{sum}; meanwhile {}", ground.read_in_both(&key, &bytes).await?))
                 };
                 let put_back = async {
                     spec::declare(active, &json!({"survive": {"nodes": 1}})).await?;

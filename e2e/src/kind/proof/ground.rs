@@ -141,6 +141,7 @@ impl<'a> Ground<'a> {
         let Err(error) = outcome else { return };
         println!("FAILED: {error:#}");
         for cluster in self.clusters {
+            println!("--- {}: {:?}", cluster.site, self.status(cluster.site).await);
             for words in [
                 &["get", spec::OBJECT, "-o", "yaml"][..],
                 &["get", "storagenodes,accesskeys,failoverdrills,pods", "-o", "wide"],
