@@ -316,11 +316,12 @@ async fn dead_site_returns(
 /// Asks for a planned switch until it has come about, since one that would refuse writes for too long is given up by itself. How often.
 pub async fn hand_over(installation: &Reach, from: &str) -> Result<u32> {
     let (begun, to) = (Instant::now(), other(from));
+    let what = format!("{to} is active");
     let mut asked = 0;
     loop {
         asked += 1;
         let _: serde_json::Value = installation.rest(from)?.post(&["api", "v1", "handover"]).await?;
-        let switched = until(&format!("{to} is active"), SWITCH_AGAIN, || async {
+        let switched = until(&what, SWITCH_AGAIN, || async {
             let status = installation.status(to).await?;
             Ok(if status.role == "active" { Ok(()) } else { Err(status.role) })
         });

@@ -104,10 +104,10 @@ pub(super) async fn deleted_key_is_refused(table: &mut Table, ground: &Ground<'_
             active.kubectl(&["delete", "accesskey", KEY, "--timeout=60s"]).await?;
             let mut said = String::new();
             for (site, s3) in &clients {
-                let refused = until(&format!("{site} refuses the old key"), SOON, || async {
+                said = until(&format!("{site} refuses the old key"), SOON, || async {
                     Ok(refusal(s3.get(&key).await, 403, "InvalidAccessKeyId"))
-                });
-                said = refused.await?;
+                })
+                .await?;
             }
             let read = ground.read_in_both(&key, &bytes).await?;
             let message = said.split("<Message>").nth(1).and_then(|rest| rest.split('<').next());
