@@ -1,6 +1,6 @@
 //! Specs that can't be valid are refused by the API server, one that can't survive by a condition; what was declared before goes on.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::ground::{BUCKET, Ground, random, then_put_back};
@@ -32,21 +32,13 @@ fn file(name: &str, content: &Value) -> Value {
         "spec": {"clusterRef": {"name": STORAGE_CLUSTER}, "bucket": BUCKET, "key": name, "content": content}})
 }
 
-/// The last line of what kubectl said.
-fn last_line(error: &anyhow::Error) -> String {
-    let said = format!("{error:#}");
-    said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default().trim().to_owned()
-}
-
+/// The last line of the refusal, which has these words in it.
 fn must_be_refused(outcome: Result<()>, words: &str, what: &Value) -> Result<String> {
-    match outcome {
-        Ok(()) => anyhow::bail!("it was taken: {what}"),
-        Err(error) => {
-            let said = format!("{error:#}");
-            ensure!(said.contains(words), "{words:?} is not in {said}");
-            Ok(last_line(&error))
-        }
-    }
+    let Err(error) = outcome else { bail!("it was taken: {what}") };
+    let said = format!("{error:#}");
+    ensure!(said.contains(words), "{words:?} is not in {said}");
+    let last = said.lines().rfind(|line| !line.trim().is_empty());
+    Ok(last.unwrap_or_default().trim().to_owned())
 }
 
 /// What the schema and its rules refuse.

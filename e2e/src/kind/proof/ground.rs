@@ -193,9 +193,8 @@ fn trouble(active: &SiteStatus, passive: &SiteStatus) -> Option<String> {
 
 /// The body of an answer that refuses with this status and word, or what came instead.
 pub(super) fn refusal<T>(outcome: Result<T>, status: u16, word: &str) -> Result<String, String> {
-    let error = match outcome {
-        Ok(_) => return Err(format!("it was done, {status} {word} was expected")),
-        Err(error) => error,
+    let Err(error) = outcome else {
+        return Err(format!("it was done, {status} {word} was expected"));
     };
     match error.downcast_ref::<Refused>() {
         Some(refused) if refused.status.as_u16() == status && refused.body.contains(word) => {
