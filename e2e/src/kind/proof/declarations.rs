@@ -113,7 +113,7 @@ pub(super) async fn cannot_survive(table: &mut Table, ground: &Ground<'_>) -> Re
                     spec::declare(active, &json!({"survive": {"nodes": 1}})).await?;
                     spec::says(active, "Ready", "True Serving").await.map(drop)
                 };
-                Ok(((), then_put_back(look, put_back).await?))
+                Ok(((), Box::pin(then_put_back(look, put_back)).await?))
             },
         )
         .await

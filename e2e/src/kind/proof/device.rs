@@ -39,7 +39,7 @@ pub(super) async fn closed_to_its_agent(table: &mut Table, ground: &Ground<'_>) 
                     inside(node, &["chmod", mode.trim(), PATH]).await?;
                     spec::said_of(passive, &object, "Ready", "True Live").await.map(drop)
                 };
-                Ok(((), then_put_back(look, put_back).await?))
+                Ok(((), Box::pin(then_put_back(look, put_back)).await?))
             },
         )
         .await

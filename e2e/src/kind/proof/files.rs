@@ -101,7 +101,7 @@ pub(super) async fn limit_is_reached(table: &mut Table, ground: &Ground<'_>) -> 
                 spec::declare(active, &json!({"catalog": {"projectionLimit": declared}})).await?;
                 spec::says(active, "FilesProjected", "True All").await.map(drop)
             };
-            Ok(((), then_put_back(look, put_back).await?))
+            Ok(((), Box::pin(then_put_back(look, put_back)).await?))
         })
         .await
 }

@@ -87,7 +87,7 @@ pub(super) async fn wrong_cluster_key(table: &mut Table, ground: &Ground<'_>) ->
                 look_at_access_key(east, "right").await?;
                 spec::said_of(east, DECLARED_KEY, "Ready", "True Entered").await.map(drop)
             };
-            Ok(((), then_put_back(look, put_back).await?))
+            Ok(((), Box::pin(then_put_back(look, put_back)).await?))
         })
         .await
 }

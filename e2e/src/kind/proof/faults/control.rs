@@ -94,21 +94,23 @@ pub(super) async fn without_api_servers(
             }
             Ok(())
         };
-        then_put_back(look, put_back).await
+        Box::pin(then_put_back(look, put_back)).await
     };
     let name = "both API servers are away: files and the lease go on without them";
-    table.step(name, through(ground, SWITCH, fault)).await
+    table.step(name, Box::pin(through(ground, SWITCH, fault))).await
 }
 
 /// One member of the active site's catalog, then two of three.
 pub(super) async fn members_lost(table: &mut Table, ground: &Ground<'_>) -> Result<()> {
     let name = "a member of the active site's catalog is killed: files and lease go on";
     // Where it was etcd's leader the other two elect one, for longer than a lease may be.
-    table.step(name, through(ground, TAKEOVER, members_killed(ground, &["main-catalog-0"]))).await?;
+    table
+        .step(name, Box::pin(through(ground, TAKEOVER, members_killed(ground, &["main-catalog-0"]))))
+        .await?;
     let name =
         "two of three members of the active site's catalog are killed: the quorum is lost, and comes back";
     let two = ["main-catalog-1", "main-catalog-2"];
-    table.step(name, through(ground, LATE_TAKEOVER, members_killed(ground, &two))).await
+    table.step(name, Box::pin(through(ground, LATE_TAKEOVER, members_killed(ground, &two)))).await
 }
 
 async fn members_killed(ground: &Ground<'_>, pods: &[&str]) -> Result<String> {

@@ -27,7 +27,7 @@ pub(super) async fn partitioned(table: &mut Table, ground: &Ground<'_>) -> Resul
         ("the passive site hears nothing of the active one, which hears it", false, true),
         ("the active site hears nothing of the passive one, which hears it", true, false),
     ] {
-        table.step(name, through(ground, UNDISTURBED, cut_between(ground, here, there))).await?;
+        table.step(name, Box::pin(through(ground, UNDISTURBED, cut_between(ground, here, there)))).await?;
     }
     Ok(())
 }
@@ -108,9 +108,9 @@ pub(super) async fn cut_from_cloudflare(table: &mut Table, ground: &Ground<'_>) 
                 active.site
             ))
         };
-        then_put_back(look, cables::heal(active)).await
+        Box::pin(then_put_back(look, cables::heal(active))).await
     };
     let name = "Cloudflare does not reach the active site, nor it Cloudflare: nobody takes over";
     // Nothing comes through the public name while nothing can: until the condition was seen, and a little more.
-    table.step(name, through(ground, Duration::from_mins(3), fault)).await
+    table.step(name, Box::pin(through(ground, Duration::from_mins(3), fault))).await
 }

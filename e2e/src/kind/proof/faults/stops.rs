@@ -37,10 +37,10 @@ pub(super) async fn stopped(table: &mut Table, ground: &Ground<'_>) -> Result<()
                 first.as_secs_f64()
             ))
         };
-        then_put_back(look, async { processes::resume(&nodes) }).await
+        Box::pin(then_put_back(look, async { processes::resume(&nodes) })).await
     };
     let name = "SIGSTOP of everything on the active site for two leases and more, then SIGCONT";
-    table.step(name, through(ground, TAKEOVER, fault)).await
+    table.step(name, Box::pin(through(ground, TAKEOVER, fault))).await
 }
 
 /// The active site falls silent, and the operators that are about to take over are killed.
@@ -67,10 +67,10 @@ pub(super) async fn operators_killed(table: &mut Table, ground: &Ground<'_>) -> 
                 active.site, passive.site
             ))
         };
-        then_put_back(look, async { processes::resume(&nodes) }).await
+        Box::pin(then_put_back(look, async { processes::resume(&nodes) })).await
     };
     let name = "the operators that take over are killed in the middle of it";
-    table.step(name, through(ground, LATE_TAKEOVER, fault)).await
+    table.step(name, Box::pin(through(ground, LATE_TAKEOVER, fault))).await
 }
 
 /// With `failover.mode: Manual` the site that is left waits for `kubectl diptych promote`.
@@ -106,11 +106,11 @@ pub(super) async fn promoted_by_a_person(table: &mut Table, ground: &Ground<'_>)
                 begun.elapsed().as_secs_f64()
             ))
         };
-        then_put_back(look, async { processes::resume(&nodes) }).await
+        Box::pin(then_put_back(look, async { processes::resume(&nodes) })).await
     };
     let name =
         "failover.mode Manual: everything on the active site is stopped, kubectl diptych promote takes over";
     mode("Manual").await?;
-    let played = table.step(name, through(ground, Duration::from_mins(4), fault)).await;
+    let played = table.step(name, Box::pin(through(ground, Duration::from_mins(4), fault))).await;
     then_put_back(async { played }, mode("Automatic")).await
 }
