@@ -47,7 +47,8 @@ async fn ended(command: &mut Command, input: &str, limit: Duration) -> Result<En
         }
         anyhow::Ok(child.wait_with_output().await?)
     };
-    let output = tokio::time::timeout(limit, run)
+    // On the heap: steps that call a dozen programs are futures of many of these.
+    let output = tokio::time::timeout(limit, Box::pin(run))
         .await
         .with_context(|| format!("{shown} did not end within {limit:?}"))??;
     Ok(Ended { shown, output })

@@ -1,4 +1,5 @@
-//! `cargo xtask kind up | demo | down`: builds the tools, the node image and the product, then lets `diptych-kind` of `e2e` work.
+//! `cargo xtask kind up | demo | e2e | down`, and `cargo xtask e2e`: builds the tools, the node image and the product, then lets
+//! `diptych-kind` of `e2e` work.
 
 use std::process::Command;
 
@@ -10,6 +11,8 @@ use crate::tools;
 
 /// Bytes that the demo may take, images and both ways of acknowledging included: 9 GB were seen for one of them.
 const NEEDED: u64 = 14_000_000_000;
+/// Bytes for the proofs: they store little, the clusters and their images take most.
+const NEEDED_FOR_PROOFS: u64 = 8_000_000_000;
 
 #[derive(clap::Subcommand)]
 pub enum Step {
@@ -17,13 +20,17 @@ pub enum Step {
     Up(Words),
     /// The demo on two clusters; makes them where they are not up
     Demo(Words),
+    /// Bad input, commands, drills and faults on two clusters; the same as `cargo xtask e2e`
+    E2e(Words),
     /// Removes the clusters, and ends what was started beside them
     Down,
 }
 
 pub fn run(step: &Step) -> Result<Tally> {
-    if !matches!(step, Step::Down) {
-        room()?;
+    match step {
+        Step::Down => {}
+        Step::E2e(_) => room(NEEDED_FOR_PROOFS)?,
+        Step::Up(_) | Step::Demo(_) => room(NEEDED)?,
     }
     tools::for_building()?;
     let bin = tools::kind()?;
@@ -32,18 +39,16 @@ pub fn run(step: &Step) -> Result<Tally> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::iter::once(bin).chain(std::env::split_paths(&path));
     command.current_dir(root()).env("PATH", std::env::join_paths(folders)?);
-    match step {
-        Step::Down => {
-            command.arg("down");
-        }
-        Step::Up(Words { words }) => {
-            image(&built)?;
-            command.arg("up").args(words);
-        }
-        Step::Demo(Words { words }) => {
-            image(&built)?;
-            command.arg("demo").args(words);
-        }
+    let (name, words) = match step {
+        Step::Down => ("down", None),
+        Step::Up(words) => ("up", Some(words)),
+        Step::Demo(words) => ("demo", Some(words)),
+        Step::E2e(words) => ("e2e", Some(words)),
+    };
+    command.arg(name);
+    if let Some(Words { words }) = words {
+        image(&built)?;
+        command.args(words);
     }
     let status = command.status()?;
     let mut tally = Tally::default();
@@ -52,7 +57,7 @@ pub fn run(step: &Step) -> Result<Tally> {
 }
 
 /// All eight machines' devices lie on this machine's disk, and stop taking writes when it is full to 90 %.
-fn room() -> Result<()> {
+fn room(needed: u64) -> Result<()> {
     let said = Command::new("df").args(["--block-size=1", "--output=used,avail", "/var/lib"]).output();
     let text = String::from_utf8(said.context("df can't be started")?.stdout)?;
     let figures = text.lines().last().unwrap_or_default().split_whitespace().map(str::parse::<u64>);
@@ -60,11 +65,11 @@ fn room() -> Result<()> {
     let [used, available] = figures[..] else { bail!("df said {text:?}") };
     let left = ((used + available) / 10 * 9).saturating_sub(used);
     ensure!(
-        left >= NEEDED,
-        "the disk below /var/lib has {} GB left until it is full to 90 %, where the demo's devices stop: {} GB are needed. Remove \
+        left >= needed,
+        "the disk below /var/lib has {} GB left until it is full to 90 %, where the nodes' devices stop: {} GB are needed. Remove \
          something, for instance build folders in {}",
         left / 1_000_000_000,
-        NEEDED / 1_000_000_000,
+        needed / 1_000_000_000,
         crate::run::cache()?.display()
     );
     Ok(())

@@ -37,9 +37,11 @@ enum Command {
     Gen(generated::Options),
     /// Measures Diptych beside another object store under one client, as ratios.
     Bench(Words),
+    /// Bad input, commands, drills and faults on two kind clusters, which it makes where they are not up.
+    E2e(Words),
     /// Kills the active site of two again and again, and times until a write succeeds.
     Takeover(Words),
-    /// Two kind clusters with the product in them: up, demo, down.
+    /// Two kind clusters with the product in them: up, demo, e2e, down.
     #[command(subcommand)]
     Kind(kind::Step),
 }
@@ -53,6 +55,7 @@ fn main() -> Result<()> {
         Command::Fuzz(options) => fuzz::run(&options)?,
         Command::Gen(options) => generated::run(&options)?,
         Command::Bench(words) => bench::run(&words)?,
+        Command::E2e(words) => kind::run(&kind::Step::E2e(words))?,
         Command::Kind(step) => kind::run(&step)?,
     };
     println!("{tally}");

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 struct Row {
     name: String,
     seen: String,
+    passed: bool,
     took: Duration,
 }
 
@@ -28,11 +29,13 @@ impl Table {
         match outcome {
             Ok((value, seen)) => {
                 println!("  {seen} ({:.2} s)", took.as_secs_f64());
-                self.rows.push(Row { name: name.to_owned(), seen, took });
+                self.rows.push(Row { name: name.to_owned(), seen, passed: true, took });
                 Ok(value)
             }
             Err(error) => {
-                self.rows.push(Row { name: name.to_owned(), seen: format!("FAILED: {error:#}"), took });
+                let seen = format!("FAILED: {error:#}");
+                println!("  {seen} ({:.2} s)", took.as_secs_f64());
+                self.rows.push(Row { name: name.to_owned(), seen, passed: false, took });
                 Err(error).with_context(|| format!("step \"{name}\""))
             }
         }
@@ -43,10 +46,17 @@ impl Table {
         self.rows.len()
     }
 
+    /// How many of them failed.
+    pub fn failed(&self) -> usize {
+        self.rows.iter().filter(|row| !row.passed).count()
+    }
+
     /// As Markdown.
     pub fn render(&self) -> String {
         let mut text = String::from("| step | seen | seconds |\n|---|---|---|\n");
-        for Row { name, seen, took } in &self.rows {
+        for Row { name, seen, took, .. } in &self.rows {
+            // A line of the table is one line.
+            let seen = seen.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
             // Writing to a string does not fail.
             let _ = writeln!(text, "| {name} | {seen} | {:.2} |", took.as_secs_f64());
         }

@@ -138,7 +138,8 @@ async fn rows_of_one_site_vanish(
         .await
 }
 
-async fn protected(table: &mut Table, installation: &Reach, name: &str) -> Result<()> {
+/// Waits until nothing lies in one site only, as far as that can be with a writer that goes on.
+pub async fn protected(table: &mut Table, installation: &Reach, name: &str) -> Result<()> {
     table
         .step(name, async {
             let active = active(installation).await?;
@@ -168,7 +169,7 @@ async fn protected(table: &mut Table, installation: &Reach, name: &str) -> Resul
 }
 
 /// A site that has just returned still starts the rest of what runs on its machines.
-async fn settled(table: &mut Table, installation: &Reach) -> Result<()> {
+pub async fn settled(table: &mut Table, installation: &Reach) -> Result<()> {
     table
         .step("both sites' nodes and keepers answer: a planned switch may come", async {
             let begun = Instant::now();
@@ -255,7 +256,7 @@ async fn active_site_dies(
 }
 
 /// Until a write, or a read of `file`, is answered with success; edges and clients give no answer for a while.
-async fn first_answer(
+pub async fn first_answer(
     probe: &S3Client,
     file: Option<&str>,
     since: Instant,
@@ -315,28 +316,33 @@ async fn dead_site_returns(
         .await
 }
 
+/// Asks for a planned switch until it has come about, since one that would refuse writes for too long is given up by itself. How often.
+pub async fn hand_over(installation: &Reach, from: &str) -> Result<u32> {
+    let (begun, to) = (Instant::now(), other(from));
+    let what = format!("{to} is active");
+    let mut asked = 0;
+    loop {
+        asked += 1;
+        let _: serde_json::Value = installation.rest(from)?.post(&["api", "v1", "handover"]).await?;
+        let switched = until(&what, SWITCH_AGAIN, || async {
+            let status = installation.status(to).await?;
+            Ok(if status.role == "active" { Ok(()) } else { Err(status.role) })
+        });
+        match switched.await {
+            Err(error) if begun.elapsed() > SWITCH_PATIENCE => return Err(error),
+            Err(_) => {}
+            Ok(()) => return Ok(asked),
+        }
+    }
+}
+
 /// The lease is handed from `from` to the other site; when that was under way.
 pub async fn switch(table: &mut Table, installation: &Reach, from: &str) -> Result<Range<Instant>> {
     let to = other(from);
     table
         .step("a planned switch back", async {
             let begun = Instant::now();
-            let mut asked = 0;
-            let what = format!("{to} is active");
-            // A switch that would refuse writes for too long is given up by itself, and asked for again.
-            loop {
-                let _: serde_json::Value = installation.rest(from)?.post(&["api", "v1", "handover"]).await?;
-                asked += 1;
-                let switched = until(&what, SWITCH_AGAIN, || async {
-                    let status = installation.status(to).await?;
-                    Ok(if status.role == "active" { Ok(()) } else { Err(status.role) })
-                });
-                match switched.await {
-                    Err(error) if begun.elapsed() > SWITCH_PATIENCE => return Err(error),
-                    Err(_) => {}
-                    Ok(()) => break,
-                }
-            }
+            let asked = hand_over(installation, from).await?;
             let epoch = installation.status(to).await?.epoch;
             Ok((
                 begun..Instant::now(),

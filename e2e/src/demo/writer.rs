@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use diptych::client::s3::S3Client;
+use futures::{StreamExt, TryStreamExt, stream};
 use tokio::task::JoinHandle;
 
 use super::installation::until;
@@ -14,8 +15,26 @@ use super::installation::until;
 const PREFIX: &str = "record/";
 /// Between two attempts at the same record.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Between two records.
+/// Between two records, where nothing else is said.
 const PACE: Duration = Duration::from_millis(20);
+
+/// Deletes on their way at once.
+const DELETES: usize = 8;
+
+/// Which records, and how fast.
+#[derive(Debug, Clone, Copy)]
+pub struct Records {
+    /// Number of the first. Where an earlier writer's are there still, one of those would pass for one that is lost.
+    pub first: u64,
+    /// Between two of them.
+    pub pace: Duration,
+}
+
+impl Default for Records {
+    fn default() -> Self {
+        Self { first: 0, pace: PACE }
+    }
+}
 
 /// A record that was answered with success.
 #[derive(Debug, Clone, Copy)]
@@ -36,20 +55,25 @@ pub struct Writer {
 impl Writer {
     /// Each record is tried again until it is acknowledged; the client itself must not try again.
     pub fn start(s3: Arc<S3Client>) -> Self {
+        Self::start_with(s3, Records::default())
+    }
+
+    /// The same with other records.
+    pub fn start_with(s3: Arc<S3Client>, Records { first, pace }: Records) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let written = Arc::new(AtomicU64::new(0));
         let (ends, counts) = (Arc::clone(&stop), Arc::clone(&written));
         let task = tokio::spawn(async move {
             let mut acknowledged = Vec::new();
-            let mut number = 0;
+            let mut number = first;
             while !ends.load(Ordering::Relaxed) {
                 let name = key(number);
                 let put = s3.put(&name, content(number));
                 if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(2), put).await {
                     acknowledged.push(Acknowledged { number, at: Instant::now() });
                     number += 1;
-                    counts.store(number, Ordering::Relaxed);
-                    tokio::time::sleep(PACE).await;
+                    counts.store(number - first, Ordering::Relaxed);
+                    tokio::time::sleep(pace).await;
                 } else {
                     tokio::time::sleep(PAUSE).await;
                 }
@@ -78,6 +102,15 @@ impl Writer {
         self.stop.store(true, Ordering::Relaxed);
         Ok(self.task.await?)
     }
+}
+
+/// Deletes records that are no longer needed.
+pub async fn take_away(s3: &S3Client, acknowledged: &[Acknowledged]) -> Result<()> {
+    let deletes = acknowledged.iter().map(|record| {
+        let name = key(record.number);
+        async move { s3.delete(&name).await.with_context(|| name.clone()) }
+    });
+    stream::iter(deletes).buffer_unordered(DELETES).try_collect().await
 }
 
 fn key(number: u64) -> String {

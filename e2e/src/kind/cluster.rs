@@ -22,6 +22,7 @@ pub struct Cluster {
     /// The site, also the cluster's name.
     pub site: &'static str,
     kubeconfig: PathBuf,
+    namespace: &'static str,
 }
 
 /// A machine of it: a container.
@@ -38,7 +39,17 @@ pub struct Node {
 impl Cluster {
     /// A site's.
     pub fn new(state: &State, site: &'static str) -> Self {
-        Self { site, kubeconfig: state.kubeconfig() }
+        Self { site, kubeconfig: state.kubeconfig(), namespace: NAMESPACE }
+    }
+
+    /// The same cluster, and another namespace of it.
+    pub fn in_namespace(&self, namespace: &'static str) -> Self {
+        Self { namespace, ..self.clone() }
+    }
+
+    /// The namespace that kubectl and helm are asked about.
+    pub const fn namespace(&self) -> &'static str {
+        self.namespace
     }
 
     /// Whether it was made.
@@ -83,14 +94,19 @@ impl Cluster {
         Ok(nodes)
     }
 
-    /// kubectl in the product's namespace.
+    /// kubectl in the namespace.
     pub async fn kubectl(&self, words: &[&str]) -> Result<String> {
         output(self.command("kubectl", "--context").args(words)).await
     }
 
+    /// The same, with something on its standard input.
+    pub async fn feed(&self, words: &[&str], input: &str) -> Result<String> {
+        fed(self.command("kubectl", "--context").args(words), input).await
+    }
+
     /// Applies a manifest.
     pub async fn apply(&self, manifest: &str) -> Result<()> {
-        fed(self.command("kubectl", "--context").args(["apply", "-f", "-"]), manifest).await.map(drop)
+        self.feed(&["apply", "-f", "-"], manifest).await.map(drop)
     }
 
     /// An object, as JSON.
@@ -102,7 +118,12 @@ impl Cluster {
 
     /// A condition of a StorageCluster; null: it has none of that type.
     pub async fn condition(&self, storage_cluster: &str, kind: &str) -> Result<Value> {
-        let seen = self.get(&["storagecluster", storage_cluster]).await?;
+        self.condition_of(&format!("storagecluster/{storage_cluster}"), kind).await
+    }
+
+    /// A condition of any object, `KIND/NAME`; null: it has none of that type.
+    pub async fn condition_of(&self, object: &str, kind: &str) -> Result<Value> {
+        let seen = self.get(&[object]).await?;
         let conditions = seen.pointer("/status/conditions").and_then(Value::as_array);
         let found = conditions.into_iter().flatten().find(|condition| condition["type"] == kind);
         Ok(found.cloned().unwrap_or_default())
@@ -122,14 +143,14 @@ impl Cluster {
         .await
     }
 
-    /// helm in the product's namespace.
+    /// helm in the namespace.
     pub async fn helm(&self, words: &[&str]) -> Result<String> {
         output(self.command("helm", "--kube-context").args(words)).await
     }
 
     fn command(&self, program: &str, context: &str) -> Command {
         let mut command = Command::new(program);
-        command.args([context, &format!("kind-{}", self.site), "--namespace", NAMESPACE]);
+        command.args([context, &format!("kind-{}", self.site), "--namespace", self.namespace]);
         command.arg("--kubeconfig").arg(&self.kubeconfig);
         command
     }
@@ -142,6 +163,11 @@ fn node(described: &Value) -> Option<Node> {
         address: Some(address.to_owned()).filter(|address| !address.is_empty()),
         pid: described.pointer("/State/Pid")?.as_u64()?.try_into().ok()?,
     })
+}
+
+/// A command inside a machine, as root of it.
+pub async fn inside(node: &Node, words: &[&str]) -> Result<String> {
+    output(Command::new("docker").args(["exec", node.name.as_str()]).args(words)).await
 }
 
 /// Kills machines as a power cut would.

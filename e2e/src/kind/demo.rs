@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use super::cluster::{self, Cluster, NAMESPACE, Node};
 use super::install::{STORAGE_CLUSTER, clusters, root_of, up};
 use super::state::State;
-use super::{Demo, Up, install};
+use super::{Demo, Up, install, spec};
 use crate::demo::faults::Faults;
 use crate::demo::installation::until;
 use crate::demo::one_site::{self, PATIENCE};
@@ -120,15 +120,12 @@ async fn declared(table: &mut Table, cluster: &Cluster, reach: &Reach) -> Result
         .await?;
     table
         .step("a topology that can't survive what it declares is refused", async {
-            let patch = json!({"spec": {"survive": {"nodes": 4}}}).to_string();
-            let words = ["patch", "storagecluster", STORAGE_CLUSTER, "--type=merge", "-p", patch.as_str()];
-            if let Err(refusal) = cluster.kubectl(&words).await {
+            let four = json!({"survive": {"nodes": 4}});
+            if let Err(refusal) = spec::patch(cluster, &four).await {
                 return Ok(((), refused(&format!("{refusal:#}"))));
             }
-            let said = arithmetic(cluster).await?;
-            let back = json!({"spec": {"survive": {"nodes": 1}}}).to_string();
-            let words = ["patch", "storagecluster", STORAGE_CLUSTER, "--type=merge", "-p", back.as_str()];
-            cluster.kubectl(&words).await?;
+            let said = spec::says(cluster, "TopologySurvives", "False CannotSurvive").await?;
+            spec::patch(cluster, &json!({"survive": {"nodes": 1}})).await?;
             Ok(((), said))
         })
         .await
@@ -158,19 +155,6 @@ async fn somebody(table: &mut Table, cluster: &Cluster, reach: &Reach) -> Result
 
 fn refused(error: &str) -> String {
     error.lines().last().unwrap_or(error).trim().to_owned()
-}
-
-/// What the condition says of a topology that can't survive.
-async fn arithmetic(cluster: &Cluster) -> Result<String> {
-    until("the condition TopologySurvives is False", Duration::from_mins(1), || async {
-        let condition = cluster.condition(STORAGE_CLUSTER, "TopologySurvives").await?;
-        Ok(if condition["status"] == "False" {
-            Ok(condition["message"].as_str().unwrap_or_default().to_owned())
-        } else {
-            Err(condition.to_string())
-        })
-    })
-    .await
 }
 
 /// One of the two gateways is killed while a client writes.
@@ -210,26 +194,11 @@ async fn change_acknowledge(table: &mut Table, clusters: &[Cluster; 2], acknowle
 }
 
 /// Changes the spec in both clusters, and waits until their gateways know of it.
-async fn patch(clusters: &[Cluster; 2], spec: &Value) -> Result<()> {
-    let patch = json!({"spec": spec}).to_string();
+async fn patch(clusters: &[Cluster; 2], declared: &Value) -> Result<()> {
     for cluster in clusters {
-        let words = ["patch", "storagecluster", STORAGE_CLUSTER, "--type=merge", "-p", patch.as_str()];
-        cluster.kubectl(&words).await?;
-        carried_out(cluster).await?;
-        cluster.kubectl(&["rollout", "status", "deployment/main-gateway", "--timeout=300s"]).await?;
+        spec::declare(cluster, declared).await?;
     }
     Ok(())
-}
-
-/// Waits until the site's keeper runs the newest spec: the operator's objects are changed before it can.
-async fn carried_out(cluster: &Cluster) -> Result<()> {
-    until("the StorageCluster's newest generation is in force", Duration::from_mins(1), || async {
-        let seen = cluster.get(&["storagecluster", STORAGE_CLUSTER]).await?;
-        let generations =
-            ["/metadata/generation", "/status/generationInForce"].map(|path| seen.pointer(path));
-        Ok(if generations[0] == generations[1] { Ok(()) } else { Err(format!("{generations:?}")) })
-    })
-    .await
 }
 
 /// A planned switch, asked for as an administrator does; the last word is the operator's.

@@ -98,13 +98,13 @@ fn names(nodes: &[Node]) -> String {
 }
 
 /// The namespace, and the Secrets that the StorageCluster names.
-async fn prepare(cluster: &Cluster, key: &str, token: &str) -> Result<()> {
+pub async fn prepare(cluster: &Cluster, key: &str, token: &str) -> Result<()> {
     let manifest = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {
-            "name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "privileged"}}},
-        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cluster-key", "namespace": NAMESPACE},
+            "name": cluster.namespace(), "labels": {"pod-security.kubernetes.io/enforce": "privileged"}}},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cluster-key", "namespace": cluster.namespace()},
             "stringData": {"key": key}},
-        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cloudflare", "namespace": NAMESPACE},
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "cloudflare", "namespace": cluster.namespace()},
             "stringData": {"token": token}},
     ]});
     cluster.apply(&manifest.to_string()).await
@@ -131,6 +131,8 @@ async fn install(cluster: &Cluster, options: &Up, outside: &Outside, definitions
         format!("cluster.spec.gateway.publicAddresses={{{}}}", public.join(",")),
         format!("{failover}.witness.outsideNode.endpoint={}", outside.witness_address()),
         format!("{failover}.dns.cloudflare.apiBaseURL=http://{}/client/v4", outside.api()),
+        // The prober of drills reaches the public name as the demo's clients do.
+        format!("{failover}.drills.publicUrl=http://{}", outside.edges().1),
     ];
     let values = format!("kind-config/values-{}.yaml", cluster.site);
     let mut words = vec!["upgrade", "--install", "diptych", "charts/diptych", "--values", values.as_str()];
@@ -231,7 +233,7 @@ fn random_token() -> Result<String> {
 }
 
 /// 32 bytes in base64, the same in both sites; made once.
-fn cluster_key(state: &State) -> Result<String> {
+pub fn cluster_key(state: &State) -> Result<String> {
     use base64::Engine as _;
     let path = state.folder.join("cluster.key");
     if let Ok(key) = std::fs::read_to_string(&path) {
