@@ -9,3 +9,4 @@ mod part_sums;
 mod s3;
 mod sessions;
 mod uploads;
+mod web;
