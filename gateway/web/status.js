@@ -55,7 +55,8 @@ function facts(health, lease, status) {
   if (!status) return shown;
   const { exposure, health: extents, prediction, repair, nodes } = status;
   fact("Stored here", `${bytes(extents.bytes)} in ${count(extents.extents, "extent")}`);
-  if (exposure) fact("Exposed", exposure.extents || exposure.commits ? `${bytes(exposure.bytes)}, ${count(exposure.commits, "commit")}` : "nothing");
+  if (status.role !== "active") fact("Still to come", extents.wanted ? `${bytes(extents.wanted_bytes)} in ${count(extents.wanted, "extent")}` : "nothing");
+  else if (exposure) fact("Exposed", exposure.extents || exposure.commits ? `${bytes(exposure.bytes)}, ${count(exposure.commits, "commit")}` : "nothing");
   const margins = Object.entries(extents.margin).sort(([one], [other]) => one - other);
   fact("Margin", margins.map(([losses, number]) => `${losses} more: ${count(number, "extent")}`).join(", ") || "nothing stored");
   const queue = repair.waiting + repair.running;
