@@ -138,11 +138,12 @@ fn is_empty(view: &dyn View, bucket: &Bucket) -> Result<bool> {
     if !view.scan(&keys::uploads(bucket.id, b""), 1)?.entries.is_empty() {
         return Ok(false);
     }
-    let none = |range: KeyRange, counts: fn(&Head) -> bool| none_counts(view, range, counts);
-    Ok(none(keys::heads(bucket.id, b""), |head| head.body != HeadBody::Tombstone)?
-        && none(keys::all_older_versions(bucket.id, b""), Head::is_kept)?)
+    let heads = keys::heads(bucket.id, b"");
+    Ok(none_counts(view, heads, |head| head.body != HeadBody::Tombstone)?
+        && none_counts(view, keys::all_older_versions(bucket.id, b""), Head::is_kept)?)
 }
 
+/// Whether of the versions in a range none counts.
 fn none_counts(view: &dyn View, mut range: KeyRange, counts: fn(&Head) -> bool) -> Result<bool> {
     loop {
         let page = view.scan(&range, 1000)?;

@@ -236,7 +236,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     /// Fills the page; the heads that it hangs on.
     fn walk(&mut self) -> Result<Vec<Key>> {
-        let mut looked_at = Vec::new();
+        let mut looked_at: Vec<Key> = Vec::new();
         let mut from = self.begin();
         while let Some(key) = self.next_key(&from)? {
             let name = String::from_utf8_lossy(&key).into_owned();
@@ -248,18 +248,15 @@ impl Walk<'_> {
             looked_at.push(keys::head(self.bucket, &key));
             from = Start::Behind(key);
             let Some(versions) = self.versions_of(&name)? else { continue };
-            match self.group_of(&name) {
+            let entries = match self.group_of(&name) {
+                None => versions,
                 Some(group) => {
-                    if !self.push(ListedVersion::Group(group.clone())) {
-                        break;
-                    }
-                    from = Start::BehindGroup(group);
+                    from = Start::BehindGroup(group.clone());
+                    vec![ListedVersion::Group(group)]
                 }
-                None => {
-                    if !versions.into_iter().all(|version| self.push(version)) {
-                        break;
-                    }
-                }
+            };
+            if !entries.into_iter().all(|entry| self.push(entry)) {
+                break;
             }
         }
         Ok(looked_at)
