@@ -63,7 +63,7 @@ impl Objects {
 ///
 /// # Errors
 /// `InvalidTag`, which says what is wrong.
-pub fn check_tags(tags: &[(String, String)]) -> Result<()> {
+pub(super) fn check_tags(tags: &[(String, String)]) -> Result<()> {
     let invalid = |reason: String| Err(GatewayError::InvalidTag(reason));
     if tags.len() > MOST_TAGS {
         return invalid(format!("{} tags, {MOST_TAGS} are allowed", tags.len()));
