@@ -310,6 +310,11 @@ pub fn older_versions(bucket: BucketId, key: &[u8]) -> KeyRange {
     prefix_range(&joined(&[b"v/", bucket.as_bytes(), &escape_object_key(key)]).0)
 }
 
+/// Older versions of all objects of a bucket whose keys begin with `prefix`.
+pub fn all_older_versions(bucket: BucketId, prefix: &[u8]) -> KeyRange {
+    prefix_range(&joined(&[b"v/", bucket.as_bytes(), &escape_object_prefix(prefix)]).0)
+}
+
 /// `p/B<version><page>`: `records::ReferencePage`.
 pub fn reference_page(bucket: BucketId, version: VersionId, page: u32) -> Key {
     joined(&[b"p/", bucket.as_bytes(), version.as_bytes(), &page.to_be_bytes()])

@@ -15,6 +15,9 @@ use crate::ids::{
 /// Format byte of every record here.
 const FORMAT: u8 = 1;
 
+/// Format byte of a version that says more than those of a bucket without versioning: what it says comes first.
+const HEAD_FORMAT: u8 = 2;
+
 /// A value that does not read as the record that its key promises.
 #[derive(Debug, Error)]
 pub enum RecordError {
@@ -78,7 +81,6 @@ record!(
     Device,
     Extent,
     Gate,
-    Head,
     KeeperBeat,
     KeeperLease,
     LedgerEntry,
@@ -92,6 +94,31 @@ record!(
     Vote,
     Wanted
 );
+
+impl Record for Head {
+    const NAME: &'static str = "Head";
+
+    fn encode(&self) -> Vec<u8> {
+        let start = match (self.kept, self.tagged) {
+            (Kept::No, None) => vec![FORMAT],
+            more => postcard::to_extend(&more, vec![HEAD_FORMAT]).unwrap_or_default(),
+        };
+        postcard::to_extend(self, start).unwrap_or_default()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let malformed = |reason: String| RecordError::Malformed { record: Self::NAME, reason };
+        let more = match bytes.split_first() {
+            None => return Err(malformed("it is empty".to_owned())),
+            Some((&FORMAT, rest)) => Ok(((Kept::No, None), rest)),
+            Some((&HEAD_FORMAT, rest)) => postcard::take_from_bytes(rest),
+            Some((&found, _)) => return Err(RecordError::UnknownFormat { record: Self::NAME, found }),
+        };
+        let ((kept, tagged), rest) = more.map_err(|error| malformed(error.to_string()))?;
+        let head: Self = postcard::from_bytes(rest).map_err(|error| malformed(error.to_string()))?;
+        Ok(Self { kept, tagged, ..head })
+    }
+}
 
 // ---- a site and its terms ----
 
@@ -285,8 +312,30 @@ pub struct Bucket {
     pub namespace: String,
     /// Milliseconds since 1970.
     pub created_ms: u64,
-    /// Whether a replaced version is kept for readers.
-    pub versioning: bool,
+    /// Whether replaced versions are kept for readers.
+    pub versioning: Versioning,
+}
+
+/// S3's versioning of a bucket. What an older release wrote as yes or no reads as the first two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Versioning {
+    /// Never asked for: an object is replaced.
+    #[default]
+    Off,
+    /// Each object that is written is a version with an id, and stays.
+    Enabled,
+    /// What is written has no id and replaces what has none; versions with an id stay.
+    Suspended,
+}
+
+impl Versioning {
+    /// What a version is that is written now.
+    pub const fn of_new(self) -> Kept {
+        match self {
+            Self::Enabled => Kept::Numbered,
+            Self::Off | Self::Suspended => Kept::No,
+        }
+    }
 }
 
 // ---- objects ----
@@ -311,6 +360,53 @@ pub struct Head {
     pub replaces: Option<VersionRef>,
     /// What it says.
     pub body: HeadBody,
+    /// Whether it stays once it is replaced.
+    #[serde(skip)]
+    pub kept: Kept,
+    /// Term and time at which its tags were set, where that was after it was written.
+    #[serde(skip)]
+    pub tagged: Option<(Epoch, Hlc)>,
+}
+
+/// Whether a version stays once it is replaced (docs/adr/0013).
+///
+/// Each version says so itself, so that what reads it later hangs on no bucket's state of back then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Kept {
+    /// Until both sites and the journal have what replaced it. Readers who ask for versions call it `null` while it is head.
+    #[default]
+    No,
+    /// Until it is deleted by name, or another one without an id is written: the `null` version below those with an id.
+    Null,
+    /// Until it is deleted by its id.
+    Numbered,
+    /// It was deleted by name: as [`Kept::No`], and no merge makes it head.
+    Discarded,
+}
+
+impl Head {
+    /// A version that goes when it is replaced.
+    pub const fn new(at: VersionRef, replaces: Option<VersionRef>, body: HeadBody) -> Self {
+        Self { at, replaces, body, kept: Kept::No, tagged: None }
+    }
+
+    /// Whether it stays for readers when it is not head.
+    pub const fn is_kept(&self) -> bool {
+        matches!(self.kept, Kept::Null | Kept::Numbered)
+    }
+
+    /// What it is once a head of this kind has replaced it.
+    #[must_use]
+    pub fn replaced_by(self, head: Kept) -> Self {
+        let kept = match (self.kept, &self.body) {
+            (Kept::Numbered | Kept::Discarded, _) => self.kept,
+            (Kept::No | Kept::Null, HeadBody::Object(_) | HeadBody::Marker) if head == Kept::Numbered => {
+                Kept::Null
+            }
+            (Kept::No | Kept::Null, _) => Kept::No,
+        };
+        Self { kept, ..self }
+    }
 }
 
 /// What a version is.
@@ -689,9 +785,47 @@ mod tests {
                 pieces: vec![piece],
             }]),
         };
-        let head = Head { at, replaces: None, body: HeadBody::Object(Box::new(object)) };
+        let head = Head::new(at, None, HeadBody::Object(Box::new(object)));
         let bytes = head.encode();
         assert!(bytes.len() <= 220, "{} bytes", bytes.len());
+        assert_eq!(bytes[0], 1, "what keeps no versions has the format that it always had");
         assert_eq!(Head::decode(&bytes).expect("it reads back"), head);
+    }
+
+    #[test]
+    fn a_version_that_is_kept_or_tagged_reads_back_as_such() {
+        let at = VersionRef { epoch: Epoch(3), hlc: Hlc(9), version: VersionId([2; 16]) };
+        for kept in [Kept::No, Kept::Null, Kept::Numbered, Kept::Discarded] {
+            for tagged in [None, Some((Epoch(4), Hlc(1 << 62)))] {
+                let head = Head { kept, tagged, ..Head::new(at, Some(at), HeadBody::Marker) };
+                let bytes = head.encode();
+                assert_eq!(bytes[0] == 1, kept == Kept::No && tagged.is_none());
+                assert_eq!(Head::decode(&bytes).expect("it reads back"), head);
+            }
+        }
+        let error = Head::decode(&[9, 0]).expect_err("format 9 is unknown");
+        assert!(error.to_string().starts_with("Head has format 9"), "{error}");
+    }
+
+    #[test]
+    fn buckets_of_before_versioning_could_be_suspended_read_as_they_were_meant() {
+        #[derive(Serialize)]
+        struct Before(BucketId, &'static str, u64, bool);
+        for (before, now) in [(false, Versioning::Off), (true, Versioning::Enabled)] {
+            let bytes = postcard::to_extend(&Before(BucketId([1; 8]), "default", 7, before), vec![FORMAT]);
+            let bucket = Bucket::decode(&bytes.expect("it encodes")).expect("it reads");
+            assert_eq!(bucket.versioning, now);
+        }
+    }
+
+    #[test]
+    fn of_versions_without_an_id_one_is_kept_and_only_below_one_with_an_id() {
+        let at = VersionRef { epoch: Epoch(1), hlc: Hlc(1), version: VersionId([1; 16]) };
+        let after = |kept, by| Head { kept, ..Head::new(at, None, HeadBody::Marker) }.replaced_by(by).kept;
+        assert_eq!(after(Kept::No, Kept::No), Kept::No);
+        assert_eq!(after(Kept::No, Kept::Numbered), Kept::Null);
+        assert_eq!(after(Kept::Null, Kept::No), Kept::No);
+        assert_eq!(after(Kept::Numbered, Kept::No), Kept::Numbered);
+        assert_eq!(Head::new(at, None, HeadBody::Tombstone).replaced_by(Kept::Numbered).kept, Kept::No);
     }
 }

@@ -7,15 +7,15 @@ use diptych_catalog::{
 use diptych_core::ids::{BucketId, Epoch, Hlc, VersionId};
 use diptych_core::keys::{self, Key};
 use diptych_core::lease::SubLease;
-use diptych_core::records::{Head, HeadBody, Object, Position, Record, VersionRef};
+use diptych_core::records::{Head, HeadBody, Kept, Object, Position, Record, VersionRef, Versioning};
 
 use crate::authority::{may_write, still_may_answer};
 use crate::context::Context;
 use crate::error::{GatewayError, Result};
-use crate::objects::Condition;
+use crate::objects::{Condition, versions};
 
 /// Rounds after which a key that others keep changing is given up.
-const ROUNDS: usize = 64;
+pub(crate) const ROUNDS: usize = 64;
 
 /// Changes that fit one commit.
 pub(crate) const MAX_CHANGES: usize = 64;
@@ -24,7 +24,7 @@ pub(crate) const MAX_CHANGES: usize = 64;
 const COMMIT_BYTES: usize = 768 << 10;
 
 /// Dead marks that go into a head's own change; the catalog takes 512 writes in one.
-const MARKS_WITH_HEAD: usize = 256;
+pub(crate) const MARKS_WITH_HEAD: usize = 256;
 
 /// A new head for a key.
 #[derive(Debug, Clone)]
@@ -33,8 +33,8 @@ pub(crate) struct HeadChange {
     pub bucket_name: String,
     /// The bucket.
     pub bucket: BucketId,
-    /// A version that it replaces is kept for readers.
-    pub versioning: bool,
+    /// Whether versions are kept for readers, this one and that which it replaces.
+    pub versioning: Versioning,
     /// The object's key.
     pub key: String,
     /// The version that becomes head.
@@ -280,16 +280,28 @@ fn plan_one(
     wanted.condition.check(&wanted.bucket_name, &wanted.key, current.as_ref())?;
     let hlc = context.clock().tick(current.as_ref().map_or(Hlc(0), |head| head.at.hlc));
     let at = VersionRef { epoch, hlc, version: wanted.version };
-    let head = Head { at, replaces: current.as_ref().map(|head| head.at), body: wanted.body.clone() };
+    let head = Head {
+        kept: wanted.versioning.of_new(),
+        ..Head::new(at, current.as_ref().map(|head| head.at), body_over(wanted, current.as_ref()))
+    };
     let expect = raw.clone().map_or(Expect::Absent, Expect::Value);
     let mut guards = vec![Guard { key: key.clone(), expect }];
     guards.extend(wanted.guards.iter().cloned());
-    let mut writes = vec![Write::Put(key, Bytes::from(head.encode()))];
-    writes.extend(wanted.writes.iter().cloned());
-    let (replaced, mut marks) = retire(view, wanted, current, raw, &mut writes)?;
+    let mut change = Change { guards, writes: vec![Write::Put(key, Bytes::from(head.encode()))] };
+    change.writes.extend(wanted.writes.iter().cloned());
+    let (replaced, mut marks) = retire(view, wanted, head.kept, current, raw, &mut change)?;
     let late_marks = if marks.len() > MARKS_WITH_HEAD { std::mem::take(&mut marks) } else { Vec::new() };
-    writes.append(&mut marks);
-    Ok(PlannedChange::Commit(NextChange { at, replaced, change: Change { guards, writes }, late_marks }))
+    change.writes.append(&mut marks);
+    Ok(PlannedChange::Commit(NextChange { at, replaced, change, late_marks }))
+}
+
+/// A tombstone is forgotten some day, and would leave what is kept below it without a head: over such it is a marker, also where its
+/// gateway had not heard yet that the bucket keeps versions.
+fn body_over(wanted: &HeadChange, current: Option<&Head>) -> HeadBody {
+    match &wanted.body {
+        HeadBody::Tombstone if current.is_some_and(Head::is_kept) => HeadBody::Marker,
+        body => body.clone(),
+    }
 }
 
 /// After an unclear commit: the version, if it became head and was replaced since. Committed again it would bring back
@@ -305,23 +317,38 @@ fn replaced_meanwhile(view: &dyn View, wanted: &HeadChange) -> Result<Option<Ver
     Ok(None)
 }
 
-/// What a change replaced is kept under `v/` until the change is confirmed; without versioning its blobs get dead marks.
+/// What a change replaced is kept under `v/` until the change is confirmed, or for readers; the blobs of what is not for readers get
+/// dead marks.
+///
+/// FENCING: what a version is from now on and the marks on its blobs are one change: no version that readers find has bytes that are
+/// marked, whatever a gateway knows of the bucket.
 fn retire(
     view: &dyn View,
     wanted: &HeadChange,
+    by: Kept,
     current: Option<Head>,
     raw: Option<Bytes>,
-    writes: &mut Vec<Write>,
+    change: &mut Change,
 ) -> Result<(Option<Box<Object>>, Vec<Write>)> {
     let (Some(head), Some(raw)) = (current, raw) else { return Ok((None, Vec::new())) };
+    let was = head.kept;
+    let head = head.replaced_by(by);
     let key = keys::older_version(wanted.bucket, wanted.key.as_bytes(), head.at.epoch, head.at.hlc);
-    writes.push(Write::Put(key, raw));
-    let HeadBody::Object(object) = head.body else { return Ok((None, Vec::new())) };
-    let marks = if wanted.versioning {
-        Vec::new()
-    } else {
-        dead_marks(&blobs_of(view, wanted.bucket, head.at.version, &object.content)?)
-    };
+    let value = if head.kept == was { raw } else { Bytes::from(head.encode()) };
+    change.writes.push(Write::Put(key, value));
+    let mut marks = Vec::new();
+    // Of versions without an id there is one a key: this one takes the place of that which lies below.
+    if was == Kept::Numbered
+        && by != Kept::Numbered
+        && let Some(null) = versions::older(view, wanted.bucket, &wanted.key, |head| head.kept == Kept::Null)?
+    {
+        marks.extend(null.let_go(view, wanted.bucket, Kept::No, change)?);
+    }
+    let is_kept = head.is_kept();
+    let HeadBody::Object(object) = head.body else { return Ok((None, marks)) };
+    if !is_kept {
+        marks.extend(dead_marks(&blobs_of(view, wanted.bucket, head.at.version, &object.content)?));
+    }
     Ok((Some(object), marks))
 }
 
@@ -337,7 +364,7 @@ pub(crate) async fn mark_dead(context: &Context, lease: &SubLease, marks: Vec<Wr
     }
 }
 
-/// Commits one change that touches no head: buckets, uploads, parts, extents of an upload.
+/// Commits one change that makes no version: buckets, uploads, parts, extents of an upload, tags of a version, a version that goes.
 ///
 /// `landed` reads whether it was done, for an answer that did not come. Ok(false): a guard did not hold.
 pub(crate) async fn commit_plain(

@@ -19,6 +19,24 @@ pub enum GatewayError {
         /// The object's key.
         key: String,
     },
+    /// No such version of the object, or none any more.
+    #[error("there is no version {version} of {key:?}: a listing of versions shows which there are")]
+    NoSuchVersion {
+        /// The object's key.
+        key: String,
+        /// The version's id.
+        version: String,
+    },
+    /// The version says that the object was deleted.
+    #[error("{key:?} was deleted: its version {version:?} is a delete marker")]
+    DeleteMarker {
+        /// The object's key.
+        key: String,
+        /// The marker's id.
+        version: String,
+        /// The request names it; if not, it asks for the newest version.
+        is_named: bool,
+    },
     /// The upload was completed, aborted or never begun.
     #[error("there is no upload {0}: it was completed, aborted or never begun")]
     NoSuchUpload(String),
@@ -49,6 +67,9 @@ pub enum GatewayError {
     /// A request that does not go with those before it.
     #[error("{0}")]
     InvalidRequest(String),
+    /// Tags that can't be.
+    #[error("{0}; nothing was stored")]
+    InvalidTag(String),
     /// A part that a completion names is missing or differs.
     #[error("part {0} of the completion was not uploaded or has another etag or checksum")]
     InvalidPart(u16),
@@ -173,7 +194,10 @@ impl GatewayError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoSuchBucket(_) => "NoSuchBucket",
-            Self::NoSuchKey { .. } => "NoSuchKey",
+            Self::NoSuchKey { .. } | Self::DeleteMarker { is_named: false, .. } => "NoSuchKey",
+            Self::NoSuchVersion { .. } => "NoSuchVersion",
+            Self::DeleteMarker { is_named: true, .. } => "MethodNotAllowed",
+            Self::InvalidTag(_) => "InvalidTag",
             Self::NoSuchUpload(_) => "NoSuchUpload",
             Self::BucketNotEmpty(_) => "BucketNotEmpty",
             Self::BucketExists(_) => "BucketAlreadyOwnedByYou",
@@ -209,7 +233,12 @@ impl GatewayError {
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::NoSuchBucket(_) | Self::NoSuchKey { .. } | Self::NoSuchUpload(_) => StatusCode::NOT_FOUND,
+            Self::NoSuchBucket(_)
+            | Self::NoSuchKey { .. }
+            | Self::NoSuchVersion { .. }
+            | Self::DeleteMarker { is_named: false, .. }
+            | Self::NoSuchUpload(_) => StatusCode::NOT_FOUND,
+            Self::DeleteMarker { is_named: true, .. } => StatusCode::METHOD_NOT_ALLOWED,
             Self::BucketNotEmpty(_)
             | Self::BucketExists(_)
             | Self::BucketTaken(_)
@@ -220,6 +249,7 @@ impl GatewayError {
             Self::KeyTooLong(_)
             | Self::InvalidArgument(_)
             | Self::InvalidRequest(_)
+            | Self::InvalidTag(_)
             | Self::InvalidPart(_)
             | Self::InvalidPartOrder
             | Self::PartTooSmall { .. }

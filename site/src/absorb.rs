@@ -10,7 +10,9 @@ use diptych_catalog::{Batch, Catalog, Change, Expect, Guard, View, Write};
 use diptych_core::ids::{BucketId, Epoch};
 use diptych_core::keys::{self, Key};
 use diptych_core::merge::{self, ChangeKind, Entry, HeadChange, History, MergeAction, Replaced, Settled};
-use diptych_core::records::{Bucket, Head, HeadBody, LedgerEntry, Record, VersionRef};
+use diptych_core::records::{
+    Bucket, Head, HeadBody, Kept, LedgerEntry, Object, Record, VersionRef, Versioning,
+};
 use diptych_wire::peer::UnseenTerm;
 
 use crate::context::now_ms;
@@ -69,20 +71,28 @@ async fn merge_object(
 ) -> Result<u64, SiteError> {
     versions.sort_by_key(|head| head.at);
     versions.dedup_by_key(|head| head.at);
+    // Who deleted a version by its name wants it neither as head nor as a conflict.
+    let (discarded, versions): (Vec<Head>, Vec<Head>) =
+        versions.into_iter().partition(|head| head.kept == Kept::Discarded);
     for _ in 0..ROUNDS {
         let view = catalog.view().await?;
         let here = Here::read(view.as_ref(), bucket, object)?;
         drop(view);
         let changes = changes(&versions);
         let settled = merge::merge(&changes, &here.history, epoch, now_ms());
-        let writes = here.writes(bucket, object, epoch, &settled, &versions);
+        let mut writes = here.writes(bucket, object, epoch, &settled, &versions);
+        here.let_go(bucket, object, epoch, &discarded, &mut writes);
+        let guards = here.retag(&versions, &mut writes);
         if writes.is_empty() {
             return Ok(0);
         }
+        let writes = writes.into_iter().map(|(key, value)| Write::Put(key, value)).collect();
         let expect = here.head.map_or(Expect::Absent, |(raw, _)| Expect::Value(raw));
-        let change = Change { guards: vec![Guard { key: keys::head(bucket, object), expect }], writes };
+        let guards = [Guard { key: keys::head(bucket, object), expect }].into_iter().chain(guards).collect();
+        let change = Change { guards, writes };
         if catalog.commit(Batch::one(Some(epoch), change)).await?.all_applied() {
-            return Ok(settled.iter().filter(|settled| settled.action != MergeAction::Nothing).count() as u64);
+            let settled = settled.iter().filter(|settled| settled.action != MergeAction::Nothing).count();
+            return Ok((settled + discarded.len()) as u64);
         }
     }
     tracing::warn!(site = %catalog.site(), "a key of an unseen term is changed all the time; it is merged with the next call");
@@ -109,6 +119,8 @@ fn changes(versions: &[Head]) -> Vec<merge::Change> {
 /// What this site has of an object.
 struct Here {
     head: Option<(Bytes, Head)>,
+    /// `v/`.
+    older: Vec<(Key, Bytes, Head)>,
     history: History,
 }
 
@@ -118,8 +130,11 @@ impl Here {
         let head = raw.map(|raw| Head::decode(&raw).map(|head| (raw, head))).transpose()?;
         let mut history =
             History { head: head.as_ref().map(|(_, head)| Entry::from(head)), ..History::default() };
-        each(view, &keys::older_versions(bucket, object), |_, value| {
-            history.older.push(Entry::from(&Head::decode(value)?));
+        let mut older = Vec::new();
+        each(view, &keys::older_versions(bucket, object), |key, value| {
+            let head = Head::decode(value)?;
+            history.older.push(Entry::from(&head));
+            older.push((key.clone(), value.clone(), head));
             Ok(ControlFlow::Continue(()))
         })?;
         each(view, &keys::conflicts(bucket, object), |_, value| {
@@ -135,10 +150,58 @@ impl Here {
         })?;
         each(view, &keys::buckets(), |_, value| {
             let record = Bucket::decode(value)?;
-            history.keeps_versions |= record.id == bucket && record.versioning;
+            history.keeps_versions |= record.id == bucket && record.versioning != Versioning::Off;
             Ok(ControlFlow::Continue(()))
         })?;
-        Ok(Self { head, history })
+        Ok(Self { head, older, history })
+    }
+
+    /// Notes deletes by name of versions that are still there; the record of one that never came here is for the collector, which frees
+    /// its bytes.
+    fn let_go(
+        &self,
+        bucket: BucketId,
+        object: &[u8],
+        epoch: Epoch,
+        discarded: &[Head],
+        writes: &mut BTreeMap<Key, Bytes>,
+    ) {
+        for version in discarded {
+            let here = self.heads().find(|head| head.at.version == version.at.version);
+            match here.map(|head| head.kept) {
+                Some(Kept::Discarded) => {}
+                Some(Kept::No | Kept::Null | Kept::Numbered) => {
+                    note(
+                        writes,
+                        epoch,
+                        bucket,
+                        object,
+                        version,
+                        "a delete of this version in an unseen term was not done",
+                    );
+                }
+                None => {
+                    let key = keys::older_version(bucket, object, version.at.epoch, version.at.hlc);
+                    writes.insert(key, Bytes::from(version.encode()));
+                }
+            }
+        }
+    }
+
+    fn heads(&self) -> impl Iterator<Item = &Head> {
+        self.head.iter().map(|(_, head)| head).chain(self.older.iter().map(|(_, _, head)| head))
+    }
+
+    /// Of tags that were set in both terms those that were set last stay. What must hold besides of what is written.
+    fn retag(&self, versions: &[Head], writes: &mut BTreeMap<Key, Bytes>) -> Vec<Guard> {
+        let mut guards = Vec::new();
+        for (key, raw, head) in &self.older {
+            if let Some(tagged) = retagged(head, versions) {
+                guards.push(Guard { key: key.clone(), expect: Expect::Value(raw.clone()) });
+                writes.insert(key.clone(), Bytes::from(tagged.encode()));
+            }
+        }
+        guards
     }
 
     fn writes(
@@ -148,18 +211,19 @@ impl Here {
         epoch: Epoch,
         settled: &[Settled],
         versions: &[Head],
-    ) -> Vec<Write> {
+    ) -> BTreeMap<Key, Bytes> {
         let mut head = self.head.as_ref().map(|(_, head)| head.clone());
-        let mut moved = false;
+        let tagged = head.as_ref().and_then(|head| retagged(head, versions));
+        let mut moved = tagged.is_some();
+        head = tagged.or(head);
         let mut writes: BTreeMap<Key, Bytes> = BTreeMap::new();
         for Settled { change, action } in settled {
             let Some(version) = versions.iter().find(|head| head.at == change.at) else { continue };
             match action {
                 MergeAction::BecomesHead(HeadChange { at, over })
                 | MergeAction::DeleteDone(HeadChange { at, over }) => {
-                    if let Some(old) =
-                        head.replace(Head { at: *at, replaces: *over, body: version.body.clone() })
-                    {
+                    if let Some(old) = head.replace(Head { at: *at, replaces: *over, ..version.clone() }) {
+                        let old = old.replaced_by(version.kept);
                         let key = keys::older_version(bucket, object, old.at.epoch, old.at.hlc);
                         writes.insert(key, Bytes::from(old.encode()));
                     }
@@ -195,8 +259,16 @@ impl Here {
         if let Some(head) = head.filter(|_| moved) {
             writes.insert(keys::head(bucket, object), Bytes::from(head.encode()));
         }
-        writes.into_iter().map(|(key, value)| Write::Put(key, value)).collect()
+        writes
     }
+}
+
+/// The version with the tags that were set later in an unseen term; None: there are none.
+fn retagged(here: &Head, versions: &[Head]) -> Option<Head> {
+    let unseen = versions.iter().find(|head| head.at.version == here.at.version)?;
+    let (HeadBody::Object(own), HeadBody::Object(theirs)) = (&here.body, &unseen.body) else { return None };
+    let body = HeadBody::Object(Box::new(Object { tags: theirs.tags.clone(), ..own.as_ref().clone() }));
+    (unseen.tagged > here.tagged).then(|| Head { body, tagged: unseen.tagged, ..here.clone() })
 }
 
 fn note(

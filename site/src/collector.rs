@@ -4,7 +4,7 @@
 //! replaced or deleted ──► v/ and dead marks ──confirmed, journaled──► v/, p/ gone, marks written again ──all marks──► x/ condemned
 //!                                  ──confirmed, free_after──► rows deleted, l/ gone ──► x/, marks gone
 //! ```
-//! A placement whose extent the catalog no longer knows at all goes the way of a condemned one.
+//! A version that is kept for readers stays under v/ until it is deleted by its name. A placement whose extent the catalog no longer knows at all goes the way of a condemned one.
 //! FENCING: a pass remembers the position that it looked at, and acts only when the other site has confirmed that position and the
 //! journal holds all up to it: what a takeover or a resurrection could still bring back is never freed.
 
@@ -16,11 +16,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use diptych_catalog::{Batch, Change, Expect, Footprint, Guard, Outcome, View, Write, blobs_of, dead_marks};
-use diptych_core::ids::{BucketId, Epoch, ExtentId, SiteName};
+use diptych_core::ids::{Epoch, ExtentId, SiteName};
 use diptych_core::keys::{self, Key};
-use diptych_core::records::{
-    Bucket, Content, DeadMark, Extent, ExtentState, Head, HeadBody, Position, Record,
-};
+use diptych_core::records::{Content, DeadMark, Extent, ExtentState, Head, HeadBody, Position, Record};
 
 use crate::context::{LoopOptions, SiteContext, now_ms};
 use crate::error::SiteError;
@@ -117,9 +115,8 @@ pub fn confirmed_by_peer(context: &SiteContext, view: &dyn View) -> Result<Optio
 
 fn look(view: &dyn View, options: &LoopOptions) -> Result<Seen, SiteError> {
     let mut seen = Seen { position: view.position(), ..Seen::default() };
-    let versioned = versioned_buckets(view)?;
     each(view, &keys::prefix_range(b"v/"), |key, value| {
-        if !bucket_of(key).is_some_and(|bucket| versioned.contains(&bucket)) {
+        if !Head::decode(value)?.is_kept() {
             seen.forgotten.push((key.clone(), value.clone()));
         }
         Ok(ControlFlow::Continue(()))
@@ -149,22 +146,6 @@ fn look(view: &dyn View, options: &LoopOptions) -> Result<Seen, SiteError> {
         }
     }
     Ok(seen)
-}
-
-fn versioned_buckets(view: &dyn View) -> Result<Vec<BucketId>, SiteError> {
-    let mut versioned = Vec::new();
-    each(view, &keys::buckets(), |_, value| {
-        let bucket = Bucket::decode(value)?;
-        if bucket.versioning {
-            versioned.push(bucket.id);
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(versioned)
-}
-
-fn bucket_of(key: &Key) -> Option<BucketId> {
-    key.0.get(2..10)?.try_into().ok().map(BucketId)
 }
 
 /// Takes older versions and tombstones away, each with its pages, and leaves dead marks for its bytes: those that were

@@ -343,6 +343,51 @@ def tags(s3):
     got = s3.get_object_tagging(Bucket=BUCKET, Key="tagged")["TagSet"]
     expect("tags", sorted(got, key=lambda tag: tag["Key"]), wanted)
     expect("their number", s3.get_object(Bucket=BUCKET, Key="tagged")["TagCount"], 2)
+    s3.put_object_tagging(Bucket=BUCKET, Key="tagged", Tagging={"TagSet": [{"Key": "size", "Value": "x l"}]})
+    expect("tags that are set anew", s3.get_object_tagging(Bucket=BUCKET, Key="tagged")["TagSet"],
+           [{"Key": "size", "Value": "x l"}])
+    eleven = [{"Key": f"k{number}", "Value": ""} for number in range(11)]
+    refused("eleven tags", 400, "InvalidTag",
+            lambda: s3.put_object_tagging(Bucket=BUCKET, Key="tagged", Tagging={"TagSet": eleven}))
+    s3.delete_object_tagging(Bucket=BUCKET, Key="tagged")
+    expect("no tags", s3.get_object_tagging(Bucket=BUCKET, Key="tagged")["TagSet"], [])
+
+
+def versions(s3):
+    bucket = "boto3-versions"
+    s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket=bucket, Key="key", Body=b"before")
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    expect("versioning", s3.get_bucket_versioning(Bucket=bucket)["Status"], "Enabled")
+    first = s3.put_object(Bucket=bucket, Key="key", Body=b"first")["VersionId"]
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="key")["UploadId"]
+    part = s3.upload_part(Bucket=bucket, Key="key", UploadId=upload, PartNumber=1, Body=body(6 * MIB))
+    parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"]}]}
+    large = s3.complete_multipart_upload(Bucket=bucket, Key="key", UploadId=upload, MultipartUpload=parts)["VersionId"]
+    for version, content in (("null", b"before"), (first, b"first"), (large, body(6 * MIB))):
+        got = s3.get_object(Bucket=bucket, Key="key", VersionId=version)
+        expect(f"version {version[:8]}", (got["VersionId"], got["Body"].read() == content), (version, True))
+    marker = s3.delete_object(Bucket=bucket, Key="key")
+    expect("a marker", marker["DeleteMarker"], True)
+    refused("a key with a marker", 404, "NoSuchKey", lambda: s3.get_object(Bucket=bucket, Key="key"))
+    refused("a marker by name", 405, "405",
+            lambda: s3.head_object(Bucket=bucket, Key="key", VersionId=marker["VersionId"]))
+    for size in (1, 2, 1000):
+        pages = s3.get_paginator("list_object_versions").paginate(
+            Bucket=bucket, PaginationConfig={"PageSize": size})
+        found = [(one["VersionId"], one["IsLatest"]) for page in pages
+                 for one in page.get("Versions", []) + page.get("DeleteMarkers", [])]
+        wanted = {(marker["VersionId"], True), (large, False), (first, False), ("null", False)}
+        expect(f"versions, {size} a page", (len(found), set(found)), (4, wanted))
+    s3.copy_object(Bucket=bucket, Key="key",
+                   CopySource={"Bucket": bucket, "Key": "key", "VersionId": first})
+    expect("an older version is back", s3.get_object(Bucket=bucket, Key="key")["Body"].read(), b"first")
+    listed = s3.list_object_versions(Bucket=bucket)
+    every = [{"Key": one["Key"], "VersionId": one["VersionId"]}
+             for one in listed["Versions"] + listed["DeleteMarkers"]]
+    deleted = s3.delete_objects(Bucket=bucket, Delete={"Objects": every})
+    expect("each version is deleted", (len(deleted["Deleted"]), deleted.get("Errors")), (5, None))
+    s3.delete_bucket(Bucket=bucket)
 
 
 def presigned(s3):
@@ -395,7 +440,8 @@ def errors(s3, client):
     unknown = client(aws_access_key_id="NOBODY")
     refused("an unknown access key", 403, "InvalidAccessKeyId", lambda: unknown.list_buckets())
     refused("what is not there yet", 501, "NotImplemented",
-            lambda: s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"}))
+            lambda: s3.put_bucket_lifecycle_configuration(Bucket=BUCKET, LifecycleConfiguration={"Rules": [
+                {"ID": "old", "Status": "Enabled", "Filter": {}, "Expiration": {"Days": 1}}]}))
 
 
 def clean(s3):
@@ -414,7 +460,7 @@ def main(endpoint):
 
     s3 = client()
     buckets(s3)
-    for check in (put_get_head, checksums, part_checksums, ranges, conditions, odd_keys, lists, multipart, copies, tags, presigned, short_body):
+    for check in (put_get_head, checksums, part_checksums, ranges, conditions, odd_keys, lists, multipart, copies, tags, versions, presigned, short_body):
         check(s3)
     errors(s3, client)
     clean(s3)

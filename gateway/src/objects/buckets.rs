@@ -1,15 +1,15 @@
 //! Buckets. A bucket belongs to the namespace that created it; for others it does not exist.
 
 use bytes::Bytes;
-use diptych_catalog::{Change, Expect, Guard, Write};
+use diptych_catalog::{Change, Expect, Guard, View, Write};
 use diptych_core::ids::BucketId;
-use diptych_core::keys;
-use diptych_core::records::{Bucket, Head, HeadBody, Record};
+use diptych_core::keys::{self, KeyRange};
+use diptych_core::records::{Bucket, Head, HeadBody, Record, Versioning};
 use rand::Rng;
 
-use super::Objects;
+use super::{Objects, confirm};
 use crate::authority::may_write;
-use crate::commit::commit_plain;
+use crate::commit::{ROUNDS, commit_plain};
 use crate::error::{GatewayError, Result};
 
 impl Objects {
@@ -27,7 +27,7 @@ impl Objects {
             id: BucketId(rand::rng().random()),
             namespace: namespace.to_owned(),
             created_ms: self.context.clock().now_ms(),
-            versioning: false,
+            versioning: Versioning::Off,
         };
         let key = keys::bucket(name);
         let value = Bytes::from(bucket.encode());
@@ -35,7 +35,7 @@ impl Objects {
             guards: vec![Guard { key: key.clone(), expect: Expect::Absent }],
             writes: vec![Write::Put(key.clone(), value.clone())],
         };
-        let landed = |view: &dyn diptych_catalog::View| Ok(view.get(&key)?.as_ref() == Some(&value));
+        let landed = |view: &dyn View| Ok(view.get(&key)?.as_ref() == Some(&value));
         if commit_plain(&self.context, &lease, change, landed).await? {
             return Ok(bucket);
         }
@@ -72,11 +72,35 @@ impl Objects {
             guards: vec![Guard { key: key.clone(), expect: Expect::Value(value) }],
             writes: vec![Write::Delete(key.clone())],
         };
-        let landed = |view: &dyn diptych_catalog::View| Ok(view.get(&key)?.is_none());
+        let landed = |view: &dyn View| Ok(view.get(&key)?.is_none());
         if commit_plain(&self.context, &lease, change, landed).await? {
             return Ok(());
         }
         Err(GatewayError::Busy("the bucket was changed meanwhile"))
+    }
+
+    /// From now on versions are kept, or no more of them.
+    pub async fn set_versioning(&self, namespace: &str, name: &str, versioning: Versioning) -> Result<()> {
+        let lease = may_write(self.context.authority())?;
+        let key = keys::bucket(name);
+        for _ in 0..ROUNDS {
+            let view = self.context.catalog().view().await?;
+            let bucket = find(view.as_ref(), namespace, name)?;
+            let Some(before) = view.get(&key)? else {
+                return Err(GatewayError::NoSuchBucket(name.to_owned()));
+            };
+            drop(view);
+            let value = Bytes::from(Bucket { versioning, ..bucket }.encode());
+            let change = Change {
+                guards: vec![Guard { key: key.clone(), expect: Expect::Value(before) }],
+                writes: vec![Write::Put(key.clone(), value.clone())],
+            };
+            let landed = |view: &dyn View| Ok(view.get(&key)?.as_ref() == Some(&value));
+            if commit_plain(&self.context, &lease, change, landed).await? {
+                return confirm(&self.context, self.context.catalog().position().await?, &[]).await;
+            }
+        }
+        Err(GatewayError::Busy("others keep changing the bucket"))
     }
 
     /// The namespace's buckets, by name.
@@ -102,22 +126,29 @@ impl Objects {
     }
 }
 
-pub(crate) fn find(view: &dyn diptych_catalog::View, namespace: &str, name: &str) -> Result<Bucket> {
+pub(crate) fn find(view: &dyn View, namespace: &str, name: &str) -> Result<Bucket> {
     let missing = || GatewayError::NoSuchBucket(name.to_owned());
     let bucket = Bucket::decode(&view.get(&keys::bucket(name))?.ok_or_else(missing)?)?;
     if bucket.namespace == namespace { Ok(bucket) } else { Err(missing()) }
 }
 
-/// No object and no upload; tombstones and older versions do not count.
-fn is_empty(view: &dyn diptych_catalog::View, bucket: &Bucket) -> Result<bool> {
+/// No object, no version that is kept for readers, no delete marker and no upload; tombstones and what waits to be confirmed do not
+/// count.
+fn is_empty(view: &dyn View, bucket: &Bucket) -> Result<bool> {
     if !view.scan(&keys::uploads(bucket.id, b""), 1)?.entries.is_empty() {
         return Ok(false);
     }
-    let mut range = keys::heads(bucket.id, b"");
+    let heads = keys::heads(bucket.id, b"");
+    Ok(none_counts(view, heads, |head| head.body != HeadBody::Tombstone)?
+        && none_counts(view, keys::all_older_versions(bucket.id, b""), Head::is_kept)?)
+}
+
+/// Whether of the versions in a range none counts.
+fn none_counts(view: &dyn View, mut range: KeyRange, counts: fn(&Head) -> bool) -> Result<bool> {
     loop {
         let page = view.scan(&range, 1000)?;
         for (_, value) in &page.entries {
-            if matches!(Head::decode(value)?.body, HeadBody::Object(_)) {
+            if counts(&Head::decode(value)?) {
                 return Ok(false);
             }
         }

@@ -15,6 +15,7 @@ use rand::Rng;
 use super::multipart::{OpenUpload, check_number};
 use super::put::{NewObject, Stored, confirm, receipt};
 use super::types::{MAX_OBJECT_BYTES, etag_text};
+use super::versions::version_id;
 use super::{Condition, Objects, part_sums};
 use crate::authority::may_write;
 use crate::commit::{MAX_CHANGES, commit_many, commit_plain, mark_dead};
@@ -126,7 +127,7 @@ impl Objects {
     async fn made_object(&self, open: &OpenUpload, key: &str, written: &Written) -> Result<Stored> {
         let view = self.context.catalog().view().await?;
         let head = view.get(&keys::head(open.bucket.id, key.as_bytes()))?;
-        let Some(Head { at, body: HeadBody::Object(object), .. }) = head
+        let Some(Head { at, kept, body: HeadBody::Object(object), .. }) = head
             .as_deref()
             .map(Head::decode)
             .transpose()?
@@ -137,6 +138,7 @@ impl Objects {
         confirm(&self.context, view.position(), &written.extent_ids()).await?;
         Ok(Stored {
             at,
+            version_id: version_id(open.bucket.versioning, kept, at),
             etag: object.etag,
             size: object.size,
             modified_ms: object.modified_ms,

@@ -12,8 +12,10 @@ use futures::StreamExt;
 use super::conditions::ReadConditions;
 use super::multipart::{check_number, check_open};
 use super::put::{NewObject, PutRequest, Stored, turn};
+use super::tags::check_tags;
 use super::types::{MAX_REQUEST_BYTES, check_key};
-use super::{ObjectInfo, Objects, Wanted, etag_text, part_sums};
+use super::versions::{VersionName, version_id};
+use super::{ObjectInfo, Objects, Target, Wanted, etag_text, part_sums};
 use crate::authority::may_write;
 use crate::body::Body;
 use crate::digests::{Algorithm, Announced, Sums};
@@ -27,6 +29,8 @@ pub struct CopyRequest {
     pub source_bucket: String,
     /// Key of the source.
     pub source_key: String,
+    /// Version of the source.
+    pub source_version: Option<VersionName>,
     /// What must hold of the source.
     pub source_conditions: ReadConditions,
     /// Where it goes. Its headers and tags are those of the copy, unless the next two say otherwise.
@@ -39,8 +43,8 @@ pub struct CopyRequest {
 
 /// A range of an object that becomes a part of an upload.
 pub struct CopyPart<'a> {
-    /// Bucket and key of the source.
-    pub source: (&'a str, &'a str),
+    /// The source.
+    pub source: Target<'a>,
     /// What must hold of it.
     pub conditions: ReadConditions,
     /// Which of its bytes.
@@ -55,10 +59,10 @@ impl Objects {
     async fn source(
         &self,
         namespace: &str,
-        (bucket, key): (&str, &str),
+        source: Target<'_>,
         conditions: &ReadConditions,
     ) -> Result<(ObjectInfo, Vec<Blob>)> {
-        let (info, blobs) = self.newest(namespace, bucket, key).await?;
+        let (info, blobs) = self.find(namespace, source).await?;
         match conditions.check(&etag_text(&info.object.etag), info.object.modified_ms) {
             Err(GatewayError::NotModified) => {
                 return Err(GatewayError::PreconditionFailed("x-amz-copy-source-if"));
@@ -68,13 +72,19 @@ impl Objects {
         Ok((info, blobs))
     }
 
-    /// Copies an object, within a bucket or from another one of the namespace.
-    pub async fn copy(&self, namespace: &str, request: CopyRequest) -> Result<Stored> {
+    /// Copies an object, within a bucket or from another one of the namespace; the copy, and the version that it is of.
+    pub async fn copy(&self, namespace: &str, request: CopyRequest) -> Result<(Stored, Option<String>)> {
         check_key(&request.target.key)?;
+        check_tags(&request.target.tags)?;
         let lease = may_write(self.context.authority())?;
         let bucket = self.bucket(namespace, &request.target.bucket).await?;
-        let source = (request.source_bucket.as_str(), request.source_key.as_str());
-        let itself = source == (request.target.bucket.as_str(), request.target.key.as_str());
+        let source = Target {
+            bucket: &request.source_bucket,
+            key: &request.source_key,
+            version: request.source_version.as_ref(),
+        };
+        // An older version onto its own key is how it is brought back.
+        let itself = source == Target::newest(&request.target.bucket, &request.target.key);
         if itself && request.keep_headers && request.keep_tags {
             let reason = "a copy onto itself must replace headers or tags";
             return Err(GatewayError::InvalidArgument(reason.to_owned()));
@@ -94,14 +104,15 @@ impl Objects {
         }
         let etag = info.object.etag;
         if info.object.size <= crate::write::SMALL_BODY as u64 && blobs.len() == 1 {
-            return self.copy_small(&lease, object, &blobs[0], (info.object.size, etag)).await;
+            let stored = self.copy_small(&lease, object, &blobs[0], (info.object.size, etag)).await?;
+            return Ok((stored, info.version));
         }
         let _turn = turn(&self.context, self.context.streams(), 1, "large bodies").await?;
         let owner = UploadId(*object.version.as_bytes());
         let description =
             Description { size: Some(info.object.size), etag: Some(etag), ..Description::of(&object) };
         let written = self.copy_blobs(&lease, owner, description, &blobs, info.object.size).await?;
-        self.commit_fresh(&lease, object, written, etag).await
+        Ok((self.commit_fresh(&lease, object, written, etag).await?, info.version))
     }
 
     async fn copy_small(
@@ -115,11 +126,13 @@ impl Objects {
         let (Some(chunk), None) = (chunks.next().await.transpose()?, chunks.next().await) else {
             return Err(GatewayError::Corrupt("a small object is not one chunk".to_owned()));
         };
-        let modified_ms = self.context.clock().now_ms();
+        let (modified_ms, versioning) = (self.context.clock().now_ms(), object.versioning);
         let done = self.batches.store(lease, object, chunk, (size, etag, modified_ms)).await?;
         let receipt = super::put::receipt(&self.context, done.at, done.durable)?;
         let sums = Sums { md5: etag.md5, others: Vec::new() };
-        Ok(Stored { at: done.at, etag, size, modified_ms, receipt, sums, replaced: done.replaced })
+        let (at, replaced) = (done.at, done.replaced);
+        let version_id = version_id(versioning, versioning.of_new(), at);
+        Ok(Stored { at, version_id, etag, size, modified_ms, receipt, sums, replaced })
     }
 
     /// All chunks of blobs, as they lie there.
@@ -186,8 +199,12 @@ impl Objects {
     /// Copies a range of an object into a part. A range begins and ends where it likes, chunks do not: it is opened and
     /// sealed again.
     ///
-    /// Gives its sums, and milliseconds since 1970.
-    pub async fn copy_part(&self, namespace: &str, request: CopyPart<'_>) -> Result<(Sums, u64)> {
+    /// Gives its sums, milliseconds since 1970, and the version that it is of.
+    pub async fn copy_part(
+        &self,
+        namespace: &str,
+        request: CopyPart<'_>,
+    ) -> Result<(Sums, u64, Option<String>)> {
         check_number(request.number)?;
         let lease = may_write(self.context.authority())?;
         let (bucket, key, id) = request.target;
@@ -206,6 +223,6 @@ impl Objects {
             write_body(&self.context, &lease, open.id, description, BytesMut::new(), &mut body, &announced)
                 .await?;
         let modified_ms = self.commit_part(&lease, &open, (key, request.number), written, &sums).await?;
-        Ok((sums, modified_ms))
+        Ok((sums, modified_ms, info.version))
     }
 }

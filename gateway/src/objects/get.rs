@@ -3,13 +3,14 @@
 use std::ops::Range;
 
 use super::conditions::ReadConditions;
-use super::{ObjectInfo, Objects, etag_text};
+use super::versions::{self, Found, version_id};
+use super::{ObjectInfo, Objects, Target, etag_text};
 use crate::error::{GatewayError, Result};
 use crate::read::{BodyStream, open_stream};
-use diptych_catalog::blobs_of;
+use diptych_catalog::{View, blobs_of};
 use diptych_core::ids::ExtentId;
 use diptych_core::keys;
-use diptych_core::records::Blob;
+use diptych_core::records::{Blob, Bucket, HeadBody};
 
 /// The bytes that a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,12 +66,11 @@ impl Objects {
     pub async fn get(
         &self,
         namespace: &str,
-        bucket: &str,
-        key: &str,
+        target: Target<'_>,
         wanted: Wanted,
         conditions: &ReadConditions,
     ) -> Result<Download> {
-        let (info, blobs) = self.newest(namespace, bucket, key).await?;
+        let (info, blobs) = self.find(namespace, target).await?;
         conditions.check(&etag_text(&info.object.etag), info.object.modified_ms)?;
         let range = wanted.resolve(info.object.size)?;
         let body = open_stream(&self.context, &blobs, range.clone()).await?;
@@ -79,29 +79,43 @@ impl Objects {
     }
 
     /// The object that a client may be told of, and its blobs.
-    pub(super) async fn newest(
-        &self,
-        namespace: &str,
-        bucket: &str,
-        key: &str,
-    ) -> Result<(ObjectInfo, Vec<Blob>)> {
-        super::types::check_key(key)?;
+    pub(super) async fn find(&self, namespace: &str, target: Target<'_>) -> Result<(ObjectInfo, Vec<Blob>)> {
+        super::types::check_key(target.key)?;
         let view = self.context.view_for_client().await?;
-        let found = super::buckets::find(view.as_ref(), namespace, bucket)?;
+        let found = super::buckets::find(view.as_ref(), namespace, target.bucket)?;
         let seen = view.position();
-        let newest = super::tags::describe(view.as_ref(), bucket, found.id, key).and_then(|info| {
+        let named = describe(view.as_ref(), &found, target).and_then(|info| {
             let blobs = blobs_of(view.as_ref(), found.id, info.at.version, &info.object.content)?;
             Ok((info, blobs))
         });
         drop(view);
         if let Some(other) = self.context.settler() {
             // That there is none may be as new as an object.
-            let extents = newest.as_ref().map_or_else(|_| Vec::new(), |(_, blobs)| extents(blobs));
-            if !other.settled(&keys::head(found.id, key.as_bytes()), seen, &extents).await {
+            let extents = named.as_ref().map_or_else(|_| Vec::new(), |(_, blobs)| extents(blobs));
+            if !other.settled(&keys::head(found.id, target.key.as_bytes()), seen, &extents).await {
                 return Err(GatewayError::Unsettled);
             }
         }
-        newest
+        named
+    }
+}
+
+/// The object that a request names.
+pub(super) fn describe(view: &dyn View, bucket: &Bucket, target: Target<'_>) -> Result<ObjectInfo> {
+    let key = target.key.to_owned();
+    let Some(Found { head, .. }) = versions::find(view, bucket.id, target.key, target.version)? else {
+        return Err(match target.version {
+            Some(version) => GatewayError::NoSuchVersion { key, version: version.to_string() },
+            None => GatewayError::NoSuchKey { bucket: target.bucket.to_owned(), key },
+        });
+    };
+    let version = version_id(bucket.versioning, head.kept, head.at);
+    match head.body {
+        HeadBody::Object(object) => Ok(ObjectInfo { key, at: head.at, version, object: *object }),
+        HeadBody::Marker | HeadBody::Tombstone => {
+            let version = version.unwrap_or_default();
+            Err(GatewayError::DeleteMarker { key, version, is_named: target.version.is_some() })
+        }
     }
 }
 
@@ -118,7 +132,7 @@ pub(crate) fn extents_of(
 ) -> Result<Vec<ExtentId>> {
     super::types::check_key(key)?;
     let found = super::buckets::find(view, namespace, bucket)?;
-    let info = super::tags::describe(view, bucket, found.id, key)?;
+    let info = describe(view, &found, Target::newest(bucket, key))?;
     let blobs = blobs_of(view, found.id, info.at.version, &info.object.content)?;
     Ok(extents(&blobs))
 }

@@ -135,12 +135,12 @@ impl Walk<'_> {
             self.listing.next = self.listing.entries.last().map(|last| last.name().to_owned());
             return Ok(Step::Full);
         }
-        if let Some(group) = group_of(&name, self.request) {
+        if let Some(group) = group_of(&name, &self.request.prefix, self.request.delimiter.as_deref()) {
             let past = past_group(bucket, &group);
             self.listing.entries.push(Listed::Group(group));
             return Ok(Step::Skip(past));
         }
-        let info = ObjectInfo { key: name, at: head.at, object: *object };
+        let info = ObjectInfo { key: name, at: head.at, version: None, object: *object };
         self.listing.entries.push(Listed::Object(Box::new(info)));
         Ok(Step::Next)
     }
@@ -150,10 +150,11 @@ fn damaged(key: &Key) -> GatewayError {
     GatewayError::Corrupt(format!("{key:?} is no key of an object"))
 }
 
-fn group_of(key: &str, request: &ListRequest) -> Option<String> {
-    let delimiter = request.delimiter.as_deref().filter(|delimiter| !delimiter.is_empty())?;
-    let rest = key.strip_prefix(request.prefix.as_str())?;
-    let end = request.prefix.len() + rest.find(delimiter)? + delimiter.len();
+/// What a key is rolled up to, if to anything.
+pub(super) fn group_of(key: &str, prefix: &str, delimiter: Option<&str>) -> Option<String> {
+    let delimiter = delimiter.filter(|delimiter| !delimiter.is_empty())?;
+    let rest = key.strip_prefix(prefix)?;
+    let end = prefix.len() + rest.find(delimiter)? + delimiter.len();
     Some(key[..end].to_owned())
 }
 
@@ -165,7 +166,7 @@ fn past_group(bucket: BucketId, group: &str) -> Key {
 fn first_range(bucket: BucketId, request: &ListRequest) -> Option<KeyRange> {
     let mut range = keys::heads(bucket, request.prefix.as_bytes());
     if let Some(after) = request.after.as_deref().filter(|after| !after.is_empty()) {
-        let start = match group_of(after, request) {
+        let start = match group_of(after, &request.prefix, request.delimiter.as_deref()) {
             Some(group) if group == after => past_group(bucket, after),
             _ => {
                 let mut past = keys::head(bucket, after.as_bytes());
@@ -224,7 +225,7 @@ mod tests {
             tags: vec![],
             content: Content::Inline(vec![]),
         };
-        let head = |body| Bytes::from(Head { at, replaces: None, body }.encode());
+        let head = |body| Bytes::from(Head::new(at, None, body).encode());
         let live = names.iter().map(|name| {
             (keys::head(BUCKET, name.as_bytes()), head(HeadBody::Object(Box::new(object.clone()))))
         });

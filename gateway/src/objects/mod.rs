@@ -5,6 +5,7 @@ mod complete;
 mod conditions;
 mod copy;
 mod delete;
+mod discard;
 mod get;
 mod list;
 mod multipart;
@@ -14,6 +15,7 @@ mod tags;
 mod types;
 mod uploads;
 mod verify;
+pub(crate) mod versions;
 
 use std::sync::Arc;
 
@@ -23,16 +25,17 @@ use crate::write::Batches;
 pub use complete::{CompletePart, Completion};
 pub use conditions::{Condition, ReadConditions, TagList};
 pub use copy::{CopyPart, CopyRequest};
-pub use delete::Deleted;
+pub use delete::{Deleted, ToDelete};
 pub(crate) use get::extents_of;
 pub use get::{Download, Wanted};
 pub use list::{ListRequest, Listed, Listing};
 pub use put::{LateSums, PutRequest, Stored};
 pub(crate) use put::{NewObject, confirm, turn};
 pub use types::{
-    MAX_KEY_BYTES, MAX_OBJECT_BYTES, MAX_REQUEST_BYTES, ObjectInfo, Receipt, SiteRows, etag_text,
+    MAX_KEY_BYTES, MAX_OBJECT_BYTES, MAX_REQUEST_BYTES, ObjectInfo, Receipt, SiteRows, Target, etag_text,
 };
 pub use uploads::{PartsPage, StoredPart, UploadSummary, UploadsPage, UploadsRequest};
+pub use versions::{ListedVersion, VersionListing, VersionName, VersionsRequest};
 
 /// The object layer of one gateway. Cheap to clone.
 #[derive(Clone)]

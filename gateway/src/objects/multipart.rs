@@ -12,6 +12,7 @@ use rand::Rng;
 use super::Objects;
 use super::part_sums;
 use super::put::{LateSums, PutRequest, check_sums, turn};
+use super::tags::check_tags;
 use super::types::{MAX_REQUEST_BYTES, check_key};
 use crate::authority::may_write;
 use crate::body::{Body, ByteStream};
@@ -53,6 +54,7 @@ impl Objects {
         checksum: Option<UploadChecksum>,
     ) -> Result<UploadId> {
         check_key(&request.key)?;
+        check_tags(&request.tags)?;
         let lease = may_write(self.context.authority())?;
         let bucket = self.bucket(namespace, &request.bucket).await?;
         let upload = Upload {

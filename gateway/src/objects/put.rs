@@ -4,11 +4,13 @@ use bytes::BytesMut;
 use diptych_catalog::Change;
 use diptych_core::ids::{BucketId, ExtentId, SiteName, UploadId, VersionId};
 use diptych_core::lease::SubLease;
-use diptych_core::records::{Bucket, Content, Etag, HeadBody, Object, Position, VersionRef};
+use diptych_core::records::{Bucket, Content, Etag, HeadBody, Object, Position, VersionRef, Versioning};
 use rand::Rng;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::tags::check_tags;
 use super::types::{MAX_REQUEST_BYTES, Receipt, SiteRows, check_key};
+use super::versions::version_id;
 use super::{Condition, Objects};
 use crate::authority::may_write;
 use crate::body::{Body, ByteStream};
@@ -45,7 +47,7 @@ pub struct PutRequest {
 pub(crate) struct NewObject {
     pub(crate) bucket_name: String,
     pub(crate) bucket: BucketId,
-    pub(crate) versioning: bool,
+    pub(crate) versioning: Versioning,
     pub(crate) key: String,
     pub(crate) version: VersionId,
     pub(crate) headers: Vec<(String, String)>,
@@ -58,6 +60,8 @@ pub(crate) struct NewObject {
 pub struct Stored {
     /// The version.
     pub at: VersionRef,
+    /// Its id, where its bucket has versions.
+    pub version_id: Option<String>,
     /// Its etag.
     pub etag: Etag,
     /// Bytes.
@@ -82,6 +86,7 @@ impl Objects {
         length: Option<u64>,
     ) -> Result<Stored> {
         check_key(&request.key)?;
+        check_tags(&request.tags)?;
         let lease = may_write(self.context.authority())?;
         let bucket = self.target(namespace, &request).await?;
         let mut body = Body::new(stream, length, MAX_REQUEST_BYTES, self.context.limits().body_idle)?;
@@ -130,10 +135,13 @@ impl Objects {
         let object = object.with_sums(&sums);
         let etag = Etag { md5: sums.md5, parts: 0 };
         let modified_ms = self.context.clock().now_ms();
+        let versioning = object.versioning;
         let done = self.batches.store(lease, object, chunk, (size, etag, modified_ms)).await?;
         drop(room);
         let receipt = receipt(&self.context, done.at, done.durable)?;
-        Ok(Stored { at: done.at, etag, size, modified_ms, receipt, sums, replaced: done.replaced })
+        let version_id = version_id(versioning, versioning.of_new(), done.at);
+        let (at, replaced) = (done.at, done.replaced);
+        Ok(Stored { at, version_id, etag, size, modified_ms, receipt, sums, replaced })
     }
 
     async fn put_streamed(
@@ -192,7 +200,7 @@ impl Objects {
         let (content, mut guards, mut writes) = written.enter_live(&self.context, lease, &object).await?;
         guards.extend(also.guards);
         writes.extend(also.writes);
-        let version = object.version;
+        let (version, versioning) = (object.version, object.versioning);
         let change = object.into_change(size, etag, modified_ms, content, guards, writes);
         let done = commit_heads(&self.context, lease, std::slice::from_ref(&change), None).await.pop();
         let done =
@@ -209,8 +217,9 @@ impl Objects {
         confirm(&self.context, done.position, &extents).await?;
         let receipt = receipt(&self.context, done.at, durable)?;
         let sums = Sums { md5: etag.md5, others: Vec::new() };
-        let replaced = done.replaced.is_some();
-        Ok((Stored { at: done.at, etag, size, modified_ms, receipt, sums, replaced }, done.position))
+        let (at, replaced) = (done.at, done.replaced.is_some());
+        let version_id = version_id(versioning, versioning.of_new(), at);
+        Ok((Stored { at, version_id, etag, size, modified_ms, receipt, sums, replaced }, done.position))
     }
 }
 

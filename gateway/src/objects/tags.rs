@@ -1,30 +1,126 @@
-//! Tags, and headers replaced without the bytes: the same blobs under a new version.
+//! An object as it is described, and its tags set anew: the record of the version is exchanged where it stands, its bytes, its name and
+//! its place in the order stay.
 
-use diptych_core::keys;
-use diptych_core::records::{Head, HeadBody, Record};
+use std::collections::HashSet;
 
-use super::{ObjectInfo, Objects};
+use bytes::Bytes;
+use diptych_catalog::{Change, View, Write};
+use diptych_core::records::{Head, HeadBody, Object, Record};
+
+use super::types::check_key;
+use super::versions::{self, version_id};
+use super::{ObjectInfo, Objects, Target, confirm};
+use crate::authority::may_write;
+use crate::commit::{ROUNDS, commit_plain};
 use crate::error::{GatewayError, Result};
+
+/// Limits of S3, in characters.
+const MOST_TAGS: usize = 10;
+const LONGEST_KEY: usize = 128;
+const LONGEST_VALUE: usize = 256;
 
 impl Objects {
     /// An object as it is described now.
-    pub async fn head(&self, namespace: &str, bucket: &str, key: &str) -> Result<ObjectInfo> {
-        self.newest(namespace, bucket, key).await.map(|(info, _)| info)
+    pub async fn head(&self, namespace: &str, target: Target<'_>) -> Result<ObjectInfo> {
+        self.find(namespace, target).await.map(|(info, _)| info)
+    }
+
+    /// Gives an object these tags instead of those that it has; the version's id.
+    pub async fn set_tags(
+        &self,
+        namespace: &str,
+        target: Target<'_>,
+        tags: &[(String, String)],
+    ) -> Result<Option<String>> {
+        check_key(target.key)?;
+        check_tags(tags)?;
+        let lease = may_write(self.context.authority())?;
+        for _ in 0..ROUNDS {
+            let view = self.context.catalog().view().await?;
+            let bucket = super::buckets::find(view.as_ref(), namespace, target.bucket)?;
+            let info = super::get::describe(view.as_ref(), &bucket, target)?;
+            let Some(found) = versions::find(view.as_ref(), bucket.id, target.key, target.version)? else {
+                continue;
+            };
+            drop(view);
+            let hlc = self.context.clock().tick(found.head.tagged.map_or(info.at.hlc, |(_, hlc)| hlc));
+            let body = HeadBody::Object(Box::new(Object { tags: tags.to_vec(), ..info.object }));
+            let tagged = Head { body, tagged: Some((lease.epoch, hlc)), ..found.head.clone() };
+            let value = Bytes::from(tagged.encode());
+            let writes = vec![Write::Put(found.key.clone(), value.clone())];
+            let change = Change { guards: vec![found.guard()], writes };
+            let landed = |view: &dyn View| Ok(view.get(&found.key)?.as_ref() == Some(&value));
+            if commit_plain(&self.context, &lease, change, landed).await? {
+                confirm(&self.context, self.context.catalog().position().await?, &[]).await?;
+                return Ok(version_id(bucket.versioning, tagged.kept, tagged.at));
+            }
+        }
+        Err(GatewayError::Busy("others keep changing the same object"))
     }
 }
 
-/// The object that is head of a key.
-pub(crate) fn describe(
-    view: &dyn diptych_catalog::View,
-    bucket_name: &str,
-    bucket: diptych_core::ids::BucketId,
-    key: &str,
-) -> Result<ObjectInfo> {
-    let missing = || GatewayError::NoSuchKey { bucket: bucket_name.to_owned(), key: key.to_owned() };
-    let raw = view.get(&keys::head(bucket, key.as_bytes()))?.ok_or_else(missing)?;
-    let head = Head::decode(&raw)?;
-    match head.body {
-        HeadBody::Object(object) => Ok(ObjectInfo { key: key.to_owned(), at: head.at, object: *object }),
-        HeadBody::Marker | HeadBody::Tombstone => Err(missing()),
+/// S3's rules for the tags of an object.
+///
+/// # Errors
+/// `InvalidTag`, which says what is wrong.
+pub(super) fn check_tags(tags: &[(String, String)]) -> Result<()> {
+    let invalid = |reason: String| Err(GatewayError::InvalidTag(reason));
+    if tags.len() > MOST_TAGS {
+        return invalid(format!("{} tags, {MOST_TAGS} are allowed", tags.len()));
+    }
+    let mut keys = HashSet::new();
+    for (key, value) in tags {
+        let (in_key, in_value) = (key.chars().count(), value.chars().count());
+        if !(1..=LONGEST_KEY).contains(&in_key) || in_value > LONGEST_VALUE {
+            return invalid(format!(
+                "a tag has a key of {in_key} characters and a value of {in_value}; 1 to {LONGEST_KEY} and at most {LONGEST_VALUE} are allowed"
+            ));
+        }
+        if let Some(other) = key.chars().chain(value.chars()).find(|character| !is_allowed(*character)) {
+            return invalid(format!(
+                "{other:?} is in tag {key:?}; letters, digits, spaces and + - = . _ : / @ are allowed"
+            ));
+        }
+        if key.to_ascii_lowercase().starts_with("aws:") {
+            return invalid(format!("{key:?}: keys that begin with aws: are for AWS alone"));
+        }
+        if !keys.insert(key) {
+            return invalid(format!("the key {key:?} is there twice"));
+        }
+    }
+    Ok(())
+}
+
+fn is_allowed(character: char) -> bool {
+    character.is_alphanumeric() || character.is_whitespace() || "+-=._:/@".contains(character)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tag(key: &str, value: &str) -> (String, String) {
+        (key.to_owned(), value.to_owned())
+    }
+
+    #[test]
+    fn tags_have_the_limits_of_s3() {
+        let ten: Vec<_> = (0..10).map(|number| tag(&format!("k{number}"), "v")).collect();
+        check_tags(&ten).expect("ten tags");
+        check_tags(&[tag(&"k".repeat(128), &"é".repeat(256)), tag("a b/c:d", "")])
+            .expect("as long as may be");
+        let eleven: Vec<_> = ten.into_iter().chain([tag("one", "more")]).collect();
+        let bad = [
+            eleven,
+            vec![tag(&"k".repeat(129), "")],
+            vec![tag("k", &"v".repeat(257))],
+            vec![tag("", "v")],
+            vec![tag("k", "1"), tag("k", "2")],
+            vec![tag("aws:k", "v")],
+            vec![tag("k", "<v>")],
+        ];
+        for tags in bad {
+            assert!(matches!(check_tags(&tags), Err(GatewayError::InvalidTag(_))), "{tags:?}");
+        }
     }
 }

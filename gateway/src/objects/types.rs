@@ -5,6 +5,7 @@ use std::fmt;
 use diptych_core::ids::{Epoch, SiteName};
 use diptych_core::records::{Etag, Object, VersionRef};
 
+use super::versions::VersionName;
 use crate::error::{GatewayError, Result};
 
 /// Longest key, in bytes (S3's limit).
@@ -31,6 +32,24 @@ pub fn etag_text(etag: &Etag) -> String {
     }
 }
 
+/// An object that a request names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// Name of its bucket.
+    pub bucket: &'a str,
+    /// Its key.
+    pub key: &'a str,
+    /// Which version; None: the newest.
+    pub version: Option<&'a VersionName>,
+}
+
+impl<'a> Target<'a> {
+    /// The newest version of a key.
+    pub const fn newest(bucket: &'a str, key: &'a str) -> Self {
+        Self { bucket, key, version: None }
+    }
+}
+
 /// An object as it is described.
 #[derive(Debug, Clone)]
 pub struct ObjectInfo {
@@ -38,6 +57,8 @@ pub struct ObjectInfo {
     pub key: String,
     /// The version.
     pub at: VersionRef,
+    /// Its id, where its bucket has versions; not said in lists.
+    pub version: Option<String>,
     /// The description.
     pub object: Object,
 }

@@ -7,8 +7,8 @@ use diptych_core::keys;
 use diptych_core::records::{Blob, Head, HeadBody, Record};
 use rand::Rng;
 
-use super::Objects;
 use super::get::extents;
+use super::{Objects, Target};
 use crate::error::{GatewayError, Result};
 use crate::read::read_alone;
 
@@ -41,7 +41,7 @@ impl Objects {
 
     /// Reads one object.
     pub(crate) async fn verify_object(&self, namespace: &str, bucket: &str, key: &str) -> Result<Samples> {
-        let (info, blobs) = self.newest(namespace, bucket, key).await?;
+        let (info, blobs) = self.find(namespace, Target::newest(bucket, key)).await?;
         let mut samples = Samples::default();
         let name = format!("{bucket}/{key}");
         self.verify_one(Drawn { name, size: info.object.size, blobs }, &mut samples).await;

@@ -11,8 +11,9 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use http::header::{
-    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, RANGE,
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+    IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED, LOCATION, RANGE,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use rand::Rng;
@@ -29,8 +30,8 @@ use crate::body::ByteStream;
 use crate::digests::Announced;
 use crate::error::GatewayError;
 use crate::objects::{
-    Condition, ListRequest, Listed, Listing, ObjectInfo, PutRequest, ReadConditions, Stored, TagList, Wanted,
-    etag_text,
+    Condition, ListRequest, Listed, Listing, ObjectInfo, PutRequest, ReadConditions, Stored, TagList, Target,
+    Wanted, etag_text,
 };
 use crate::read::BodyStream;
 
@@ -274,7 +275,10 @@ pub(super) async fn read(
 ) -> Answer {
     let range = headers.get(RANGE).and_then(|value| value.to_str().ok()).and_then(Wanted::parse);
     let wanted = range.unwrap_or(Wanted::All);
-    let read = state.objects.get(&namespace, target.bucket(), &id, wanted, &conditions(&headers)).await;
+    let read = state
+        .objects
+        .get(&namespace, Target::newest(target.bucket(), &id), wanted, &conditions(&headers))
+        .await;
     let download = read.map_err(|error| no_file(error, &id))?;
     let status = if download.partial { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
     let mut answer = describing(&download.info);
@@ -294,8 +298,11 @@ pub(super) async fn describe(
     Query(target): Query<Where>,
     headers: HeaderMap,
 ) -> Answer {
-    let info =
-        state.objects.head(&namespace, target.bucket(), &id).await.map_err(|error| no_file(error, &id))?;
+    let info = state
+        .objects
+        .head(&namespace, Target::newest(target.bucket(), &id))
+        .await
+        .map_err(|error| no_file(error, &id))?;
     conditions(&headers).check(&info.etag(), info.object.modified_ms)?;
     let mut answer = describing(&info);
     answer.insert(CONTENT_LENGTH, HeaderValue::from(info.object.size));
@@ -311,7 +318,7 @@ pub(super) async fn delete(
     headers: HeaderMap,
 ) -> Answer {
     let condition = Condition { exists: true, matches: tags(&headers, &IF_MATCH), ..Condition::default() };
-    let deleted = state.objects.delete(&namespace, target.bucket(), &id, condition).await;
+    let deleted = state.objects.delete(&namespace, Target::newest(target.bucket(), &id), condition).await;
     deleted.map_err(|error| no_file(error, &id))?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -337,6 +344,9 @@ fn describing(info: &ObjectInfo) -> HeaderMap {
         }
     }
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    // The web page has this origin too: a file that is a page itself must not act as it.
+    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     set(&mut headers, ETAG, &format!("\"{}\"", info.etag()));
     set(&mut headers, LAST_MODIFIED, &http_date(info.object.modified_ms));
     headers

@@ -1,4 +1,4 @@
-//! REST: files, where their fragments are, sessions, health, lease and metrics.
+//! REST: files, where their fragments are, sessions, health, lease and metrics; and the web page.
 
 mod auth;
 mod errors;
@@ -8,6 +8,7 @@ mod health;
 mod review;
 mod sessions;
 mod verify;
+mod web;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -65,7 +66,8 @@ pub(crate) fn answer(
         .route("/health", get(health::health))
         .route("/lease", get(health::lease))
         .route("/metrics", get(health::metrics))
-        .with_state(state.clone());
+        .with_state(state.clone())
+        .merge(web::router());
     let limit = DefaultBodyLimit::max(sessions::BODY_LIMIT);
     let sessions = Router::new()
         .route("/api/v1/sessions", post(sessions::begin).delete(sessions::end))

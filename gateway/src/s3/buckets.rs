@@ -72,14 +72,6 @@ impl S3Front {
         Ok(S3Response::new(GetBucketLocationOutput::default()))
     }
 
-    pub(super) async fn get_bucket_versioning(
-        &self,
-        request: S3Request<GetBucketVersioningInput>,
-    ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
-        self.objects.bucket(&namespace(&request)?, &request.input.bucket).await?;
-        Ok(S3Response::new(GetBucketVersioningOutput::default()))
-    }
-
     pub(super) async fn list_objects(
         &self,
         request: S3Request<ListObjectsInput>,

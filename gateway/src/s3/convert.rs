@@ -178,7 +178,7 @@ pub(super) fn tags(text: Option<&str>) -> S3Result<Vec<(String, String)>> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         tags.push((decode(name).map_err(|_| invalid())?, decode(value).map_err(|_| invalid())?));
     }
-    if tags.len() > 10 { Err(invalid()) } else { Ok(tags) }
+    Ok(tags)
 }
 
 /// Headers of the answer to a write.

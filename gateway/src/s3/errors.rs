@@ -11,9 +11,17 @@ impl From<GatewayError> for S3Error {
         let code = S3ErrorCode::from_bytes(error.code().as_bytes());
         let mut answer = Self::with_message(code.unwrap_or(S3ErrorCode::InternalError), error.to_string());
         answer.set_status_code(error.status());
+        let mut headers = HeaderMap::new();
         if let Some(seconds) = error.retry_after() {
-            let mut headers = HeaderMap::new();
             headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let GatewayError::DeleteMarker { version, .. } = &error {
+            headers.insert("x-amz-delete-marker", HeaderValue::from_static("true"));
+            if let Ok(version) = HeaderValue::from_str(version) {
+                headers.insert("x-amz-version-id", version);
+            }
+        }
+        if !headers.is_empty() {
             headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/xml"));
             answer.set_headers(headers);
         }

@@ -8,7 +8,9 @@ mod objects;
 mod operations;
 mod region;
 mod sums;
+mod tagging;
 mod uploads;
+mod versions;
 
 use std::sync::Arc;
 use std::time::Instant;

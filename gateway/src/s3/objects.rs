@@ -11,7 +11,9 @@ use super::auth::namespace;
 use super::convert::{self, Outgoing};
 use super::operations::S3Front;
 use super::sums::{self, set_sums};
-use crate::objects::{Condition, CopyRequest, ObjectInfo, PutRequest, ReadConditions, Wanted};
+use crate::objects::{
+    Condition, CopyRequest, ObjectInfo, PutRequest, ReadConditions, Target, ToDelete, VersionName, Wanted,
+};
 
 impl S3Front {
     pub(super) async fn put_object(
@@ -40,6 +42,7 @@ impl S3Front {
         let mut output = PutObjectOutput {
             e_tag: Some(convert::etag(&stored.etag)),
             checksum_type: sums::type_of(sums),
+            version_id: stored.version_id.clone(),
             ..Default::default()
         };
         set_sums!(output, |algorithm| sums::sum(sums, algorithm));
@@ -52,7 +55,7 @@ impl S3Front {
     ) -> S3Result<S3Response<GetObjectOutput>> {
         let namespace = namespace(&request)?;
         let input = request.input;
-        refuse_version(input.version_id.as_ref())?;
+        let version = named(input.version_id.as_deref())?;
         let conditions = ReadConditions {
             matches: input.if_match.map(convert::tags_of),
             none_matches: input.if_none_match.map(convert::tags_of),
@@ -60,7 +63,8 @@ impl S3Front {
             unmodified_since_ms: input.if_unmodified_since.map(convert::milliseconds),
         };
         let wanted = convert::wanted(input.range);
-        let download = self.objects.get(&namespace, &input.bucket, &input.key, wanted, &conditions).await?;
+        let target = Target { bucket: &input.bucket, key: &input.key, version: version.as_ref() };
+        let download = self.objects.get(&namespace, target, wanted, &conditions).await?;
         let info = &download.info;
         let size = info.object.size;
         let range = &download.range;
@@ -81,6 +85,7 @@ impl S3Front {
             content_encoding: stored_header(info, "content-encoding"),
             content_language: stored_header(info, "content-language"),
             tag_count: tag_count(info),
+            version_id: info.version.clone(),
             body: Some(StreamingBlob::new(Outgoing(download.body))),
             ..Default::default()
         };
@@ -94,8 +99,9 @@ impl S3Front {
     ) -> S3Result<S3Response<HeadObjectOutput>> {
         let namespace = namespace(&request)?;
         let input = request.input;
-        refuse_version(input.version_id.as_ref())?;
-        let info = self.objects.head(&namespace, &input.bucket, &input.key).await?;
+        let version = named(input.version_id.as_deref())?;
+        let target = Target { bucket: &input.bucket, key: &input.key, version: version.as_ref() };
+        let info = self.objects.head(&namespace, target).await?;
         let conditions = ReadConditions {
             matches: input.if_match.map(convert::tags_of),
             none_matches: input.if_none_match.map(convert::tags_of),
@@ -122,6 +128,7 @@ impl S3Front {
             content_disposition: stored_header(&info, "content-disposition"),
             content_encoding: stored_header(&info, "content-encoding"),
             content_language: stored_header(&info, "content-language"),
+            version_id: info.version.clone(),
             ..Default::default()
         };
         set_sums!(output, |algorithm| sums::sum(&kept, algorithm));
@@ -134,10 +141,15 @@ impl S3Front {
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
         let namespace = namespace(&request)?;
         let input = request.input;
-        refuse_version(input.version_id.as_ref())?;
+        let version = named(input.version_id.as_deref())?;
         let condition = Condition { matches: input.if_match.map(convert::tags_of), ..Condition::default() };
-        self.objects.delete(&namespace, &input.bucket, &input.key, condition).await?;
-        Ok(S3Response::new(DeleteObjectOutput::default()))
+        let target = Target { bucket: &input.bucket, key: &input.key, version: version.as_ref() };
+        let deleted = self.objects.delete(&namespace, target, condition).await?;
+        Ok(S3Response::new(DeleteObjectOutput {
+            delete_marker: deleted.is_marker.then_some(true),
+            version_id: deleted.version,
+            request_charged: None,
+        }))
     }
 
     pub(super) async fn delete_objects(
@@ -149,19 +161,27 @@ impl S3Front {
         if objects.len() > 1000 {
             return Err(S3Error::with_message(S3ErrorCode::MalformedXML, "1,000 keys a request are allowed"));
         }
-        let keys: Vec<String> = objects.into_iter().map(|object| object.key).collect();
-        let results = self.objects.delete_many(&namespace, &request.input.bucket, &keys).await?;
+        let all: Vec<ToDelete> = objects
+            .into_iter()
+            .map(|object| ToDelete { key: object.key, version: object.version_id })
+            .collect();
+        let results = self.objects.delete_many(&namespace, &request.input.bucket, &all).await?;
         let mut deleted = Vec::new();
         let mut errors = Vec::new();
-        for (key, result) in keys.into_iter().zip(results) {
+        for (ToDelete { key, version }, result) in all.into_iter().zip(results) {
             match result {
                 Ok(_) if quiet.unwrap_or(false) => {}
-                Ok(_) => deleted.push(DeletedObject { key: Some(key), ..Default::default() }),
+                Ok(done) => deleted.push(DeletedObject {
+                    key: Some(key),
+                    delete_marker: done.is_marker.then_some(true),
+                    delete_marker_version_id: done.version.filter(|_| done.is_marker),
+                    version_id: version,
+                }),
                 Err(error) => errors.push(Error {
                     key: Some(key),
                     code: Some(error.code().to_owned()),
                     message: Some(error.to_string()),
-                    version_id: None,
+                    version_id: version,
                 }),
             }
         }
@@ -176,11 +196,12 @@ impl S3Front {
         let namespace = namespace(&request)?;
         let headers = convert::kept_headers(&request.headers)?;
         let input = request.input;
-        let (source_bucket, source_key) = source(&input.copy_source)?;
+        let (source_bucket, source_key, source_version) = source(&input.copy_source)?;
         let replaced = |directive: Option<&str>| directive == Some("REPLACE");
         let copy = CopyRequest {
             source_bucket,
             source_key,
+            source_version,
             source_conditions: ReadConditions {
                 matches: input.copy_source_if_match.map(convert::tags_of),
                 none_matches: input.copy_source_if_none_match.map(convert::tags_of),
@@ -197,27 +218,19 @@ impl S3Front {
             keep_headers: !replaced(input.metadata_directive.as_ref().map(MetadataDirective::as_str)),
             keep_tags: !replaced(input.tagging_directive.as_ref().map(TaggingDirective::as_str)),
         };
-        let stored = self.objects.copy(&namespace, copy).await?;
+        let (stored, copy_source_version_id) = self.objects.copy(&namespace, copy).await?;
         let result = CopyObjectResult {
             e_tag: Some(convert::etag(&stored.etag)),
             last_modified: Some(convert::timestamp(stored.modified_ms)),
             ..Default::default()
         };
-        let output = CopyObjectOutput { copy_object_result: Some(result), ..Default::default() };
+        let output = CopyObjectOutput {
+            copy_object_result: Some(result),
+            copy_source_version_id,
+            version_id: stored.version_id.clone(),
+            ..Default::default()
+        };
         Ok(S3Response::with_headers(output, convert::receipt_headers(&stored.receipt)))
-    }
-
-    pub(super) async fn get_object_tagging(
-        &self,
-        request: S3Request<GetObjectTaggingInput>,
-    ) -> S3Result<S3Response<GetObjectTaggingOutput>> {
-        let namespace = namespace(&request)?;
-        let input = request.input;
-        refuse_version(input.version_id.as_ref())?;
-        let info = self.objects.head(&namespace, &input.bucket, &input.key).await?;
-        let tag = |(key, value): (String, String)| Tag { key: Some(key), value: Some(value) };
-        let tag_set = info.object.tags.into_iter().map(tag).collect();
-        Ok(S3Response::new(GetObjectTaggingOutput { tag_set, version_id: None }))
     }
 }
 
@@ -240,22 +253,19 @@ fn tag_count(info: &ObjectInfo) -> Option<i32> {
     (count > 0).then(|| i32::try_from(count).unwrap_or(i32::MAX))
 }
 
-fn refuse_version(version: Option<&String>) -> S3Result<()> {
-    match version {
-        None => Ok(()),
-        Some(version) if version == "null" => Ok(()),
-        Some(_) => {
-            Err(S3Error::with_message(S3ErrorCode::NotImplemented, "older versions are not served yet"))
-        }
-    }
+/// The version that a request names.
+pub(super) fn named(version: Option<&str>) -> S3Result<Option<VersionName>> {
+    Ok(version.map(str::parse).transpose()?)
 }
 
-/// Bucket and key of a copy's source.
-pub(super) fn source(source: &CopySource) -> S3Result<(String, String)> {
+/// Bucket, key and version of a copy's source.
+pub(super) fn source(source: &CopySource) -> S3Result<(String, String, Option<VersionName>)> {
     match source {
-        CopySource::Bucket { bucket, key, version_id: None } => Ok((bucket.to_string(), key.to_string())),
-        CopySource::Bucket { .. } | CopySource::AccessPoint { .. } | CopySource::Outpost { .. } => {
-            let message = "only the newest version of an object of a bucket can be copied";
+        CopySource::Bucket { bucket, key, version_id } => {
+            Ok((bucket.to_string(), key.to_string(), named(version_id.as_deref())?))
+        }
+        CopySource::AccessPoint { .. } | CopySource::Outpost { .. } => {
+            let message = "only an object of a bucket can be copied";
             Err(S3Error::with_message(S3ErrorCode::NotImplemented, message))
         }
     }

@@ -25,7 +25,8 @@ macro_rules! operations {
     };
 }
 
-// Each is written where its kind is: buckets and objects in `objects`, uploads in `uploads`. An inherent method goes
+// Each is written where its kind is: buckets in `buckets`, objects in `objects`, uploads in `uploads`, versions and tags in files of
+// their own. An inherent method goes
 // before the trait's of the same name.
 operations! {
     list_buckets: ListBucketsInput => ListBucketsOutput;
@@ -34,6 +35,8 @@ operations! {
     delete_bucket: DeleteBucketInput => DeleteBucketOutput;
     get_bucket_location: GetBucketLocationInput => GetBucketLocationOutput;
     get_bucket_versioning: GetBucketVersioningInput => GetBucketVersioningOutput;
+    put_bucket_versioning: PutBucketVersioningInput => PutBucketVersioningOutput;
+    list_object_versions: ListObjectVersionsInput => ListObjectVersionsOutput;
     list_objects: ListObjectsInput => ListObjectsOutput;
     list_objects_v2: ListObjectsV2Input => ListObjectsV2Output;
     put_object: PutObjectInput => PutObjectOutput;
@@ -43,6 +46,8 @@ operations! {
     delete_objects: DeleteObjectsInput => DeleteObjectsOutput;
     copy_object: CopyObjectInput => CopyObjectOutput;
     get_object_tagging: GetObjectTaggingInput => GetObjectTaggingOutput;
+    put_object_tagging: PutObjectTaggingInput => PutObjectTaggingOutput;
+    delete_object_tagging: DeleteObjectTaggingInput => DeleteObjectTaggingOutput;
     create_multipart_upload: CreateMultipartUploadInput => CreateMultipartUploadOutput;
     upload_part: UploadPartInput => UploadPartOutput;
     upload_part_copy: UploadPartCopyInput => UploadPartCopyOutput;

@@ -14,7 +14,7 @@ use super::objects::source;
 use super::operations::S3Front;
 use super::sums::{self, named_sums, set_sums};
 use crate::objects::{
-    CompletePart, Completion, Condition, CopyPart, PutRequest, ReadConditions, UploadsRequest, Wanted,
+    CompletePart, Completion, Condition, CopyPart, PutRequest, ReadConditions, Target, UploadsRequest, Wanted,
 };
 
 impl S3Front {
@@ -69,7 +69,7 @@ impl S3Front {
     ) -> S3Result<S3Response<UploadPartCopyOutput>> {
         let namespace = namespace(&request)?;
         let input = request.input;
-        let (bucket, key) = source(&input.copy_source)?;
+        let (bucket, key, version) = source(&input.copy_source)?;
         let range = match &input.copy_source_range {
             None => Wanted::All,
             Some(range) => Wanted::parse(range).ok_or_else(|| {
@@ -80,7 +80,7 @@ impl S3Front {
             })?,
         };
         let copy = CopyPart {
-            source: (&bucket, &key),
+            source: Target { bucket: &bucket, key: &key, version: version.as_ref() },
             conditions: ReadConditions {
                 matches: input.copy_source_if_match.map(convert::tags_of),
                 none_matches: input.copy_source_if_none_match.map(convert::tags_of),
@@ -91,14 +91,18 @@ impl S3Front {
             target: (&input.bucket, &input.key, &input.upload_id),
             number: part_number(input.part_number)?,
         };
-        let (sums, modified_ms) = self.objects.copy_part(&namespace, copy).await?;
+        let (sums, modified_ms, copy_source_version_id) = self.objects.copy_part(&namespace, copy).await?;
         let mut result = CopyPartResult {
             e_tag: Some(ETag::Strong(hex::encode(sums.md5))),
             last_modified: Some(convert::timestamp(modified_ms)),
             ..Default::default()
         };
         set_sums!(result, |algorithm| sums::sum(&sums.others, algorithm));
-        Ok(S3Response::new(UploadPartCopyOutput { copy_part_result: Some(result), ..Default::default() }))
+        Ok(S3Response::new(UploadPartCopyOutput {
+            copy_part_result: Some(result),
+            copy_source_version_id,
+            ..Default::default()
+        }))
     }
 
     pub(super) async fn complete_multipart_upload(
@@ -137,6 +141,7 @@ impl S3Front {
             location: Some(format!("/{}/{}", input.bucket, input.key)),
             bucket: Some(input.bucket),
             key: Some(input.key),
+            version_id: stored.version_id.clone(),
             ..Default::default()
         };
         set_sums!(output, |algorithm| sums::sum(sums, algorithm));

@@ -111,7 +111,7 @@ impl Unreliable {
         let head = Head::decode(&raw).expect("a head");
         let (bucket, object) = keys::object_of_head(head_key).expect("a head's key");
         let at = VersionRef { epoch: Epoch(1), hlc: Hlc(head.at.hlc.0 + 1), version: VersionId([9; 16]) };
-        let next = Head { at, replaces: Some(head.at), body: HeadBody::Tombstone };
+        let next = Head::new(at, Some(head.at), HeadBody::Tombstone);
         let older = keys::older_version(bucket, &object, head.at.epoch, head.at.hlc);
         let writes = vec![Write::Put(head_key.clone(), Bytes::from(next.encode())), Write::Put(older, raw)];
         self.inner.commit(Batch::one(None, Change::blind(writes))).await.expect("it commits");

@@ -9,3 +9,5 @@ mod part_sums;
 mod s3;
 mod sessions;
 mod uploads;
+mod versions;
+mod web;

@@ -5,13 +5,13 @@ use std::time::Duration;
 use crate::common::{ACCESS_KEY, SECRET_KEY, TestSite, noise};
 use bytes::Bytes;
 use reqwest::{Method, Response, StatusCode};
-use rusty_s3::actions::{CreateMultipartUpload, ListObjectsV2};
+use rusty_s3::actions::{CreateMultipartUpload, ListObjectsV2, ObjectIdentifier};
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 
 const MIB: usize = 1 << 20;
 const SIGNED_FOR: Duration = Duration::from_mins(10);
 
-struct Client<'a> {
+pub(crate) struct Client<'a> {
     site: &'a TestSite,
     bucket: Bucket,
     credentials: Credentials,
@@ -24,7 +24,7 @@ impl<'a> Client<'a> {
         Self { site, bucket, credentials: Credentials::new(key, secret) }
     }
 
-    async fn with_bucket(site: &'a TestSite, bucket: &str) -> Self {
+    pub(crate) async fn with_bucket(site: &'a TestSite, bucket: &str) -> Self {
         let client = Self::new(site, bucket, ACCESS_KEY, SECRET_KEY);
         let url = client.bucket.create_bucket(&client.credentials).sign(SIGNED_FOR);
         assert_eq!(client.send(Method::PUT, url, Bytes::new()).await.status(), StatusCode::OK);
@@ -35,22 +35,62 @@ impl<'a> Client<'a> {
         self.site.http.request(method, url).body(body).send().await.expect("an answer")
     }
 
-    async fn put(&self, key: &str, body: impl Into<Bytes>) -> Response {
+    /// A request with a query of its own; without a key it is of the bucket.
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        key: &str,
+        query: &[(&'static str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Response {
+        let credentials = Some(&self.credentials);
+        let url = match method {
+            Method::PUT => signed(self.bucket.put_object(credentials, key), query),
+            Method::HEAD => signed(self.bucket.head_object(credentials, key), query),
+            Method::DELETE => signed(self.bucket.delete_object(credentials, key), query),
+            _ => signed(self.bucket.get_object(credentials, key), query),
+        };
+        self.send(method, url, body.into()).await
+    }
+
+    /// Copies `/bucket/key` to a key of this bucket.
+    pub(crate) async fn copy(&self, source: &str, key: &str) -> Response {
+        let mut action = self.bucket.put_object(Some(&self.credentials), key);
+        action.headers_mut().insert("x-amz-copy-source", source.to_owned());
+        let request = self.site.http.put(action.sign(SIGNED_FOR)).header("x-amz-copy-source", source);
+        request.send().await.expect("an answer")
+    }
+
+    /// Deletes keys, and versions of keys, by one request; the answer's text.
+    pub(crate) async fn delete_many(&self, all: &[(&str, Option<&str>)]) -> String {
+        let identifier = |(key, version): &(&str, Option<&str>)| ObjectIdentifier {
+            key: (*key).to_owned(),
+            version_id: version.map(str::to_owned),
+        };
+        let all: Vec<_> = all.iter().map(identifier).collect();
+        let action = self.bucket.delete_objects(Some(&self.credentials), all.iter());
+        let url = action.sign(SIGNED_FOR);
+        let (body, md5) = action.body_with_md5();
+        let request = self.site.http.post(url).header("content-md5", md5).body(body);
+        request.send().await.expect("an answer").text().await.expect("text")
+    }
+
+    pub(crate) async fn put(&self, key: &str, body: impl Into<Bytes>) -> Response {
         let url = self.bucket.put_object(Some(&self.credentials), key).sign(SIGNED_FOR);
         self.send(Method::PUT, url, body.into()).await
     }
 
-    async fn get(&self, key: &str) -> Response {
+    pub(crate) async fn get(&self, key: &str) -> Response {
         let url = self.bucket.get_object(Some(&self.credentials), key).sign(SIGNED_FOR);
         self.send(Method::GET, url, Bytes::new()).await
     }
 
-    async fn delete(&self, key: &str) -> Response {
+    pub(crate) async fn delete(&self, key: &str) -> Response {
         let url = self.bucket.delete_object(Some(&self.credentials), key).sign(SIGNED_FOR);
         self.send(Method::DELETE, url, Bytes::new()).await
     }
 
-    async fn list(
+    pub(crate) async fn list(
         &self,
         prefix: &str,
         delimiter: Option<&str>,
@@ -83,6 +123,13 @@ impl<'a> Client<'a> {
             }
         }
     }
+}
+
+fn signed<'a, A: S3Action<'a>>(mut action: A, query: &[(&'static str, &str)]) -> reqwest::Url {
+    for (name, value) in query {
+        action.query_mut().insert(*name, (*value).to_owned());
+    }
+    action.sign(SIGNED_FOR)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -209,11 +256,7 @@ async fn a_copy_outlives_its_source_and_keeps_its_etag() {
         let plain = noise(size, 11);
         let etag = client.put(key, plain.clone()).await.headers()["etag"].clone();
         let target = format!("{key}-copy");
-        let mut action = client.bucket.put_object(Some(&client.credentials), &target);
-        let source = format!("/bucket/{key}");
-        action.headers_mut().insert("x-amz-copy-source", source.clone());
-        let url = action.sign(SIGNED_FOR);
-        let answer = site.http.put(url).header("x-amz-copy-source", source).send().await.expect("an answer");
+        let answer = client.copy(&format!("/bucket/{key}"), &target).await;
         let text = answer.text().await.expect("text");
         assert!(text.contains(etag.to_str().expect("text").trim_matches('"')), "{text}");
         assert_eq!(client.delete(key).await.status(), StatusCode::NO_CONTENT);

@@ -13,8 +13,8 @@ use diptych_core::journal::open_run;
 use diptych_core::keyring::Keyring;
 use diptych_core::keys::{self, Key};
 use diptych_core::records::{
-    Blob, Bucket, CodingPlan, Content, DeadMark, Etag, Extent, ExtentState, Head, HeadBody, Layout, Object,
-    Piece, Placement, Record, VersionRef,
+    Blob, Bucket, CodingPlan, Content, DeadMark, Etag, Extent, ExtentState, Head, HeadBody, Kept, Layout,
+    Object, Piece, Placement, Record, VersionRef,
 };
 use diptych_core::tail::{Tail, TailEntry};
 use md5::{Digest, Md5};
@@ -108,11 +108,13 @@ async fn enter(
         let key = keys::head(entry.bucket, &entry.key);
         let known = view.get(&key)?;
         let is_newest = !made.contains(&key);
-        let mut fate = fate(view.as_ref(), history, &opened, entry, bucket.is_some(), is_newest)?;
+        let kept = bucket.map_or(Kept::No, |(_, bucket)| bucket.versioning.of_new());
+        let mut fate = fate(view.as_ref(), history, &opened, entry, bucket.map(|_| kept), is_newest)?;
         if let Fate::Head | Fate::Kept(_) = fate {
             match object(&opened, entry, keyring) {
                 Ok(object) => {
-                    make_version(&mut loader, &opened, entry, object, known, &fate).await?;
+                    make_version(&mut loader, &opened, entry, object, known.as_deref(), (&fate, kept))
+                        .await?;
                     made.insert(key);
                 }
                 Err(reason) => fate = Fate::Dead(reason),
@@ -153,7 +155,8 @@ async fn enter(
     loader.finish().await
 }
 
-/// What becomes of an entry; `is_newest`: no version was made of another one of its key that comes behind it in its extent.
+/// What becomes of an entry; `in_bucket`: what a version of its bucket is, None where that is not known; `is_newest`: no version was
+/// made of another one of its key that comes behind it in its extent.
 ///
 /// FENCING (no deleted file comes back): a tombstone stays longer than an extent counts as found, so that what was begun before the
 /// delete is older than it. What a missing stretch may have deleted becomes no head.
@@ -162,7 +165,7 @@ fn fate(
     history: &History,
     opened: &Opened,
     entry: &TailEntry,
-    bucket_is_known: bool,
+    in_bucket: Option<Kept>,
     is_newest: bool,
 ) -> Result<Fate, ResurrectError> {
     let facts = &opened.extent.facts;
@@ -178,10 +181,12 @@ fn fate(
         Fate::Dead("it was refused or replaced".to_owned())
     } else if entry.part.is_some() {
         unnamed("it is a part of an upload that was not completed")
-    } else if !bucket_is_known {
+    } else if in_bucket.is_none() {
         unnamed("its bucket is not known")
     } else if entry.first_chunk != 0 || !entry.last {
         unnamed("it is a part of a larger object whose end the journal does not know")
+    } else if is_replaced && in_bucket == Some(Kept::Numbered) {
+        Fate::Kept("its bucket keeps versions, and a newer one is there: it is kept as a conflict version")
     } else if is_replaced {
         Fate::Dead("it is older than what is there".to_owned())
     } else if may_be_missing {
@@ -230,21 +235,22 @@ async fn make_version(
     opened: &Opened,
     entry: &TailEntry,
     object: Object,
-    known: Option<Bytes>,
-    fate: &Fate,
+    known: Option<&[u8]>,
+    (fate, kept): (&Fate, Kept),
 ) -> Result<(), ResurrectError> {
     let (epoch, hlc): (Epoch, Hlc) = (opened.extent.facts.birth_epoch, opened.extent.facts.birth_hlc);
-    let replaced = known.as_deref().map(Head::decode).transpose().map_err(SiteError::from)?;
+    let replaced = known.map(Head::decode).transpose().map_err(SiteError::from)?;
     let at = VersionRef { epoch, hlc, version: entry.version };
     let replaces = replaced.as_ref().map(|head| head.at);
-    let version = Head { at, replaces, body: HeadBody::Object(Box::new(object)) };
+    let version = Head { kept, ..Head::new(at, replaces, HeadBody::Object(Box::new(object))) };
     let version = Some(Bytes::from(version.encode()));
     if let Fate::Kept(_) = fate {
         return loader.set(keys::conflict(entry.bucket, &entry.key, entry.version), version).await;
     }
-    if let (Some(old), Some(raw)) = (replaces, known) {
-        let key = keys::older_version(entry.bucket, &entry.key, old.epoch, old.hlc);
-        loader.set(key, Some(raw)).await?;
+    if let Some(old) = replaced {
+        let old = old.replaced_by(kept);
+        let key = keys::older_version(entry.bucket, &entry.key, old.at.epoch, old.at.hlc);
+        loader.set(key, Some(Bytes::from(old.encode()))).await?;
     }
     loader.set(keys::head(entry.bucket, &entry.key), version).await
 }

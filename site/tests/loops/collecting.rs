@@ -34,7 +34,7 @@ fn version(number: u8, extent: ExtentId, sealed: u32) -> Head {
         content: Content::Inline(vec![Blob { id: BLOB, ring_key: RingKeyNumber(1), pieces: vec![piece] }]),
     };
     let at = VersionRef { epoch: EPOCH, hlc: Hlc(u64::from(number)), version: VersionId([number; 16]) };
-    Head { at, replaces: None, body: HeadBody::Object(Box::new(object)) }
+    Head::new(at, None, HeadBody::Object(Box::new(object)))
 }
 
 fn older(head: &Head) -> Key {

@@ -11,6 +11,7 @@ use diptych_core::journal::{Document, Fresh, Journal, Writer, seal};
 use diptych_core::keys;
 use diptych_core::records::{
     Bucket, Content, DeadMark, Extent, Head, HeadBody, Holds, Placement, Position, Record, Span, VersionRef,
+    Versioning,
 };
 use diptych_core::tail::{TailBuilder, TailEntry};
 use diptych_wire::agent::ExtentFacts;
@@ -86,11 +87,11 @@ fn born(later: i64) -> Hlc {
 
 fn head(later: i64, body: HeadBody) -> Vec<u8> {
     let at = VersionRef { epoch: EPOCH, hlc: born(later), version: VersionId([99; 16]) };
-    Head { at, replaces: None, body }.encode()
+    Head::new(at, None, body).encode()
 }
 
 fn bucket() -> Vec<u8> {
-    Bucket { id: BUCKET, namespace: "default".into(), created_ms: 1, versioning: false }.encode()
+    Bucket { id: BUCKET, namespace: "default".into(), created_ms: 1, versioning: Versioning::Off }.encode()
 }
 
 /// A site with a bucket and nothing in it, all of it journaled.

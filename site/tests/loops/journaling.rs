@@ -89,7 +89,7 @@ async fn the_progress_moves_only_when_the_journal_is_durable() {
 
 fn tombstone(hlc: Hlc) -> Head {
     let at = VersionRef { epoch: EPOCH, hlc, version: VersionId([1; 16]) };
-    Head { at, replaces: None, body: HeadBody::Tombstone }
+    Head::new(at, None, HeadBody::Tombstone)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,3 +14,4 @@ mod outside;
 mod repairing;
 mod resurrecting;
 mod sessions;
+mod versions;

@@ -1,0 +1,137 @@
+//! Versions that are kept for readers: what the collector leaves, and what a merge makes of a version that was deleted by its name or
+//! got other tags.
+
+use diptych_core::ids::{BlobId, BucketId, Epoch, ExtentId, Hlc, RingKeyNumber, VersionId};
+use diptych_core::keys::{self, Key};
+use diptych_core::records::{
+    Blob, Bucket, Content, Etag, Head, HeadBody, Kept, Layout, LedgerEntry, Object, Piece, Record,
+    VersionRef, Versioning,
+};
+use diptych_site::absorb::absorb;
+use diptych_site::collector::Collector;
+use diptych_wire::peer::UnseenTerm;
+
+use crate::harness::{EPOCH, East, at_once, west};
+
+const BUCKET: BucketId = BucketId([3; 8]);
+const SEALED: u32 = 100_000;
+
+fn version(number: u8, kept: Kept, extent: ExtentId) -> Head {
+    let piece = Piece {
+        extent,
+        first_chunk: 0,
+        offset: 0,
+        sealed: SEALED,
+        plain: SEALED - 16,
+        last: true,
+        layout: Layout::Plain,
+    };
+    let blob = Blob { id: BlobId([number; 16]), ring_key: RingKeyNumber(1), pieces: vec![piece] };
+    let object = Object {
+        size: u64::from(SEALED) - 16,
+        etag: Etag { md5: [number; 16], parts: 0 },
+        modified_ms: 0,
+        headers: vec![],
+        tags: vec![],
+        content: Content::Inline(vec![blob]),
+    };
+    let at = VersionRef { epoch: EPOCH, hlc: Hlc(u64::from(number)), version: VersionId([number; 16]) };
+    Head { kept, ..Head::new(at, None, HeadBody::Object(Box::new(object))) }
+}
+
+fn with_tag(head: &Head, value: &str, tagged: (Epoch, Hlc)) -> Head {
+    let mut body = head.body.clone();
+    if let HeadBody::Object(object) = &mut body {
+        object.tags = vec![("colour".to_owned(), value.to_owned())];
+    }
+    Head { body, tagged: Some(tagged), ..head.clone() }
+}
+
+fn head_key() -> Key {
+    keys::head(BUCKET, b"key")
+}
+
+fn older(head: &Head) -> Key {
+    keys::older_version(BUCKET, b"key", head.at.epoch, head.at.hlc)
+}
+
+async fn found(east: &East, key: &Key) -> Option<Head> {
+    east.get(key).await.map(|raw| Head::decode(&raw).expect("it reads"))
+}
+
+async fn versioned(east: &East) {
+    let bucket =
+        Bucket { id: BUCKET, namespace: "default".into(), created_ms: 1, versioning: Versioning::Enabled };
+    east.put(vec![(keys::bucket("bucket"), bucket.encode())]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_is_kept_stays_with_its_bytes_and_a_discarded_one_goes_with_them() {
+    let east = East::start(None, at_once()).await;
+    versioned(&east).await;
+    let (kept, gone) = (east.store(1, 100_000, &[]).await, east.store(2, 100_000, &[]).await);
+    let below = [version(1, Kept::Numbered, kept.extent), version(2, Kept::Null, kept.extent)];
+    let discarded = version(3, Kept::Discarded, gone.extent);
+    // Replaced before its bucket kept versions, and not forgotten yet when that began.
+    let replaced = version(4, Kept::No, gone.extent);
+    let all = below.iter().chain([&discarded, &replaced]);
+    east.put(all.map(|head| (older(head), head.encode())).collect()).await;
+    let mut collector = Collector::default();
+    for _ in 0..6 {
+        collector.pass(&east.context).await.expect("a pass");
+    }
+    for head in &below {
+        assert_eq!(found(&east, &older(head)).await.as_ref(), Some(head));
+    }
+    assert_eq!(found(&east, &older(&discarded)).await, None);
+    assert_eq!(found(&east, &older(&replaced)).await, None);
+    assert!(east.is_right(&kept).await);
+    assert_eq!(east.get(&keys::extent(gone.extent)).await, None, "nothing names it any more");
+}
+
+async fn absorbed(east: &East, unseen: &[(Key, &Head)]) -> u64 {
+    let versions = unseen.iter().map(|(key, head)| (key.clone(), head.encode())).collect();
+    let term = UnseenTerm { site: west(), epoch: EPOCH, versions };
+    absorb(east.context.catalog.as_ref(), EPOCH, &term).await.expect("it is taken in")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_was_deleted_by_name_in_an_unseen_term_never_becomes_head() {
+    let east = East::start(Some(west()), at_once()).await;
+    versioned(&east).await;
+    let (first, second) =
+        (version(1, Kept::Numbered, ExtentId([1; 16])), version(2, Kept::Numbered, ExtentId([2; 16])));
+    east.put(vec![(head_key(), second.encode()), (older(&first), first.encode())]).await;
+    // The returning site deleted the second, so that the first was head again; then it wrote a third and deleted that, too.
+    let discarded = Head { kept: Kept::Discarded, ..second.clone() };
+    let third = Head { replaces: Some(first.at), ..version(3, Kept::Discarded, ExtentId([3; 16])) };
+    let unseen = [(head_key(), &first), (older(&discarded), &discarded), (older(&third), &third)];
+    for _ in 0..2 {
+        absorbed(&east, &unseen).await;
+        assert_eq!(found(&east, &head_key()).await.as_ref(), Some(&second));
+        assert_eq!(found(&east, &older(&first)).await.as_ref(), Some(&first));
+        assert_eq!(found(&east, &older(&third)).await.as_ref(), Some(&third), "for the collector");
+        let view = east.context.catalog.view().await.expect("a view");
+        let ledger = view.scan(&keys::ledger_entries(), 10).expect("it reads").entries;
+        let noted: Vec<_> =
+            ledger.iter().map(|(_, raw)| LedgerEntry::decode(raw).expect("an entry").version).collect();
+        assert_eq!(noted, [Some(second.at)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_tags_that_were_set_in_both_terms_those_that_were_set_last_stay() {
+    let east = East::start(Some(west()), at_once()).await;
+    versioned(&east).await;
+    let (first, second) =
+        (version(1, Kept::Numbered, ExtentId([1; 16])), version(2, Kept::Numbered, ExtentId([2; 16])));
+    let here = with_tag(&first, "of the newer term", (Epoch(2), Hlc(5)));
+    east.put(vec![(head_key(), second.encode()), (older(&first), here.encode())]).await;
+    let unseen_first = with_tag(&first, "of the older term", (Epoch(1), Hlc(9)));
+    let unseen_second = with_tag(&second, "of the older term", (Epoch(1), Hlc(9)));
+    for _ in 0..2 {
+        absorbed(&east, &[(older(&first), &unseen_first), (head_key(), &unseen_second)]).await;
+        assert_eq!(found(&east, &older(&first)).await.as_ref(), Some(&here));
+        assert_eq!(found(&east, &head_key()).await.as_ref(), Some(&unseen_second));
+    }
+}
