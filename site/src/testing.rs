@@ -140,6 +140,7 @@ pub(crate) fn west() -> (SiteContext, TempDir) {
         followed: watch::Sender::default(),
         name: watch::Sender::default(),
         edge: watch::Sender::default(),
+        edge_hint: Arc::default(),
         failback: watch::Sender::default(),
         policy: Policy::default(),
         acknowledge: Acknowledge::OneSite,
