@@ -84,7 +84,7 @@ use crate::storage_cluster_status::StorageClusterStatus;
         "failover.preferred must be one of the two sites"),
     validation = ("!has(self.peer) || !has(self.failover) || !has(self.failover.preferred) || self.failover.preferred == self.site || has(self.peer.joinSecretRef)",
         "the site that is not preferred joins the other: declare peer.joinSecretRef"),
-    validation = ("!has(self.failover) || !has(self.failover.dns) || (has(self.gateway.publicAddresses) && self.gateway.publicAddresses.size() > 0)",
+    validation = ("!has(self.failover) || !has(self.failover.dns) || self.failover.dns.cloudflare.via == 'Tunnel' || (has(self.gateway.publicAddresses) && self.gateway.publicAddresses.size() > 0)",
         "failover.dns points a name to gateway.publicAddresses: declare at least one"),
     validation = ("!has(self.failover) || !has(self.failover.witness) || !has(self.failover.witness.cloudflareRecord) || has(self.failover.dns)",
         "a witness that is a Cloudflare record needs failover.dns.cloudflare: its zone and token"),
@@ -714,6 +714,9 @@ pub struct Dns {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = ("self.hostname == self.zone || self.hostname.endsWith('.' + self.zone)", "hostname must be in zone"))]
+#[x_kube(validation = ("!has(self.tunnel) || self.via == 'Tunnel'", "tunnel is for via: Tunnel"))]
+#[x_kube(validation = ("!has(self.tunnel) || !has(self.tunnel.s3Hostname) || self.tunnel.s3Hostname.endsWith('.' + self.zone)",
+    "tunnel.s3Hostname must be in zone"))]
 pub struct Cloudflare {
     /// The zone.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9.-]+$"))]
@@ -727,7 +730,11 @@ pub struct Cloudflare {
     #[serde(default)]
     pub via: Via,
 
-    /// Whether Cloudflare fronts the traffic.
+    /// With `via: Tunnel`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tunnel: Option<Tunnel>,
+
+    /// Whether Cloudflare fronts the traffic; through a tunnel it always does.
     #[serde(default)]
     pub proxied: bool,
 
@@ -735,8 +742,13 @@ pub struct Cloudflare {
     #[serde(default)]
     pub health_checks: bool,
 
-    /// Secret with an API token (`token`) that may edit the zone's DNS.
+    /// Secret with an API token (`token`) that may edit the zone's DNS, or its load balancers and the account's pools.
     pub token_secret_ref: NameRef,
+
+    /// Secret (`secret`) that Cloudflare's notifications must show at `/hooks/cloudflare`; none are heard if left out. One has the
+    /// verdicts looked at, and no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notification_secret_ref: Option<NameRef>,
 
     /// Base URL of the API; Cloudflare's own if left out.
     #[serde(default, rename = "apiBaseURL", skip_serializing_if = "Option::is_none")]
@@ -750,6 +762,20 @@ pub enum Via {
     /// The address records of the name.
     #[default]
     Record,
+    /// The order of the pools of a load balancer, one a site, each probed at `/lease`.
+    LoadBalancer,
+    /// The alias of the name, which leads to a tunnel, one a site; cloudflared runs with the token in Secret `<name>-tunnel`.
+    Tunnel,
+}
+
+/// What a tunnel answers for besides the public name.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Tunnel {
+    /// The name in the zone that serves S3: a tunnel tells services apart by names, not by ports. S3 has none if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9.-]+$"))]
+    pub s3_hostname: Option<String>,
 }
 
 /// Rebuilding of lost rows.

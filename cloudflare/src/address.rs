@@ -6,7 +6,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use diptych_core::ids::ClusterId;
+use diptych_core::ids::{ClusterId, SiteName};
 use thiserror::Error;
 
 use crate::client::{
@@ -26,6 +26,16 @@ impl Owner {
     /// The comment's text.
     pub fn comment(&self) -> &str {
         &self.0
+    }
+
+    /// Name of what a site has outside the zone: `diptych-<cluster id>-<site>`.
+    pub fn name_of(&self, site: &SiteName) -> String {
+        format!("{}-{site}", self.0.replace(':', "-"))
+    }
+
+    /// The mark on what only a site's own may carry: `diptych:<cluster id> <site>`.
+    pub(crate) fn mark_of(&self, site: &SiteName) -> String {
+        format!("{} {site}", self.0)
     }
 
     /// Whether this record is ours to change.
@@ -119,19 +129,31 @@ impl fmt::Display for Listed<'_> {
 /// # Errors
 /// Address or alias records on the name that another owner made. Records of other types are nobody's concern here.
 pub fn plan_name(listing: &[DnsRecord], target: &NameTarget) -> Result<Batch, ForeignRecords> {
+    Ok(difference(owned_records(listing, &target.hostname, &target.owner)?, target))
+}
+
+/// The address and alias records of a name.
+///
+/// # Errors
+/// Another owner made one of them.
+pub(crate) fn owned_records<'a>(
+    listing: &'a [DnsRecord],
+    hostname: &str,
+    owner: &Owner,
+) -> Result<Vec<&'a DnsRecord>, ForeignRecords> {
     let present = |record: &&DnsRecord| {
-        record.name.eq_ignore_ascii_case(&target.hostname) && !matches!(record.kind, RecordType::Other(_))
+        record.name.eq_ignore_ascii_case(hostname) && !matches!(record.kind, RecordType::Other(_))
     };
     let (owned, foreign): (Vec<_>, Vec<_>) =
-        listing.iter().filter(present).partition(|record| target.owner.owns(record));
-    if !foreign.is_empty() {
-        return Err(ForeignRecords {
-            hostname: target.hostname.clone(),
-            comment: target.owner.comment().to_owned(),
-            records: foreign.into_iter().cloned().collect(),
-        });
+        listing.iter().filter(present).partition(|record| owner.owns(record));
+    if foreign.is_empty() {
+        return Ok(owned);
     }
-    Ok(difference(owned, target))
+    Err(ForeignRecords {
+        hostname: hostname.to_owned(),
+        comment: owner.comment().to_owned(),
+        records: foreign.into_iter().cloned().collect(),
+    })
 }
 
 fn difference(mut owned: Vec<&DnsRecord>, target: &NameTarget) -> Batch {

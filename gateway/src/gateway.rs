@@ -35,6 +35,8 @@ pub struct GatewayOptions {
     pub forwarder: Option<Arc<dyn Forwarder>>,
     /// More paths on the REST listener, behind the same tokens.
     pub more: Option<Router>,
+    /// Paths of REST for everybody: they see for themselves who asks.
+    pub open: Option<Router>,
 }
 
 /// Why a gateway did not start.
@@ -79,7 +81,8 @@ impl Gateway {
         let objects = Objects::new(context.clone());
         let stop = CancellationToken::new();
         let s3_answer = s3::answer(context.clone(), objects.clone());
-        let rest_answer = rest::answer(objects.clone(), options.tokens, options.reviews, options.more);
+        let rest_answer =
+            rest::answer(objects.clone(), options.tokens, options.reviews, options.more, options.open);
         let s3_listener = listen(Front::S3, options.s3).await?;
         let rest_listener = listen(Front::Rest, options.rest).await?;
         let mut tasks = vec![tokio::spawn(keep_fresh(context.clone(), stop.clone()))];

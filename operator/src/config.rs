@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use diptych_site::config::{IdentityFiles, Policy, SiteConfig};
+use diptych_site::config::{IdentityFiles, Policy, SiteConfig, Via};
 use serde::{Deserialize, Serialize};
 
 /// Configuration of a gateway and of the loops: a site's, and what differs where its processes are pods.
@@ -36,6 +36,8 @@ pub struct Paths {
     pub cluster_key: PathBuf,
     /// Key of the cluster's authority, where operators are.
     pub authority_key: Option<PathBuf>,
+    /// Token for the connectors of the site's tunnel, where operators are.
+    pub tunnel_token: Option<PathBuf>,
     /// The mirror.
     pub mirror: PathBuf,
 }
@@ -48,6 +50,7 @@ impl Paths {
             catalog_identity: PathBuf::from("/etc/diptych/catalog"),
             cluster_key: PathBuf::from("/etc/diptych/cluster-key/key"),
             authority_key: None,
+            tunnel_token: None,
             mirror: PathBuf::from("/var/lib/diptych/mirror.redb"),
         }
     }
@@ -59,6 +62,7 @@ impl Paths {
             catalog_identity: folder.join("catalog"),
             cluster_key: folder.join("cluster.key"),
             authority_key: Some(folder.join("authority.key")),
+            tunnel_token: Some(folder.join("tunnel.token")),
             mirror: mirror.to_owned(),
         }
     }
@@ -98,6 +102,10 @@ impl PodConfig {
         self.site.cluster_key.clone_from(&paths.cluster_key);
         self.site.authority_key.clone_from(&paths.authority_key);
         self.site.catalog.clone_from(&paths.mirror);
+        let via = self.site.peer.as_mut().map(|peer| &mut peer.via);
+        if let (Some(Via::Tunnel { token_file, .. }), Some(path)) = (via, &paths.tunnel_token) {
+            token_file.clone_from(path);
+        }
         self
     }
 }

@@ -23,8 +23,9 @@ pub mod options;
 pub mod review;
 pub mod run;
 pub mod secrets;
+mod tunnel_token;
 
 pub use config::PodConfig;
 pub use error::OperatorError;
-pub use options::{Images, OperatorOptions, SiteLink};
+pub use options::{Images, OperatorOptions, OwnAtEdge, SiteLink};
 pub use run::run;

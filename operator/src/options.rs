@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use diptych_catalog::Catalog;
+use diptych_site::config::SiteConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
@@ -34,6 +36,18 @@ pub struct OperatorOptions {
     pub mirror: PathBuf,
     /// To and from the site's loops in this process.
     pub site: SiteLink,
+    /// What is taken away at Cloudflare when the StorageCluster goes.
+    pub at_edge: Arc<dyn OwnAtEdge>,
+}
+
+/// What a site has at Cloudflare for itself alone: its health check, its pool of a load balancer.
+#[async_trait]
+pub trait OwnAtEdge: Send + Sync + 'static {
+    /// Takes it away; what is not there any more is fine.
+    ///
+    /// # Errors
+    /// What may be left, and why, for a person.
+    async fn remove(&self, site: &SiteConfig) -> Result<(), String>;
 }
 
 /// What operator and site loops of one process tell each other.

@@ -27,7 +27,7 @@ use crate::leader::Leader;
 use crate::names::MANAGER;
 use crate::options::OperatorOptions;
 use crate::secrets::text;
-use crate::{access_key, drill, file};
+use crate::{access_key, drill, file, tunnel_token};
 
 /// Between two looks for the configuration of this process's loops, until it has one.
 const LOOK_SOON: Duration = Duration::from_secs(2);
@@ -65,6 +65,7 @@ pub async fn run(options: OperatorOptions, shutdown: CancellationToken) -> Resul
         ended = health::serve(options.health, readiness) => ended,
         ended = join::serve(options.clone()) => ended,
         () = keep_config(&options) => Ok(()),
+        () = tunnel_token::keep(&options) => Ok(()),
     }
 }
 
@@ -197,7 +198,12 @@ async fn fetch_config(options: &OperatorOptions) -> Result<(), OperatorError> {
     let malformed =
         |error: serde_json::Error| OperatorError::Internal(format!("the site's configuration: {error}"));
     let config: PodConfig = serde_json::from_str(&text(&site, "site.json")?).map_err(malformed)?;
-    let config = config.at(&paths);
+    let mut config = config.at(&paths);
+    if cluster.metadata.deletion_timestamp.is_some() {
+        // The loops make nothing more at Cloudflare; that they know it shows in their status, by the generation.
+        config.site.retired = true;
+        config.site.generation = cluster.metadata.generation.unwrap_or_default();
+    }
     let json = serde_json::to_string(&config).map_err(malformed)?;
     if keep(&options.folder.join(KEPT), &json)? || options.site.config.borrow().is_none() {
         options.site.config.send_replace(Some(config));

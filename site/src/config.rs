@@ -184,6 +184,9 @@ pub struct SiteConfig {
     /// Generation of the declaration that this was made from; 0: nothing was declared.
     #[serde(default)]
     pub generation: i64,
+    /// The declaration is being deleted: what this site alone has outside is not made any more.
+    #[serde(default)]
+    pub retired: bool,
 }
 
 impl SiteConfig {
@@ -281,14 +284,49 @@ pub struct PeerConfig {
     pub proxied: bool,
     /// Addresses of this site that the name points to while it is active.
     pub public_addresses: Vec<std::net::IpAddr>,
+    /// What is flipped.
+    #[serde(default)]
+    pub via: Via,
     /// What stands in the Host header of requests that come under the public name.
     pub public_hosts: Vec<String>,
     /// How Cloudflare shall look at this site's first public address; None: not at all.
     #[serde(default)]
     pub health_check: Option<HealthProbe>,
+    /// What Cloudflare shows with its notifications; None: they are not heard.
+    #[serde(default)]
+    pub notification_secret: Option<String>,
     /// What drills ask as any client does; none without a public name.
     #[serde(default)]
     pub drills: Option<DrillEndpoints>,
+}
+
+/// What is flipped at Cloudflare.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Via {
+    /// The address records of the name.
+    #[default]
+    Record,
+    /// The order of a load balancer's pools.
+    LoadBalancer {
+        /// How `/lease` of each public address is asked.
+        monitor: HealthProbe,
+    },
+    /// The alias of the name, which leads to the tunnel of a site.
+    Tunnel {
+        /// Names and the services that answer for them, as this site's connectors reach them; the public name first.
+        routes: Vec<TunnelService>,
+        /// Where the token for the connectors is put.
+        token_file: PathBuf,
+    },
+}
+
+/// A name, and the service of the site that answers for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TunnelService {
+    /// Whole name, with the zone.
+    pub hostname: String,
+    /// `http://host:port` or `https://host:port`.
+    pub service: String,
 }
 
 /// How REST is probed from outside.

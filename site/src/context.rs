@@ -11,7 +11,7 @@ use diptych_core::placement::PlacementMap;
 use diptych_core::planner::Survive;
 use diptych_core::records::Position;
 use diptych_wire::agent::Door;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::agents::Agents;
 use crate::config::{Acknowledge, Policy};
@@ -137,6 +137,8 @@ pub struct SiteContext {
     pub name: watch::Sender<NameSeen>,
     /// What the edge says of both sites; None: it is not asked, or was not yet.
     pub edge: watch::Sender<Option<EdgeStatus>>,
+    /// Has the edge's verdicts looked at now: somebody hints that they turned.
+    pub edge_hint: Arc<Notify>,
     /// Why the preferred site does not have the lease back; None: it has it, or this site is not active.
     pub failback: watch::Sender<Option<FailbackStatus>>,
     /// Times and budgets, as declared.

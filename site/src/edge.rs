@@ -13,6 +13,8 @@ use crate::context::SiteContext;
 const LOOK_ACTIVE: Duration = Duration::from_secs(10);
 /// Of one that is not.
 const LOOK_PASSIVE: Duration = Duration::from_secs(30);
+/// Between two looks, however often somebody hints: calls are counted.
+const LOOK_SOONEST: Duration = Duration::from_secs(2);
 
 /// What the edge says of one site.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +57,7 @@ pub trait EdgeChecks: Send + Sync + 'static {
     async fn remove(&self) -> Result<(), EdgeTrouble>;
 }
 
-/// Keeps the check and reads the verdicts for ever; where it is not `wanted` it is removed.
+/// Keeps the check and reads the verdicts for ever, at once where that is hinted at; where it is not `wanted` it is removed.
 pub async fn run(checks: Arc<dyn EdgeChecks>, context: Arc<SiteContext>, wanted: bool) {
     if !wanted {
         remove(checks.as_ref(), &context).await;
@@ -65,7 +67,12 @@ pub async fn run(checks: Arc<dyn EdgeChecks>, context: Arc<SiteContext>, wanted:
         let kept = checks.keep().await;
         context.edge.send_if_modified(|known| take(known, kept));
         let active = context.standing.borrow().active;
-        tokio::time::sleep(if active { LOOK_ACTIVE } else { LOOK_PASSIVE }).await;
+        tokio::time::sleep(LOOK_SOONEST).await;
+        let pause = if active { LOOK_ACTIVE } else { LOOK_PASSIVE };
+        tokio::select! {
+            () = tokio::time::sleep(pause.saturating_sub(LOOK_SOONEST)) => {}
+            () = context.edge_hint.notified() => {}
+        }
     }
 }
 
@@ -110,6 +117,42 @@ mod tests {
         assert!(take(&mut known, Err(trouble.clone())));
         let none = EdgeStatus { trouble: Some(trouble), waiting, ..EdgeStatus::default() };
         assert_eq!(known, Some(none));
+    }
+
+    /// Tells when it was looked at.
+    #[derive(Default)]
+    struct Looked(Notify);
+
+    #[async_trait]
+    impl EdgeChecks for Looked {
+        async fn keep(&self) -> Result<(SiteVerdict, SiteVerdict), EdgeTrouble> {
+            self.0.notify_one();
+            Ok(Default::default())
+        }
+
+        async fn remove(&self) -> Result<(), EdgeTrouble> {
+            unreachable!("it is wanted")
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hint_has_the_verdicts_looked_at_before_it_is_time_and_not_again_at_once() {
+        let (context, _folder) = west();
+        let context = Arc::new(context);
+        let checks = Arc::new(Looked::default());
+        let looks = run(Arc::clone(&checks) as Arc<dyn EdgeChecks>, Arc::clone(&context), true);
+        let hinted = async {
+            checks.0.notified().await;
+            let first = std::time::Instant::now();
+            context.edge_hint.notify_one();
+            checks.0.notified().await;
+            let waited = first.elapsed();
+            assert!((LOOK_SOONEST..LOOK_PASSIVE).contains(&waited), "{waited:?}");
+        };
+        tokio::select! {
+            () = looks => panic!("it goes on for as long as the site does"),
+            () = hinted => {}
+        }
     }
 
     /// Keeps nothing, and tells when it was removed.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use diptych_core::ids::Epoch;
 use tokio::sync::{Notify, watch};
 
 use crate::keeper::{KeeperHandle, boot_time};
@@ -41,8 +42,14 @@ pub trait PublicName: Send + Sync + 'static {
     /// Points it to this site, if it does not already; true: something was changed.
     async fn point_here(&self) -> Result<bool, NameTrouble>;
 
-    /// Whether it could be pointed here; changes nothing.
+    /// Whether it could be pointed here. Where it points stays as it is; what only this site has for it is made ready.
     async fn look(&self) -> Result<(), NameTrouble>;
+
+    /// Closes the other site's way to the edge from outside, where there is a way to do so: it was silent when this site took
+    /// over, and may not know yet.
+    async fn fence_peer(&self) -> Result<(), NameTrouble> {
+        Ok(())
+    }
 }
 
 /// Keeps the name right while this site serves. `now` wakes it; `seen` is told what came of it.
@@ -54,6 +61,7 @@ pub async fn run(
 ) {
     let mut state = keeper.watch();
     let mut again = AGAIN;
+    let mut fence = Fence::default();
     loop {
         // FENCING: only the holder of a running lease changes the name; a late flip of an older one is repaired by the
         // newer at its next look.
@@ -62,6 +70,10 @@ pub async fn run(
             let pointed = name.point_here().await;
             if pointed == Ok(true) {
                 tracing::info!(epoch = %loan.epoch, "the public name points here now");
+            }
+            if pointed.is_ok() {
+                let peer_connected = state.borrow().peer_connected;
+                fence.put_up(name.as_ref(), loan.epoch, peer_connected).await;
             }
             (pointed.map(drop), LOOK_EVERY)
         } else {
@@ -98,12 +110,40 @@ pub async fn run(
     }
 }
 
+/// The outer fence: once a term, if the other site is silent when this one has the name.
+#[derive(Default)]
+struct Fence {
+    /// The term that needs none any more: it stands, or the other site answered.
+    settled: Option<Epoch>,
+}
+
+impl Fence {
+    /// FENCING: after the name, while this site serves already. Who may write was settled by the lease, and waits for nothing here.
+    async fn put_up(&mut self, name: &dyn PublicName, epoch: Epoch, peer_connected: bool) {
+        // A site that answers has handed over, or knows that it holds nothing.
+        if peer_connected {
+            self.settled = Some(epoch);
+        }
+        if self.settled == Some(epoch) {
+            return;
+        }
+        match name.fence_peer().await {
+            Ok(()) => self.settled = Some(epoch),
+            Err(trouble) => {
+                tracing::warn!(
+                    reason = trouble.message,
+                    "the other site's way to the edge could not be closed yet"
+                );
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
     use std::time::Instant;
 
-    use diptych_core::ids::Epoch;
     use diptych_core::lease::BootTime;
     use tokio::sync::mpsc;
 
@@ -130,6 +170,45 @@ mod tests {
         async fn look(&self) -> Result<(), NameTrouble> {
             unreachable!("the site serves")
         }
+    }
+
+    /// Refuses the first fence, and counts them.
+    #[derive(Default)]
+    struct Fenced(Mutex<u32>);
+
+    #[async_trait]
+    impl PublicName for Fenced {
+        async fn point_here(&self) -> Result<bool, NameTrouble> {
+            unreachable!("it points here")
+        }
+
+        async fn look(&self) -> Result<(), NameTrouble> {
+            unreachable!("the site serves")
+        }
+
+        async fn fence_peer(&self) -> Result<(), NameTrouble> {
+            let mut calls = self.0.lock().expect("no panic");
+            *calls += 1;
+            let message = "a server failed".to_owned();
+            let failed = NameTrouble { reason: "Unclear", message, retry_after: None };
+            if *calls == 1 { Err(failed) } else { Ok(()) }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_silent_site_is_fenced_once_a_term_until_it_stands_and_one_that_answers_never() {
+        let name = Fenced::default();
+        let mut fence = Fence::default();
+        let fences = || *name.0.lock().expect("no panic");
+        for tries in [1, 2, 2] {
+            fence.put_up(&name, Epoch(2), false).await;
+            assert_eq!(fences(), tries, "the first failed, the second stands");
+        }
+        fence.put_up(&name, Epoch(3), true).await;
+        fence.put_up(&name, Epoch(3), false).await;
+        assert_eq!(fences(), 2, "the other site has handed this term over");
+        fence.put_up(&name, Epoch(4), false).await;
+        assert_eq!(fences(), 3, "another takeover");
     }
 
     #[tokio::test]

@@ -146,6 +146,7 @@ pub(crate) fn site_of_two(site: &str, peer: &str) -> (SiteContext, TempDir) {
         followed: watch::Sender::default(),
         name: watch::Sender::default(),
         edge: watch::Sender::default(),
+        edge_hint: Arc::default(),
         failback: watch::Sender::default(),
         policy: Policy::default(),
         acknowledge: Acknowledge::OneSite,

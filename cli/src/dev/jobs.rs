@@ -1,5 +1,6 @@
 //! The processes of an installation: their identities, their configuration files and their command lines.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use base64::Engine;
 use diptych_core::ids::SiteName;
 use diptych_site::config::{
     AgentConfig, DrillEndpoints, HealthProbe, IdentityFiles, NodeConfig, OutsideConfig, OutsideNodeConfig,
-    PeerConfig, Policy, SiteConfig, WitnessKind,
+    PeerConfig, Policy, SiteConfig, TunnelService, Via, WitnessKind,
 };
 use diptych_site::drill::RestEndpoint;
 use diptych_site::outside::OutsideToken;
@@ -17,7 +18,7 @@ use diptych_wire::authority::{Authority, Request};
 use diptych_wire::identity::{Identity, Role};
 use rand::RngCore;
 
-use super::plan::{DevPlan, NodePlan, OutsideNodePlan, OutsidePlan, SitePlan};
+use super::plan::{DevPlan, NodePlan, OutsideNodePlan, OutsidePlan, PublicVia, SitePlan};
 use super::supervise::Job;
 use crate::files::write_private;
 
@@ -176,6 +177,7 @@ impl Maker<'_> {
             policy: self.policy(),
             peer: other.map(|(other, plan)| self.peer(other, plan, site)).transpose()?,
             generation: 0,
+            retired: false,
             webhook: self.plan.webhook.clone(),
             site: site_name,
         };
@@ -195,6 +197,7 @@ impl Maker<'_> {
 
     fn peer(&self, name: &str, peer: &SitePlan, own: &SitePlan) -> Result<PeerConfig> {
         let outside = self.plan.outside.as_ref().context("two sites without what stands outside")?;
+        let probe = HealthProbe { https: self.plan.tls, port: own.rest.port() };
         Ok(PeerConfig {
             site: name.parse()?,
             doors: vec![peer.door],
@@ -210,15 +213,28 @@ impl Maker<'_> {
             public_addresses: vec![own.address],
             public_hosts: vec![
                 outside.hostname.clone(),
+                s3_hostname(outside),
                 outside.edge_s3.to_string(),
                 outside.edge_rest.to_string(),
             ],
-            health_check: self
-                .plan
-                .edge_grace
-                .map(|_| HealthProbe { https: self.plan.tls, port: own.rest.port() }),
+            via: match self.plan.via {
+                PublicVia::Record => Via::Record,
+                PublicVia::LoadBalancer => Via::LoadBalancer { monitor: probe },
+                PublicVia::Tunnel => self.tunnel(outside, own),
+            },
+            health_check: self.plan.edge_grace.map(|_| probe),
+            notification_secret: None,
             drills: Some(self.drills(own)?),
         })
+    }
+
+    /// REST under the public name, S3 under a name of its own: a tunnel tells services apart by names alone.
+    fn tunnel(&self, outside: &OutsidePlan, own: &SitePlan) -> Via {
+        let service =
+            |hostname: String, at: SocketAddr| TunnelService { hostname, service: self.plan.url(at) };
+        let routes = vec![service(outside.hostname.clone(), own.rest), service(s3_hostname(outside), own.s3)];
+        let token_file = self.data_dir.join(format!("tunnel-{}.token", own.address));
+        Via::Tunnel { routes, token_file }
     }
 
     fn drills(&self, own: &SitePlan) -> Result<DrillEndpoints> {
@@ -275,7 +291,7 @@ impl Maker<'_> {
             format!("--default-host={}", outside.hostname),
             format!("--state={}", self.data_dir.join("cloudflare").join("state.json").display()),
         ];
-        if self.plan.edge_grace.is_some() {
+        if self.plan.edge_grace.is_some() || self.plan.via == PublicVia::LoadBalancer {
             words.push(format!("--health-scale={HEALTH_SCALE}"));
         }
         if self.plan.tls {
@@ -288,6 +304,11 @@ impl Maker<'_> {
         }
         Ok(self.job("cloudflare", words))
     }
+}
+
+/// S3's own name, where a tunnel needs one.
+fn s3_hostname(outside: &OutsidePlan) -> String {
+    format!("s3.{}", outside.hostname)
 }
 
 fn node_config(node: &NodePlan) -> NodeConfig {

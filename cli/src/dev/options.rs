@@ -6,6 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use diptych_site::config::{Acknowledge, WitnessKind};
 
+use super::plan::PublicVia;
+
 use super::place::Place;
 use super::store::StoreUrl;
 
@@ -36,6 +38,9 @@ pub struct DevOptions {
     /// Where the third vote lies
     #[arg(long, value_name = "outside|record|objectstore", default_value = "outside")]
     pub witness: WitnessKind,
+    /// What is flipped at the stand-in for Cloudflare
+    #[arg(long, value_enum, default_value_t)]
+    pub via: PublicVia,
     /// With --witness objectstore: a bucket that is there, of a store with conditional writes, and the key of the record in it
     #[arg(long, value_name = "http[s]://ACCESSKEY:SECRET@HOST[:PORT]/BUCKET/KEY")]
     pub witness_store: Option<StoreUrl>,

@@ -35,6 +35,9 @@ pub struct DevPlan {
     /// The witness's bucket.
     #[serde(default)]
     pub witness_store: Option<ObjectStoreConfig>,
+    /// What is flipped at the stand-in for Cloudflare.
+    #[serde(default)]
+    pub via: PublicVia,
     /// Whether the public listeners speak TLS.
     pub tls: bool,
     /// Seconds.
@@ -62,6 +65,19 @@ pub struct DevPlan {
     /// Told what turns.
     #[serde(default)]
     pub webhook: Option<WebhookConfig>,
+}
+
+/// What is flipped at the stand-in for Cloudflare.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[value(rename_all = "PascalCase")]
+pub enum PublicVia {
+    /// The address records of the name.
+    #[default]
+    Record,
+    /// The order of a load balancer's pools.
+    LoadBalancer,
+    /// An alias to the tunnel of a site; its connector is not started, its token is in the data folder.
+    Tunnel,
 }
 
 /// Of a folder that was made before it could be chosen.
@@ -208,6 +224,7 @@ impl DevPlan {
             acknowledge: options.acknowledge,
             witness: options.witness,
             witness_store: options.witness_store.clone().map(|store| store.0),
+            via: options.via,
             tls: options.tls,
             node_dead_after: options.node_dead_after,
             lease_ms: options.lease.as_millis() as u64,

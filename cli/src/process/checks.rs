@@ -11,7 +11,7 @@ use diptych_site::config::PeerConfig;
 use diptych_site::edge::{EdgeChecks, EdgeTrouble, SiteVerdict};
 use diptych_wire::http::chain;
 
-use super::record::CloudflareName;
+use super::name::CloudflareName;
 
 /// Both sites' checks, as this site sees them.
 pub(super) struct CloudflareChecks {

@@ -17,13 +17,16 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::watch;
 
+use super::hint;
+
 /// While a lease passes from site to site, requests wait this long for one that is active.
 const WAIT: Duration = Duration::from_millis(1_800);
 
 /// Paths that speak of this very gateway.
 const OWN: [&str; 5] = ["/live", "/ready", "/health", "/lease", "/metrics"];
 /// Paths that speak of this very site, also where they ask for something to be done.
-const OF_SITE: [&str; 8] = [
+const OF_SITE: [&str; 9] = [
+    hint::PATH,
     "/api/v1/status",
     "/api/v1/scrub",
     "/api/v1/promote",

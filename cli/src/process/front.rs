@@ -37,6 +37,8 @@ pub(super) struct Given {
     pub(super) peer: OfPeer,
     /// Paths that the gateway does not answer itself.
     pub(super) more: Router,
+    /// Those that see for themselves who asks.
+    pub(super) open: Option<Router>,
 }
 
 /// What a gateway has of the other site.
@@ -79,6 +81,7 @@ pub(super) async fn open(
         limits: Limits::default(),
         forwarder: given.peer.forwarder,
         more: Some(given.more),
+        open: given.open,
     };
     let gateway = Gateway::start(options, dependencies).await?;
     let _ = cell.set(gateway);

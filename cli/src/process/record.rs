@@ -1,97 +1,22 @@
-//! The public name and, as a third choice of witness, the lease's record, both at Cloudflare.
+//! The lease's record beside the public name: the third choice of witness.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use diptych_cloudflare::address::{NameTarget, Owner, PointError, Pointed, point_name};
-use diptych_cloudflare::client::{Client, Error, RecordId, TTL_AUTO, ZoneId};
+use diptych_cloudflare::client::{Error, RecordId};
 use diptych_cloudflare::witness::{
     LeaseRecord, NameFlip, Nonce as RecordNonce, RecordWitness as Calls, Swap, WitnessError,
 };
 use diptych_core::ids::KeeperNumber;
 use diptych_core::lease::{Millis, Nonce, SwapResult, Token, WitnessRead, WitnessRecord};
-use diptych_site::config::{PeerConfig, SiteConfig};
 use diptych_site::keeper::witness::Witness;
-use diptych_site::name::{NameTrouble, PublicName};
+use diptych_site::name::NameTrouble;
 use diptych_wire::http::chain;
 
-/// The name of one cluster in one zone, as this site points it.
-pub(super) struct CloudflareName {
-    client: Client,
-    zone_name: String,
-    zone: OnceLock<ZoneId>,
-    target: NameTarget,
-}
+use super::name::CloudflareName;
 
-impl CloudflareName {
-    pub(super) fn new(client: Client, config: &SiteConfig, peer: &PeerConfig) -> Self {
-        let target = NameTarget {
-            hostname: peer.hostname.clone(),
-            addresses: peer.public_addresses.clone(),
-            proxied: peer.proxied,
-            ttl: TTL_AUTO,
-            owner: Owner::new(config.cluster),
-        };
-        Self { client, zone_name: peer.zone.clone(), zone: OnceLock::new(), target }
-    }
-
-    /// Where it shall point while this site is active.
-    pub(super) const fn target(&self) -> &NameTarget {
-        &self.target
-    }
-
-    pub(super) const fn client(&self) -> &Client {
-        &self.client
-    }
-
-    /// The zone, looked up once.
-    pub(super) async fn zone(&self) -> Result<ZoneId, NameTrouble> {
-        if let Some(zone) = self.zone.get() {
-            return Ok(zone.clone());
-        }
-        let found = self.client.zone_by_name(&self.zone_name).await.map_err(|error| failed(&error))?;
-        let zone = found.ok_or_else(|| NameTrouble {
-            reason: "NoZone",
-            message: format!("the token sees no zone {}", self.zone_name),
-            retry_after: None,
-        })?;
-        Ok(self.zone.get_or_init(|| zone.id).clone())
-    }
-}
-
-fn failed(error: &Error) -> NameTrouble {
-    let retry_after = match error {
-        Error::RateLimited { retry_after, .. } => Some(*retry_after),
-        _ => None,
-    };
-    NameTrouble { reason: error.category(), message: chain(error), retry_after }
-}
-
-fn not_pointed(error: PointError) -> NameTrouble {
-    match error {
-        PointError::Call(error) => failed(&error),
-        PointError::Foreign(records) => {
-            NameTrouble { reason: "ForeignRecord", message: records.to_string(), retry_after: None }
-        }
-    }
-}
-
-#[async_trait]
-impl PublicName for CloudflareName {
-    async fn point_here(&self) -> Result<bool, NameTrouble> {
-        let zone = self.zone().await?;
-        let pointed = point_name(&self.client, &zone, &self.target).await.map_err(not_pointed)?;
-        Ok(matches!(pointed, Pointed::Changed))
-    }
-
-    async fn look(&self) -> Result<(), NameTrouble> {
-        self.client.verify_token().await.map_err(|error| failed(&error))?;
-        self.zone().await.map(drop)
-    }
-}
-
-/// The lease's record beside the public name; the name is flipped in the batch that swaps it.
+/// The lease's record beside the public name. A name that is records itself is flipped in the batch that swaps it.
 pub(super) struct RecordWitness {
     name: Arc<CloudflareName>,
 }
@@ -103,8 +28,8 @@ impl RecordWitness {
 
     async fn calls(&self) -> Result<Calls, NameTrouble> {
         let zone = self.name.zone().await?;
-        let target = &self.name.target;
-        Ok(Calls::new(self.name.client.clone(), zone, &target.hostname, target.owner.clone()))
+        let target = self.name.target();
+        Ok(Calls::new(self.name.client().clone(), zone, &target.hostname, target.owner.clone()))
     }
 }
 
@@ -166,7 +91,7 @@ impl Witness for RecordWitness {
     async fn swap(&self, token: Option<Token>, record: WitnessRecord, with_name: bool) -> SwapResult {
         let Ok(calls) = self.calls().await else { return SwapResult::Lost };
         let token = token.map(|token| RecordId(token.0));
-        let flip = with_name.then_some(&self.name.target);
+        let flip = with_name.then(|| self.name.records()).flatten();
         match calls.swap(token.as_ref(), &to_record(&record), flip).await {
             Ok(Swap::Won { token, name }) => {
                 if let NameFlip::Failed(error) = name {
@@ -196,17 +121,6 @@ mod tests {
     use diptych_core::ids::Epoch;
 
     use super::*;
-
-    #[test]
-    fn what_troubles_the_name_has_a_word_and_a_lock_out_its_end() {
-        let length = Duration::from_mins(5);
-        let limited = failed(&Error::RateLimited { call: "list records", retry_after: length });
-        assert_eq!((limited.reason, limited.retry_after), ("RateLimited", Some(length)));
-        let revoked = Error::Unauthorized { call: "list records", message: "gone".to_owned() };
-        let revoked = not_pointed(PointError::Call(revoked));
-        assert_eq!((revoked.reason, revoked.retry_after), ("Unauthorized", None));
-        assert!(revoked.message.contains("put it into the Secret"), "{}", revoked.message);
-    }
 
     #[test]
     fn a_record_reads_back_with_its_nonce() {

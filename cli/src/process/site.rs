@@ -36,7 +36,7 @@ use self::writers::OwnGateway;
 use super::authority::KeeperAuthority;
 use super::front::{self, Given, OfPeer};
 use super::hands::{Hands, Parts};
-use super::{ConfigFile, credentials, log_as_json};
+use super::{ConfigFile, credentials, hint, log_as_json};
 use crate::dev::supervise::told_to_end;
 use crate::files::read_json;
 
@@ -106,6 +106,7 @@ async fn serve(config: SiteConfig) -> Result<()> {
         peer: two_sites.as_ref().map_or_else(OfPeer::default, |two_sites| two_sites.given(&config, &handle)),
         more: rest::router(Arc::clone(&context), handle.clone())
             .merge(drills::router(drills.as_ref(), context.cut.clone())),
+        open: hint::public(config.peer.as_ref(), Arc::clone(&context.edge_hint) as _),
     };
     let front = front::open(&config, &own, &context.catalog, given, &gateway);
     tokio::select! {
@@ -163,6 +164,7 @@ pub(super) async fn context(
         followed: watch::Sender::default(),
         name: watch::Sender::default(),
         edge: watch::Sender::default(),
+        edge_hint: Arc::default(),
         failback: watch::Sender::default(),
         policy: site.policy,
         acknowledge: site.acknowledge,

@@ -11,22 +11,22 @@ use super::{
 };
 
 /// No body.
-const EMPTY: Option<&()> = None;
+pub(super) const EMPTY: Option<&()> = None;
 /// Cloudflare's default for records; 5,000 is what it still answers in time.
 const RECORDS_A_PAGE: usize = 1000;
 const CHECKS_A_PAGE: usize = 100;
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 impl Client {
-    async fn get<T: DeserializeOwned>(&self, call: Call, path: &str) -> Result<T, Error> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, call: Call, path: &str) -> Result<T, Error> {
         Ok(self.send(call, Method::GET, path, EMPTY).await?.result)
     }
 
     /// All pages of a listing. `path` ends with a query.
-    async fn pages<T: DeserializeOwned>(
+    pub(super) async fn pages<T: DeserializeOwned>(
         &self,
         call: Call,
         path: &str,

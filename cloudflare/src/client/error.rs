@@ -23,6 +23,37 @@ pub enum Permission {
     HealthChecksRead,
     /// Create and delete health checks.
     HealthChecksEdit,
+    /// See load balancers.
+    LoadBalancersRead,
+    /// Create, change and delete load balancers.
+    LoadBalancersEdit,
+    /// See pools and monitors.
+    PoolsRead,
+    /// Create, change and delete pools and monitors.
+    PoolsEdit,
+    /// See tunnels.
+    TunnelsRead,
+    /// Create, change and delete tunnels.
+    TunnelsEdit,
+}
+
+impl Permission {
+    /// What the token must be limited to, if it is limited.
+    const fn place(self) -> &'static str {
+        match self {
+            Self::PoolsRead | Self::PoolsEdit | Self::TunnelsRead | Self::TunnelsEdit => {
+                "the account of this zone"
+            }
+            Self::None
+            | Self::ZoneRead
+            | Self::DnsRead
+            | Self::DnsEdit
+            | Self::HealthChecksRead
+            | Self::HealthChecksEdit
+            | Self::LoadBalancersRead
+            | Self::LoadBalancersEdit => "this zone",
+        }
+    }
 }
 
 impl fmt::Display for Permission {
@@ -34,6 +65,12 @@ impl fmt::Display for Permission {
             Self::DnsEdit => "Zone › DNS › Edit",
             Self::HealthChecksRead => "Zone › Health Checks › Read",
             Self::HealthChecksEdit => "Zone › Health Checks › Edit",
+            Self::LoadBalancersRead => "Zone › Load Balancers › Read",
+            Self::LoadBalancersEdit => "Zone › Load Balancers › Edit",
+            Self::PoolsRead => "Account › Load Balancing: Monitors And Pools › Read",
+            Self::PoolsEdit => "Account › Load Balancing: Monitors And Pools › Edit",
+            Self::TunnelsRead => "Account › Cloudflare Tunnel › Read",
+            Self::TunnelsEdit => "Account › Cloudflare Tunnel › Edit",
         })
     }
 }
@@ -104,7 +141,7 @@ pub enum Error {
     },
     /// The token is valid but may not do this. Nothing was changed.
     #[error(
-        "the Cloudflare token may not {call}: {message}; it needs the permission {permission} for this zone"
+        "the Cloudflare token may not {call}: {message}; it needs the permission {permission} for {}", .permission.place()
     )]
     Forbidden {
         /// The call.

@@ -3,9 +3,11 @@
 //! One call is one request: nothing is repeated here, because a repeated write could undo what another site did in
 //! between. What an unclear answer means is for the caller to find out, by reading.
 
+mod balancing;
 mod calls;
 mod error;
 mod token;
+mod tunnels;
 mod types;
 
 use std::sync::Arc;
@@ -17,12 +19,17 @@ use rustls_platform_verifier::BuilderVerifierExt;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub use balancing::{
+    LoadBalancer, LoadBalancerId, LoadBalancerSettings, Monitor, MonitorId, MonitorSettings, Origin, Pool,
+    PoolId, PoolSettings,
+};
 pub use error::{ApiMessage, Error, Permission, SetupError};
 pub use token::{ApiToken, InvalidToken};
+pub use tunnels::{IngressRule, OriginRequest, Tunnel, TunnelId, TunnelSecret, TunnelToken};
 pub use types::{
-    Batch, BatchAnswer, DnsRecord, HealthCheck, HealthCheckId, HealthStatus, HttpConfig, NewHealthCheck,
-    NewRecord, PatchRecord, PutRecord, RecordFilter, RecordId, RecordType, TTL_AUTO, TcpConfig, TokenState,
-    TokenStatus, Zone, ZoneId,
+    Account, AccountId, Batch, BatchAnswer, DnsRecord, HealthCheck, HealthCheckId, HealthStatus, HttpConfig,
+    NewHealthCheck, NewRecord, PatchRecord, PutRecord, RecordFilter, RecordId, RecordType, TTL_AUTO,
+    TcpConfig, TokenState, TokenStatus, Zone, ZoneId,
 };
 
 use error::{from_answer, from_transport};

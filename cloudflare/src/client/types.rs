@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// `ttl` that leaves the time to Cloudflare (300 s).
 pub const TTL_AUTO: u32 = 1;
@@ -10,18 +10,26 @@ pub const TTL_AUTO: u32 = 1;
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[derive(
+            Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+        )]
         #[serde(transparent)]
         pub struct $name(pub String);
 
-        impl fmt::Display for $name {
-            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 formatter.write_str(&self.0)
             }
         }
     };
 }
 
+pub(super) use id;
+
+id!(
+    /// An account: 32 hexadecimal digits.
+    AccountId
+);
 id!(
     /// A zone: 32 hexadecimal digits.
     ZoneId
@@ -34,6 +42,13 @@ id!(
     /// A health check.
     HealthCheckId
 );
+
+/// Cloudflare shows what is not set as null, or not at all.
+pub(super) fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
 
 /// What every answer is wrapped in.
 #[derive(Debug, Deserialize)]
@@ -83,9 +98,18 @@ pub struct Zone {
     pub id: ZoneId,
     /// `example.com`.
     pub name: String,
+    /// Whose it is.
+    pub account: Account,
     /// `active` where Cloudflare answers for it.
     #[serde(default)]
     pub status: Option<String>,
+}
+
+/// The account of a zone.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Account {
+    /// Id for all calls below it.
+    pub id: AccountId,
 }
 
 /// Type of a record. Those that the failover never touches keep their text.

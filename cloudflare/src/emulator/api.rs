@@ -1,7 +1,9 @@
 //! The v4 API: what stands before every call (faults, token, rate limit), and the routes.
 
+mod balancing;
 mod health_checks;
 mod records;
+mod tunnels;
 mod zones;
 
 use std::collections::HashMap;
@@ -44,7 +46,9 @@ pub(super) struct ApiHandler {
 
 impl ApiHandler {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        let routes = zones::routes().merge(records::routes()).merge(health_checks::routes());
+        let routes = zones::routes().merge(records::routes());
+        let routes =
+            routes.merge(health_checks::routes()).merge(balancing::routes()).merge(tunnels::routes());
         let router = Router::new().nest(PREFIX, routes.with_state(Arc::clone(&shared))).fallback(no_route);
         Self { shared, router }
     }
@@ -142,6 +146,14 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
             }
         }
     }
+}
+
+/// Whether the caller may do this in the account of a path.
+fn of_account(shared: &Shared, token: &Token, account: &str, right: Right) -> Result<(), Failure> {
+    if account != shared.account {
+        return Err(Failure::no_route(&format!("/accounts/{account}")));
+    }
+    token.check_account(right)
 }
 
 /// The zone of a path, if the caller may do this there.

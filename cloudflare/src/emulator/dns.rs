@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio_util::sync::CancellationToken;
 
 use super::model::{Record, Zone};
-use super::propagation::View;
+use super::propagation::{self, View};
 use super::{EmulatorError, Shared, serve};
 
 /// Aliases followed in one answer.
@@ -26,6 +26,8 @@ const TCP_LIMIT: Duration = Duration::from_secs(5);
 const TCP_BUFFER: usize = 32;
 /// SOA's last number: how long "there is no such name" may be kept.
 const NEGATIVE_SECONDS: u32 = 60;
+/// Seconds of a proxied name.
+const EDGE_SECONDS: u32 = 300;
 /// Seconds of SOA and NS.
 const ZONE_SECONDS: u32 = 3600;
 
@@ -145,17 +147,21 @@ impl Answerer {
             if name == zone.name {
                 into.extend(of_zone(zone, wanted));
             }
-            let Some(records) = view.lookup(&name) else {
+            let Some(entry) = view.lookup(&name) else {
                 return step > 0 || name == zone.name || view.has_below(&name);
             };
-            if records.iter().any(|record| record.proxied)
-                && matches!(wanted, RecordType::A | RecordType::AAAA)
-            {
-                into.extend(self.edge(&name, wanted));
+            let of_addresses = matches!(wanted, RecordType::A | RecordType::AAAA);
+            if entry.is_proxied() && of_addresses {
+                into.extend(to_addresses(&name, &self.shared.edge_addresses, wanted, EDGE_SECONDS));
+                return true;
+            }
+            if let Some(balanced) = entry.balanced.as_ref().filter(|_| of_addresses) {
+                let addresses = propagation::addresses(&balanced.origins(&self.shared.verdicts));
+                into.extend(to_addresses(&name, &addresses, wanted, balanced.ttl));
                 return true;
             }
             // A proxied alias is not shown at all.
-            let open = || records.iter().filter(|record| !record.proxied);
+            let open = || entry.records.iter().filter(|record| !record.proxied);
             into.extend(
                 open().filter(|record| is_wanted(record, wanted)).filter_map(|record| to_dns(&name, record)),
             );
@@ -169,16 +175,17 @@ impl Answerer {
         }
         true
     }
+}
 
-    fn edge(&self, name: &str, wanted: RecordType) -> Vec<DnsRecord> {
-        let Some(name) = parse_name(name) else { return Vec::new() };
-        let data = self.shared.edge_addresses.iter().filter_map(|address| match address {
-            IpAddr::V4(v4) if wanted == RecordType::A => Some(RData::A(A(*v4))),
-            IpAddr::V6(v6) if wanted == RecordType::AAAA => Some(RData::AAAA(AAAA(*v6))),
-            _ => None,
-        });
-        data.map(|data| DnsRecord::from_rdata(name.clone(), 300, data)).collect()
-    }
+/// Those of the type that was asked for.
+fn to_addresses(name: &str, addresses: &[IpAddr], wanted: RecordType, seconds: u32) -> Vec<DnsRecord> {
+    let Some(name) = parse_name(name) else { return Vec::new() };
+    let data = addresses.iter().filter_map(|address| match address {
+        IpAddr::V4(v4) if wanted == RecordType::A => Some(RData::A(A(*v4))),
+        IpAddr::V6(v6) if wanted == RecordType::AAAA => Some(RData::AAAA(AAAA(*v6))),
+        _ => None,
+    });
+    data.map(|data| DnsRecord::from_rdata(name.clone(), seconds, data)).collect()
 }
 
 fn is_wanted(record: &Record, wanted: RecordType) -> bool {

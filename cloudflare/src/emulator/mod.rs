@@ -10,6 +10,7 @@
 //! for tests: the product never calls it.
 
 mod api;
+mod balancing;
 mod control;
 mod dns;
 mod edge;
@@ -24,6 +25,7 @@ mod records;
 mod serve;
 mod store;
 mod tokens;
+mod tunnels;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -190,6 +192,16 @@ impl Emulator {
         let mut faults = self.faults();
         change(&mut faults);
         self.shared.set_faults(faults);
+    }
+
+    /// Lets a connector in that shows this token, as cloudflared would: requests for the tunnel's names then go to their services.
+    ///
+    /// # Errors
+    /// The token is not the tunnel's, or not any more.
+    pub async fn connect_tunnel(&self, token: &str) -> Result<(), String> {
+        let token = token.to_owned();
+        let let_in = self.shared.store.change(move |database| tunnels::connect(database, &token));
+        let_in.await.map_err(|failure| failure.message)
     }
 
     /// Back to how it was started: no faults, no lock-out, nothing still on its way.

@@ -1,14 +1,24 @@
-//! What the emulator keeps: zones with their records and health checks, as the state file has them.
+//! What the emulator keeps: zones with their records, health checks and load balancers, and the account's pools,
+//! monitors and tunnels, as the state file has them.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::balancing::{LoadBalancer, Monitor, Pool};
+use super::tunnels::Tunnel;
+
 /// Everything that survives a restart.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Database {
     pub(super) zones: Vec<Zone>,
+    #[serde(default)]
+    pub(super) monitors: Vec<Monitor>,
+    #[serde(default)]
+    pub(super) pools: Vec<Pool>,
+    #[serde(default)]
+    pub(super) tunnels: Vec<Tunnel>,
 }
 
 impl Database {
@@ -40,6 +50,8 @@ pub(super) struct Zone {
     pub(super) serial: u32,
     pub(super) records: Vec<Record>,
     pub(super) health_checks: Vec<HealthCheck>,
+    #[serde(default)]
+    pub(super) load_balancers: Vec<LoadBalancer>,
 }
 
 impl Zone {
@@ -51,6 +63,7 @@ impl Zone {
             serial: 1,
             records: Vec::new(),
             health_checks: Vec::new(),
+            load_balancers: Vec::new(),
         }
     }
 

@@ -198,9 +198,9 @@ impl fmt::Display for EdgeListener {
 /// Plan of the zones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Plan {
-    /// 200 records and as many actions in a batch; no health checks.
+    /// 200 records and as many actions in a batch; no health checks, no load balancing.
     Free,
-    /// 3,500 of both; ten health checks.
+    /// 3,500 of both; ten health checks; load balancing with 20 pools, which is paid for apart.
     Pro,
 }
 
@@ -217,6 +217,20 @@ impl Plan {
         match self {
             Self::Free => 0,
             Self::Pro => 10,
+        }
+    }
+
+    pub(super) const fn pool_limit(self) -> usize {
+        match self {
+            Self::Free => 0,
+            Self::Pro => 20,
+        }
+    }
+
+    pub(super) const fn monitor_limit(self) -> usize {
+        match self {
+            Self::Free => 1,
+            Self::Pro => 30,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Probes what the health checks name, for real, and keeps the verdicts.
+//! Probes what health checks and monitors name, for real, and keeps the verdicts.
 
 mod tls;
 
@@ -18,7 +18,8 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use super::Shared;
-use super::model::HealthCheck;
+use super::balancing;
+use super::model::{Database, HealthCheck};
 
 /// Bytes of the body that are searched for `expected_body`.
 const BODY_LOOKED_AT: usize = 10 * 1024;
@@ -80,26 +81,26 @@ pub(super) async fn run(shared: Arc<Shared>, scale: f64) {
     let mut running: HashMap<String, (String, Probing)> = HashMap::new();
     loop {
         let database = shared.store.database();
-        let checks: HashMap<&str, &HealthCheck> = database
-            .zones
-            .iter()
-            .flat_map(|zone| &zone.health_checks)
-            .filter(|check| !check.suspended)
-            .map(|check| (check.id.as_str(), check))
-            .collect();
-        running.retain(|id, (version, _)| {
-            checks.get(id.as_str()).is_some_and(|check| check.modified_on == *version)
-        });
+        let checks = wanted(&database);
+        running.retain(|id, (version, _)| checks.get(id).is_some_and(|check| check.modified_on == *version));
         for (id, check) in checks {
-            if !running.contains_key(id) {
-                let task = tokio::spawn(keep_probing(Arc::clone(&shared), check.clone(), scale));
-                running.insert(id.to_owned(), (check.modified_on.clone(), Probing(task.abort_handle())));
-            }
+            running.entry(id).or_insert_with(|| {
+                let version = check.modified_on.clone();
+                let task = tokio::spawn(keep_probing(Arc::clone(&shared), check, scale));
+                (version, Probing(task.abort_handle()))
+            });
         }
         if changes.changed().await.is_err() {
             return;
         }
     }
+}
+
+/// What is to be probed, by id.
+fn wanted(database: &Database) -> HashMap<String, HealthCheck> {
+    let checks = database.zones.iter().flat_map(|zone| &zone.health_checks).cloned();
+    let wanted = checks.filter(|check| !check.suspended).chain(balancing::probes(database));
+    wanted.map(|check| (check.id.clone(), check)).collect()
 }
 
 /// Ends the task when dropped.
@@ -204,7 +205,7 @@ async fn resolve(shared: &Shared, address: &str, port: u16) -> Vec<SocketAddr> {
         return vec![SocketAddr::new(ip, port)];
     }
     let name = address.trim_end_matches('.').to_ascii_lowercase();
-    let own = shared.propagation.view().addresses(&name);
+    let own = shared.propagation.view().addresses(&name, &shared.verdicts);
     if !own.is_empty() {
         return own.into_iter().map(|ip| SocketAddr::new(ip, port)).collect();
     }

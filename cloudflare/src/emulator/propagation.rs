@@ -9,18 +9,36 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+use super::balancing::Balanced;
 use super::model::{Database, Record};
+use super::prober::Verdicts;
+use super::tunnels;
 
-/// Records of one name.
-pub(super) type NameRecords = Arc<[Record]>;
+/// What there is of one name.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct NameEntry {
+    pub(super) records: Vec<Record>,
+    /// Stands before the records where there is one.
+    pub(super) balanced: Option<Balanced>,
+}
+
+impl NameEntry {
+    /// Whether the edge fronts it.
+    pub(super) fn is_proxied(&self) -> bool {
+        match &self.balanced {
+            Some(balanced) => balanced.proxied,
+            None => self.records.iter().any(|record| record.proxied),
+        }
+    }
+}
 
 /// All names as edge and DNS see them.
 #[derive(Debug, Clone, Default)]
-pub(super) struct View(HashMap<String, NameRecords>);
+pub(super) struct View(HashMap<String, Arc<NameEntry>>);
 
 impl View {
-    /// Records of a name (lower case, no dot at the end), or of the wildcard that covers it.
-    pub(super) fn lookup(&self, name: &str) -> Option<&NameRecords> {
+    /// What there is of a name (lower case, no dot at the end), or of the wildcard that covers it.
+    pub(super) fn lookup(&self, name: &str) -> Option<&Arc<NameEntry>> {
         self.0.get(name).or_else(|| {
             let mut rest = name;
             while let Some((_, parent)) = rest.split_once('.') {
@@ -38,18 +56,32 @@ impl View {
         self.0.keys().any(|other| other.strip_suffix(name).is_some_and(|rest| rest.ends_with('.')))
     }
 
-    /// Addresses that a name leads to inside the zones, aliases followed. Empty: none.
-    pub(super) fn addresses(&self, name: &str) -> Vec<IpAddr> {
+    /// Id of the tunnel that a name leads to.
+    pub(super) fn tunnel(&self, name: &str) -> Option<&str> {
+        let alias = self.lookup(name)?.records.iter().find(|record| record.kind == "CNAME")?;
+        alias.content.strip_suffix(tunnels::SUFFIX)
+    }
+
+    /// Addresses that a name leads to inside the zones, aliases followed, load balancers asked. Empty: none.
+    pub(super) fn addresses(&self, name: &str, verdicts: &Verdicts) -> Vec<IpAddr> {
         let mut name = name.to_owned();
         for _ in 0..8 {
-            let Some(records) = self.lookup(&name) else { return Vec::new() };
-            match records.iter().find(|record| record.kind == "CNAME") {
+            let Some(entry) = self.lookup(&name) else { return Vec::new() };
+            if let Some(balanced) = &entry.balanced {
+                return addresses(&balanced.origins(verdicts));
+            }
+            match entry.records.iter().find(|record| record.kind == "CNAME") {
                 Some(alias) => name.clone_from(&alias.content),
-                None => return records.iter().filter_map(address).collect(),
+                None => return entry.records.iter().filter_map(address).collect(),
             }
         }
         Vec::new()
     }
+}
+
+/// Origins that are addresses; those that are names this emulator does not follow.
+pub(super) fn addresses(origins: &[String]) -> Vec<IpAddr> {
+    origins.iter().filter_map(|origin| origin.parse().ok()).collect()
 }
 
 fn address(record: &Record) -> Option<IpAddr> {
@@ -64,12 +96,15 @@ pub(super) struct Propagation {
     wake: Notify,
 }
 
+/// A name, and what there is of it then; None: nothing.
+type Change = (String, Option<Arc<NameEntry>>);
+
 #[derive(Debug, Default)]
 struct Pending {
     delay: Duration,
     jitter: Duration,
     number: u64,
-    queue: BTreeMap<(Instant, u64), (String, Option<NameRecords>)>,
+    queue: BTreeMap<(Instant, u64), Change>,
     /// When the newest change of a name is due: none overtakes an older one.
     newest: HashMap<String, Instant>,
 }
@@ -94,7 +129,7 @@ impl Propagation {
     /// Sends the difference on its way.
     pub(super) fn publish(&self, before: &Database, after: &Database) {
         let (old, mut new) = (by_name(before), by_name(after));
-        let mut changed: Vec<(String, Option<NameRecords>)> =
+        let mut changed: Vec<Change> =
             old.keys().filter(|name| !new.contains_key(*name)).map(|name| (name.clone(), None)).collect();
         new.retain(|name, records| old.get(name) != Some(records));
         changed.extend(new.into_iter().map(|(name, records)| (name, Some(records))));
@@ -167,10 +202,16 @@ impl Propagation {
     }
 }
 
-fn by_name(database: &Database) -> HashMap<String, NameRecords> {
-    let mut names: HashMap<String, Vec<Record>> = HashMap::new();
+fn by_name(database: &Database) -> HashMap<String, Arc<NameEntry>> {
+    let mut names: HashMap<String, NameEntry> = HashMap::new();
     for record in database.zones.iter().flat_map(|zone| &zone.records) {
-        names.entry(record.name.clone()).or_default().push(record.clone());
+        names.entry(record.name.clone()).or_default().records.push(record.clone());
     }
-    names.into_iter().map(|(name, records)| (name, records.into())).collect()
+    for balancer in database.zones.iter().flat_map(|zone| &zone.load_balancers) {
+        if balancer.enabled {
+            let balanced = Balanced::of(balancer, database);
+            names.entry(balancer.name.clone()).or_default().balanced = Some(balanced);
+        }
+    }
+    names.into_iter().map(|(name, entry)| (name, entry.into())).collect()
 }

@@ -25,15 +25,33 @@ pub enum Right {
     HealthChecksEdit,
     /// See page rules.
     PageRulesRead,
+    /// See load balancers.
+    LoadBalancersRead,
+    /// Change load balancers.
+    LoadBalancersEdit,
+    /// See the account's pools and monitors.
+    PoolsRead,
+    /// Change them.
+    PoolsEdit,
+    /// See the account's tunnels.
+    TunnelsRead,
+    /// Change them, and see their tokens.
+    TunnelsEdit,
 }
 
-const RIGHTS: [(Right, &str); 6] = [
+const RIGHTS: [(Right, &str); 12] = [
     (Right::ZoneRead, "zone_read"),
     (Right::DnsRead, "dns_read"),
     (Right::DnsEdit, "dns_edit"),
     (Right::HealthChecksRead, "health_checks_read"),
     (Right::HealthChecksEdit, "health_checks_edit"),
     (Right::PageRulesRead, "page_rules_read"),
+    (Right::LoadBalancersRead, "load_balancers_read"),
+    (Right::LoadBalancersEdit, "load_balancers_edit"),
+    (Right::PoolsRead, "pools_read"),
+    (Right::PoolsEdit, "pools_edit"),
+    (Right::TunnelsRead, "tunnels_read"),
+    (Right::TunnelsEdit, "tunnels_edit"),
 ];
 
 /// A token, as given: `SECRET`, `SECRET:right,right`, either followed by `@zone,zone`.
@@ -79,7 +97,16 @@ fn parse_rights(names: &str) -> Result<BTreeSet<Right>, InvalidOption> {
         let _ = match right {
             Right::DnsEdit => rights.insert(Right::DnsRead),
             Right::HealthChecksEdit => rights.insert(Right::HealthChecksRead),
-            Right::ZoneRead | Right::DnsRead | Right::HealthChecksRead | Right::PageRulesRead => false,
+            Right::LoadBalancersEdit => rights.insert(Right::LoadBalancersRead),
+            Right::PoolsEdit => rights.insert(Right::PoolsRead),
+            Right::TunnelsEdit => rights.insert(Right::TunnelsRead),
+            Right::ZoneRead
+            | Right::DnsRead
+            | Right::HealthChecksRead
+            | Right::PageRulesRead
+            | Right::LoadBalancersRead
+            | Right::PoolsRead
+            | Right::TunnelsRead => false,
         };
     }
     Ok(rights)
@@ -117,6 +144,11 @@ impl Token {
                 "Unauthorized to access requested resource",
             ));
         }
+        self.check_account(right)
+    }
+
+    /// Whether it may do this in the account, whatever zones it is for.
+    pub(super) fn check_account(&self, right: Right) -> Result<(), Failure> {
         if self.may(right) {
             Ok(())
         } else {

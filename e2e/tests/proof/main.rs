@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "what was seen is told, for the evidence")]
 
 mod bad_input;
+mod balancer;
 mod clients;
 mod drills;
 mod durability;

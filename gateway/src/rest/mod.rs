@@ -39,12 +39,13 @@ pub(crate) struct RestState {
     reviews: Option<Reviews>,
 }
 
-/// What answers requests of REST. `more` is served to those who show a token, beside the files.
+/// What answers requests of REST. `more` is served to those who show a token, beside the files; `to_all` to everybody.
 pub(crate) fn answer(
     objects: Objects,
     tokens: Vec<RestToken>,
     reviews: Option<Reviews>,
     more: Option<Router>,
+    to_all: Option<Router>,
 ) -> Answer {
     let state = RestState { objects, tokens: Arc::new(tokens), reviews };
     let files = || {
@@ -67,7 +68,8 @@ pub(crate) fn answer(
         .route("/lease", get(health::lease))
         .route("/metrics", get(health::metrics))
         .with_state(state.clone())
-        .merge(web::router());
+        .merge(web::router())
+        .merge(to_all.unwrap_or_default());
     let limit = DefaultBodyLimit::max(sessions::BODY_LIMIT);
     let sessions = Router::new()
         .route("/api/v1/sessions", post(sessions::begin).delete(sessions::end))

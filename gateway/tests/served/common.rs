@@ -182,6 +182,7 @@ impl TestSite {
             limits,
             forwarder: None,
             more: None,
+            open: None,
         };
         let gateway = Gateway::start(options, given).await.expect("a gateway");
         let http = reqwest::Client::new();

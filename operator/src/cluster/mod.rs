@@ -6,6 +6,7 @@ mod observe;
 mod plan;
 mod policy;
 mod report;
+mod retire;
 mod switch;
 mod validate;
 
@@ -84,7 +85,7 @@ impl Looks {
 pub async fn reconcile(cluster: Arc<StorageCluster>, context: Arc<Context>) -> Result<Action, OperatorError> {
     if cluster.metadata.deletion_timestamp.is_some() {
         // Its children go with it; what bytes hang on (Secrets, the catalog's disks, devices) is not owned by it.
-        return Ok(Action::await_change());
+        return retire::let_go(&context, &cluster).await;
     }
     let Some(names) = Names::new(&cluster, &context.options.release) else {
         return Ok(Action::await_change());
@@ -92,6 +93,7 @@ pub async fn reconcile(cluster: Arc<StorageCluster>, context: Arc<Context>) -> R
     if let Some(rest) = context.looks.rest(&cluster, Instant::now()) {
         return Ok(Action::requeue(rest));
     }
+    retire::hold(&context.options, &cluster).await?;
     let seen = Box::pin(observe::observe(&context.options, &names, cluster)).await?;
     let planned = match validate(&seen.cluster.spec, &seen) {
         Ok(declared) => plan(&names, &context.options, &declared, &seen),

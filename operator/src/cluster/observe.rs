@@ -188,7 +188,10 @@ async fn secrets(
         spec.failover.iter().filter_map(|failover| failover.witness.as_ref()?.object_store.as_ref());
     wanted.extend(witness.map(|store| store.secret_ref.name.clone()));
     let dns = spec.failover.iter().filter_map(|failover| failover.dns.as_ref());
-    wanted.extend(dns.map(|dns| dns.cloudflare.token_secret_ref.name.clone()));
+    for dns in dns {
+        wanted.push(dns.cloudflare.token_secret_ref.name.clone());
+        wanted.extend(dns.cloudflare.notification_secret_ref.iter().map(|secret| secret.name.clone()));
+    }
     let reads = wanted.iter().map(|name| async { (name.clone(), api.get_opt(name).await) });
     let mut found = BTreeMap::new();
     for (name, read) in futures::future::join_all(reads).await {
@@ -216,7 +219,8 @@ async fn resolved(cluster: &StorageCluster) -> BTreeMap<String, SocketAddr> {
     found
 }
 
-async fn site(
+/// What the catalog says of this site; None: it is not open here.
+pub(super) async fn site(
     options: &OperatorOptions,
     cluster: &StorageCluster,
 ) -> Result<Option<SiteSeen>, OperatorError> {

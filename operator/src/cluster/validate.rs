@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use diptych_api::StorageNode;
 use diptych_api::common::duration;
-use diptych_api::storage_cluster::{Acknowledge, ObjectStoreWitness, StorageClusterSpec};
+use diptych_api::storage_cluster::{Acknowledge, ObjectStoreWitness, StorageClusterSpec, Via};
+use diptych_api::{NameRef, StorageNode};
 use diptych_core::ids::{NodeName, SiteName};
 use diptych_core::planner::{SiteTopology, Survive};
 use diptych_site::config::Policy;
@@ -112,10 +112,16 @@ pub struct DeclaredName {
     pub api: Option<String>,
     /// Its token.
     pub token: String,
+    /// What is flipped.
+    pub via: Via,
+    /// With a tunnel: the name that serves S3.
+    pub s3_hostname: Option<String>,
     /// Whether Cloudflare fronts the traffic.
     pub proxied: bool,
     /// Whether Cloudflare looks at each site.
     pub health_checks: bool,
+    /// What its notifications show; None: they are not heard.
+    pub notification_secret: Option<String>,
 }
 
 /// Nodes in neither site: rows on them are found by the device's number alone, and they join at the door between two sites.
@@ -228,16 +234,23 @@ fn peer(
     if joins(spec) && peer.join_secret_ref.is_none() {
         return Err(missing("peer.joinSecretRef"));
     }
+    let notified = |named: &NameRef| -> Result<String, Invalid> {
+        let how = "Cloudflare shows it with its notifications: give the webhook there the same";
+        Ok(secret(&named.name, "secret", how)?.trim().to_owned())
+    };
     let name = failover.dns.as_ref().map(|dns| {
         let cloudflare = &dns.cloudflare;
         let how = "it holds an API token that may edit the zone's DNS, under `token`";
         Ok(DeclaredName {
             zone: cloudflare.zone.clone(),
             hostname: cloudflare.hostname.clone(),
+            via: cloudflare.via,
+            s3_hostname: cloudflare.tunnel.as_ref().and_then(|tunnel| tunnel.s3_hostname.clone()),
             proxied: cloudflare.proxied,
             health_checks: cloudflare.health_checks,
             api: cloudflare.api_base_url.clone(),
             token: secret(&cloudflare.token_secret_ref.name, "token", how)?.trim().to_owned(),
+            notification_secret: cloudflare.notification_secret_ref.as_ref().map(notified).transpose()?,
         })
     });
     let name = name.transpose()?;

@@ -109,6 +109,7 @@ impl East {
             followed: watch::Sender::default(),
             name: watch::Sender::default(),
             edge: watch::Sender::default(),
+            edge_hint: Arc::default(),
             failback: watch::Sender::default(),
             policy: Policy::default(),
             acknowledge: Acknowledge::OneSite,

@@ -35,6 +35,7 @@ use super::{cluster_key, open_catalog};
 use crate::dev::supervise::told_to_end;
 use crate::files::read_json;
 use crate::process::front::{self, Given, OfPeer};
+use crate::process::hint::{self, Looks};
 use crate::process::site::peer::{DoorService, listen, of_peer, serve_door};
 use crate::process::site::{GatewayCell, rest};
 use crate::process::{ConfigFile, credentials, log_as_json};
@@ -121,6 +122,7 @@ impl Pod<'_> {
             )),
             peer,
             more: keepers(&self.catalog, &self.keeper),
+            open: hint::public(self.config.site.peer.as_ref(), Arc::new(ByKeeper(Arc::clone(&self.keeper)))),
         };
         front::open(&self.config.site, &self.own, &self.catalog, given, &self.cell).await
     }
@@ -161,6 +163,13 @@ impl OutsideJoins for ByKeeper {
 impl DrillOrders for ByKeeper {
     async fn order(&self, order: Bytes) -> Response {
         ask_keeper(&self.0, Method::POST, OBEY, full(order)).await
+    }
+}
+
+#[async_trait]
+impl Looks for ByKeeper {
+    async fn look(&self) -> Response {
+        ask_keeper(&self.0, Method::POST, hint::PATH, full(Bytes::new())).await
     }
 }
 

@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use super::cluster_key;
 use crate::process::credentials;
 use crate::process::hands::{Hands, Parts, Writers};
+use crate::process::hint;
 use crate::process::site::drills::{self, Drills};
 use crate::process::site::following::Following;
 use crate::process::site::peer::Links;
@@ -141,7 +142,7 @@ impl Speaker<'_> {
         let (context, nodes) = context(site, self.catalog, self.own.clone(), of_keeper, key).await?;
         let peer = self.links.as_ref().map(|links| &links.peer);
         let drills = Drills::new(site, peer, &context, &self.handle);
-        let following = self.links.as_ref().map(|links| links.follow(&context, &self.handle));
+        let following = self.links.as_ref().map(|links| links.follow(&context, &self.handle, site.retired));
         if let Some(following) = &following {
             self.fleet.follows(following.followed());
         }
@@ -172,6 +173,7 @@ impl Loops {
         let answers = rest::router(Arc::clone(&context), handle.clone())
             .merge(drills::router(drills.as_ref(), context.cut.clone()))
             .merge(obeys.router())
+            .merge(hint::of_keeper(Arc::clone(&context.edge_hint) as _))
             .merge(outside::router(Admission::of(&context)));
         let first_start = seeds::tell_devices(handle.clone(), nodes.own.seen(), config.nodes.len());
         let catalog = Arc::clone(speaker.catalog);

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::loops::{self, Process};
 use super::open_catalog;
 use crate::dev::supervise::told_to_end;
+use crate::process::leftovers::CloudflareLeftovers;
 use crate::process::log_as_json;
 
 const AGAIN: Duration = Duration::from_secs(1);
@@ -94,6 +95,7 @@ pub async fn run(command: OperatorCommand) -> Result<()> {
         folder: command.folder,
         mirror: command.mirror,
         site: SiteLink { config, catalog },
+        at_edge: Arc::new(CloudflareLeftovers),
     };
     let shutdown = CancellationToken::new();
     let of_api_server = diptych_operator::join::site::router(options.clone())

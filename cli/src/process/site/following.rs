@@ -16,7 +16,7 @@ use diptych_site::switch;
 use tokio::sync::{Notify, watch};
 
 use crate::process::checks::CloudflareChecks;
-use crate::process::record::CloudflareName;
+use crate::process::name::CloudflareName;
 
 /// The loops, before they run.
 pub(in crate::process) struct Following {

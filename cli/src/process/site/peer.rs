@@ -46,7 +46,8 @@ use super::following::Following;
 use crate::process::checks::CloudflareChecks;
 use crate::process::forward::{ByKeeper, ToActive, WhoIsActive};
 use crate::process::front::OfPeer;
-use crate::process::record::{CloudflareName, RecordWitness};
+use crate::process::name::CloudflareName;
+use crate::process::record::RecordWitness;
 
 /// The ways to the other site and the witness; open before anything runs.
 pub(in crate::process) struct Links {
@@ -88,10 +89,16 @@ impl Links {
         Arc::new(self.peer.clone())
     }
 
-    /// What the keeper's process runs with them.
-    pub(in crate::process) fn follow(&self, context: &Arc<SiteContext>, keeper: &KeeperHandle) -> Following {
-        let checks = self.name.clone().map(|name| CloudflareChecks::new(name, &context.site, &self.config));
-        Following::new(&self.config.site, self.peer.clone(), (self.name.clone(), checks), context, keeper)
+    /// What the keeper's process runs with them. Of a site that is `retired` nothing is kept at Cloudflare any more.
+    pub(in crate::process) fn follow(
+        &self,
+        context: &Arc<SiteContext>,
+        keeper: &KeeperHandle,
+        retired: bool,
+    ) -> Following {
+        let name = self.name.clone().filter(|_| !retired);
+        let checks = name.clone().map(|name| CloudflareChecks::new(name, &context.site, &self.config));
+        Following::new(&self.config.site, self.peer.clone(), (name, checks), context, keeper)
     }
 
     pub(in crate::process) fn witness(&self) -> Arc<dyn Witness> {
@@ -119,7 +126,7 @@ impl Links {
         Ok(TwoSites {
             config,
             peer,
-            following: self.follow(context, keeper),
+            following: self.follow(context, keeper, false),
             door,
             listener,
             credentials: own.clone(),
@@ -128,7 +135,11 @@ impl Links {
     }
 }
 
-fn public_name(config: &SiteConfig, peer: &PeerConfig) -> Result<Option<Arc<CloudflareName>>> {
+/// As configured; None where no name was declared.
+pub(in crate::process) fn public_name(
+    config: &SiteConfig,
+    peer: &PeerConfig,
+) -> Result<Option<Arc<CloudflareName>>> {
     if peer.hostname.is_empty() {
         return Ok(None);
     }

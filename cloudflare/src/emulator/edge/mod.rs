@@ -139,15 +139,26 @@ impl Edge {
             _ => host,
         };
         let view = self.shared.propagation.view();
-        let records = view.lookup(&name).ok_or(EdgeFailure::UnknownName)?;
-        if !records.iter().any(|record| record.proxied) {
+        if !view.lookup(&name).is_some_and(|entry| entry.is_proxied()) {
             return Err(EdgeFailure::UnknownName);
         }
-        let addresses = view.addresses(&name);
+        if let Some(tunnel) = view.tunnel(&name) {
+            return Ok((name.clone(), vec![self.through(tunnel, &name)?]));
+        }
+        let addresses = view.addresses(&name, &self.shared.verdicts);
         if addresses.is_empty() {
             return Err(EdgeFailure::UnknownName);
         }
         Ok((name, addresses.into_iter().map(|ip| SocketAddr::new(ip, self.origin_port)).collect()))
+    }
+
+    /// The service that a connector of the tunnel asks for the name.
+    fn through(&self, tunnel: &str, name: &str) -> Result<SocketAddr, EdgeFailure> {
+        let database = self.shared.store.database();
+        let tunnel = database.tunnels.iter().find(|known| known.id == tunnel && known.deleted_at.is_none());
+        let service = tunnel.and_then(|tunnel| tunnel.service(name)).ok_or(EdgeFailure::NoTunnel)?;
+        let host = service.split_once("://").map_or(service, |(_, host)| host);
+        host.parse().map_err(|_| EdgeFailure::NoRoute)
     }
 
     /// Tries the addresses in turn, for as long as nothing of the request was sent.

@@ -28,6 +28,8 @@ pub(super) enum EdgeFailure {
     BadCertificate,
     /// 530, 1016: the name has no origin here.
     UnknownName,
+    /// 530, 1033: no connector of the tunnel is there.
+    NoTunnel,
 }
 
 impl EdgeFailure {
@@ -43,6 +45,7 @@ impl EdgeFailure {
             Self::NoTls => (525, "SSL handshake failed"),
             Self::BadCertificate => (526, "Invalid SSL certificate"),
             Self::UnknownName => (530, "Origin DNS error (Error 1016)"),
+            Self::NoTunnel => (530, "Cloudflare Tunnel error (Error 1033)"),
         }
     }
 }

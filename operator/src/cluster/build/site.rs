@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use diptych_api::StorageNode;
+use diptych_api::{StorageNode, storage_cluster as declared};
 use diptych_site::config::{
     DrillEndpoints, HealthProbe, IdentityFiles, NodeConfig, PeerConfig, SiteConfig, SurviveConfig,
-    WitnessKind,
+    TunnelService, Via, WitnessKind,
 };
 use diptych_site::drill::RestEndpoint;
 
@@ -75,6 +75,7 @@ pub(in crate::cluster) fn pod_config(
                 .transpose()?,
             webhook: declared.webhook.clone(),
             generation: seen.cluster.metadata.generation.unwrap_or_default(),
+            retired: false,
         },
         etcd: EtcdConfig {
             endpoints: endpoints(names, seen.cluster.spec.catalog.replicas),
@@ -135,10 +136,16 @@ fn peer_config(
         hostname: of_name(|name| &name.hostname),
         proxied: name.is_some_and(|name| name.proxied),
         public_addresses: declared.public_addresses.clone(),
-        public_hosts: name.map(|name| name.hostname.clone()).into_iter().collect(),
+        public_hosts: name.into_iter().flat_map(public_hosts).collect(),
+        via: name.map(|name| via(names, seen, name)).unwrap_or_default(),
+        notification_secret: name.and_then(|name| name.notification_secret.clone()),
         health_check: name.filter(|name| name.health_checks).map(|name| health_check(seen, name)),
         drills: drills(names, seen, name),
     })
+}
+
+fn public_hosts(name: &DeclaredName) -> impl Iterator<Item = String> {
+    std::iter::once(&name.hostname).chain(&name.s3_hostname).cloned()
 }
 
 /// REST by the public name; None where none was declared.
@@ -146,6 +153,24 @@ fn public_url(seen: &Observed, name: Option<&DeclaredName>) -> Option<String> {
     let failover = seen.cluster.spec.failover.as_ref();
     let declared = failover.and_then(|failover| failover.drills.public_url.clone());
     declared.or_else(|| name.map(|name| format!("https://{}", name.hostname)))
+}
+
+fn via(names: &Names, seen: &Observed, name: &DeclaredName) -> Via {
+    match name.via {
+        declared::Via::Record => Via::Record,
+        declared::Via::LoadBalancer => Via::LoadBalancer { monitor: health_check(seen, name) },
+        declared::Via::Tunnel => {
+            let scheme = if seen.cluster.spec.gateway.tls_secret_ref.is_some() { "https" } else { "http" };
+            let host = names.host(&names.child("gateway"));
+            let service = |hostname: &String, port: u16| TunnelService {
+                hostname: hostname.clone(),
+                service: format!("{scheme}://{host}:{port}"),
+            };
+            let s3 = name.s3_hostname.iter().map(|hostname| service(hostname, S3_PORT));
+            let routes = std::iter::once(service(&name.hostname, REST_PORT)).chain(s3).collect();
+            Via::Tunnel { routes, token_file: PathBuf::new() }
+        }
+    }
 }
 
 /// Cloudflare connects to an origin by the port that the client used.
