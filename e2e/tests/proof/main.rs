@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod clients;
+mod drain;
 mod drills;
 mod durability;
 mod edge;
