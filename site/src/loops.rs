@@ -255,7 +255,7 @@ async fn verify_loop(context: &SiteContext, mut seen: watch::Receiver<Arc<Seen>>
         match verified::pass(context).await {
             Ok(0) => {}
             Ok(extents) => {
-                tracing::info!(site = %context.site, extents, "all rows were read and found right")
+                tracing::info!(site = %context.site, extents, "all rows were read and found right");
             }
             Err(error) => {
                 tracing::warn!(site = %context.site, %error, "what was read and found right is not written down now");

@@ -81,8 +81,9 @@ async fn a_drained_node_can_be_taken_away_and_the_next_one_is_not_drained_withou
         println!("east-n3 keeps its rows: {why}");
         installation.command(&["drain", "--undo", "east-n3"]).await?;
 
-        let site = &installation.endpoints()?.sites["east"];
-        let agent = site.agents.iter().find(|agent| agent.name == "east-n2").context("no such agent")?;
+        let endpoints = installation.endpoints()?;
+        let mut agents = endpoints.sites.values().flat_map(|site| &site.agents);
+        let agent = agents.find(|agent| agent.name == "east-n2").context("no such agent")?;
         signal(agent.pid, "KILL")?;
         for device in &agent.devices {
             std::fs::remove_dir_all(device)?;
