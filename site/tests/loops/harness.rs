@@ -145,10 +145,10 @@ impl East {
         self.map.send_replace(Arc::new(map));
     }
 
-    /// An outside node is given up.
-    pub(crate) fn outside_node_dies(&self, number: usize) {
+    /// An outside node is given up, or emptied, from now on.
+    pub(crate) fn outside_node_is(&self, number: usize, state: NodeState) {
         let mut map = PlacementMap::clone(&self.outside_map.borrow());
-        map.nodes[number].state = NodeState::Dead;
+        map.nodes[number].state = state;
         self.outside_map.send_replace(Arc::new(map));
     }
 
