@@ -61,9 +61,19 @@ pub struct StorageNodeSpec {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["id".to_owned()]))]
     pub devices: Vec<NumberedDevice>,
 
+    /// Whether it shall be emptied: it takes no more rows, and those that it has move to other nodes, as far as these can do without it.
+    /// Condition Drained says how far it is. A dead node needs no drain: its rows are made anew.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub drain: bool,
+
     /// The node is in neither site: it holds rows of margin, and joins by the token in Secret `<StorageCluster>-outside-<node>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outside: Option<OutsideAgent>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// Where the agent of a node in neither site is.
@@ -85,6 +95,9 @@ pub struct NumberedDevice {
     /// Its folder on the node.
     #[schemars(length(min = 2, max = 255))]
     pub path: String,
+    /// Whether it shall be emptied, and the rest of the node not.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub drain: bool,
 }
 
 /// How a node is, as the site's keeper sees it.
@@ -94,7 +107,7 @@ pub struct StorageNodeStatus {
     /// Generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `waiting` (its agent was not seen yet), `live`, `silent`, `draining`, `dead`.
+    /// `waiting` (its agent was not seen yet), `live`, `silent`, `draining`, `drained` (no row is left there), `dead`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// Where its agent is reached.
@@ -117,7 +130,7 @@ pub struct StorageNodeStatus {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["id".to_owned()]))]
     pub devices: Vec<DeviceStatus>,
-    /// Ready.
+    /// Ready; Drained where it, or a device of it, shall be emptied.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
@@ -132,7 +145,7 @@ pub struct DeviceStatus {
     pub id: i64,
     /// Its folder.
     pub path: String,
-    /// `ok`, `full`, `missing`, `unformatted`, or why it failed.
+    /// `ok`, `full`, `draining`, `drained`, `missing`, `unformatted`, or why it failed.
     pub state: String,
     /// Bytes that it can hold.
     pub capacity: i64,

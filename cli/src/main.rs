@@ -33,6 +33,8 @@ enum Command {
     Rm(command::rm::Rm),
     /// Say how safe everything is
     Status(command::status::Status),
+    /// Have a node emptied: its rows move to others
+    Drain(command::drain::DrainCommand),
     /// Rehearse a failover, and say how long it took and what it would have lost
     Drill(command::drill::DrillCommand),
     /// Read a file's fragments from the devices themselves and compute every hash anew
@@ -104,6 +106,7 @@ async fn main() -> Result<()> {
         Command::Ls(ls) => ls.run().await,
         Command::Rm(rm) => rm.run().await,
         Command::Status(status) => status.run().await,
+        Command::Drain(drain) => drain.run().await,
         Command::Drill(drill) => drill.run().await,
         Command::Inspect(inspect) => inspect.run().await,
         Command::Resurrect(resurrect) => resurrect.run().await,

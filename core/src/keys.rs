@@ -209,6 +209,23 @@ pub fn devices(site: &SiteName) -> KeyRange {
     prefix_range(&joined(&[b"s/dev/", site.as_str().as_bytes(), b"/"]).0)
 }
 
+/// `s/drain/<site>/<node>`: `records::Drain`.
+pub fn drain(site: &SiteName, node: &NodeName) -> Key {
+    joined(&[b"s/drain/", site.as_str().as_bytes(), b"/", node.as_str().as_bytes()])
+}
+
+/// All that shall be emptied of a site.
+pub fn drains(site: &SiteName) -> KeyRange {
+    prefix_range(&joined(&[b"s/drain/", site.as_str().as_bytes(), b"/"]).0)
+}
+
+/// Node of an `s/drain/` key.
+pub fn drained_node_of(key: &Key) -> Option<NodeName> {
+    let of_site = key.0.strip_prefix(b"s/drain/")?;
+    let node = of_site.splitn(2, |&byte| byte == b'/').nth(1)?;
+    std::str::from_utf8(node).ok()?.parse().ok()
+}
+
 /// `s/outside/<node>`: `records::OutsideNode`.
 pub fn outside_node(node: &NodeName) -> Key {
     joined(&[b"s/outside/", node.as_str().as_bytes()])
@@ -440,7 +457,7 @@ pub fn owner(key: &Key) -> Option<Owner> {
     if let Some(site) = site_after(b"s/site/") {
         return Some(Owner::Private(site));
     }
-    for prefix in [b"s/cursor/".as_slice(), b"s/map/", b"s/dev/", b"s/drill/", b"l/", b"n/"] {
+    for prefix in [b"s/cursor/".as_slice(), b"s/map/", b"s/dev/", b"s/drain/", b"s/drill/", b"l/", b"n/"] {
         if let Some(site) = site_after(prefix) {
             return Some(if site == SiteName::outside() { Owner::Active } else { Owner::Site(site) });
         }
@@ -489,6 +506,17 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_shall_be_emptied_reads_back() {
+        let (east, node): (SiteName, NodeName) =
+            ("east".parse().expect("a name"), "n1".parse().expect("a name"));
+        let key = drain(&east, &node);
+        let range = drains(&east);
+        assert!(range.start <= key && key < range.end);
+        assert_eq!(drained_node_of(&key), Some(node));
+        assert_eq!(drained_node_of(&drills(&east)), None);
+    }
+
+    #[test]
     fn newer_versions_come_first() {
         let at = |epoch, hlc| older_version(BUCKET, b"k", Epoch(epoch), Hlc(hlc));
         assert!(at(2, 1) < at(1, 9));
@@ -505,6 +533,7 @@ mod tests {
             map(&east),
             device(&east, DeviceId(1)),
             drills(&east),
+            drain(&east, &"n1".parse().expect("a name")),
             placement(&east, extent_id),
         ] {
             assert_eq!(owner(&key), Some(Owner::Site(east.clone())), "{key:?}");
@@ -515,7 +544,9 @@ mod tests {
         assert_eq!(owner(&token_family(FamilyId([1; 16]))), Some(Owner::Active));
         let outside = SiteName::outside();
         let node: NodeName = "o1".parse().expect("a name");
-        for key in [map(&outside), placement(&outside, extent_id), outside_node(&node)] {
+        for key in
+            [map(&outside), drain(&outside, &node), placement(&outside, extent_id), outside_node(&node)]
+        {
             assert_eq!(owner(&key), Some(Owner::Active), "{key:?}");
         }
         assert_eq!(owner(&Key(b"zz/".to_vec())), None);

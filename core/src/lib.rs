@@ -22,6 +22,7 @@ pub mod layout;
 pub mod lease;
 pub mod margin;
 pub mod merge;
+pub mod moving;
 pub mod placement;
 pub mod planner;
 pub mod records;

@@ -79,6 +79,7 @@ record!(
     Cursor,
     DeadMark,
     Device,
+    Drain,
     Extent,
     Gate,
     KeeperBeat,
@@ -258,6 +259,13 @@ pub enum DeviceState {
     Draining,
     /// Gone; its rows are rebuilt elsewhere.
     Dead,
+}
+
+/// `s/drain/<site>/<node>`: a person wants a node, or some of its devices, emptied; gone when they are wanted again.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Drain {
+    /// These of its devices; none: all of them, and the node takes no rows.
+    pub devices: Vec<DeviceId>,
 }
 
 /// `s/outside/<node>`: a node in neither site, as it is declared, and who joined as it.

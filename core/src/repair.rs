@@ -1,4 +1,5 @@
-//! The order of repair: fewest further losses first, a site's loss counted, then age; budgets for LAN and WAN apart.
+//! The order of repair: fewest further losses first, a site's loss counted, then age; rows that are all there and only lie
+//! in the wrong place come behind all that lacks some. Budgets for LAN and WAN are apart.
 //!
 //! Pure: time is a `Duration` since any fixed moment, and never runs on its own.
 
@@ -12,12 +13,25 @@ mod budget;
 
 pub use budget::TokenBucket;
 
+/// Why an extent's rows are touched, the most urgent first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// Some are missing: they are made anew.
+    Lacking,
+    /// Some lie on what a person wants emptied.
+    Draining,
+    /// They are all there, and not level: a node is new, or has come back, or they were crowded.
+    Levelling,
+}
+
 /// How urgent a repair is; the least comes first.
 ///
-/// What a site's loss would lose comes before all that it would not, then whatever survives the fewest further losses
-/// once that site is gone, then as things stand, then what has waited longest.
+/// What lacks rows comes before all that only moves. Of either, what a site's loss would lose comes before all that it would
+/// not, then whatever survives the fewest further losses once that site is gone, then as things stand, then what has waited
+/// longest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RepairPriority {
+    cause: Cause,
     after_a_site: Option<Further>,
     now: Option<Further>,
     since_ms: u64,
@@ -25,8 +39,8 @@ pub struct RepairPriority {
 
 impl RepairPriority {
     /// Of an extent with this margin, found in need of repair at `since_ms` (milliseconds since 1970).
-    pub const fn new(margin: &Margin, since_ms: u64) -> Self {
-        Self { after_a_site: margin.after_a_site, now: margin.now, since_ms }
+    pub const fn new(cause: Cause, margin: &Margin, since_ms: u64) -> Self {
+        Self { cause, after_a_site: margin.after_a_site, now: margin.now, since_ms }
     }
 }
 

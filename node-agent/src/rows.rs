@@ -172,6 +172,7 @@ impl Agent {
                 kind: entry.kind,
                 record_bytes: entry.record_bytes,
                 quarantined: entry.quarantined,
+                verified_ms: entry.verified_ms.unwrap_or(0),
             })
             .collect();
         Ok(InventoryPage { records, last })

@@ -91,6 +91,30 @@ async fn a_lost_row_is_made_from_others_here_and_on_siblings() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_moves_is_copied_and_needs_no_others_unless_it_does_not_read() {
+    let site = Site::start(3).await;
+    site.raise_all().await;
+    let placed = place_all(&site, 1, (17 << 20) + 77, &[]).await;
+    let wanted = &placed.rows[5];
+    let reads = async |instance| {
+        let item = whole(at(placed.facts.extent, 1, 5, Some(instance)), wanted.len());
+        site.gateway(0).read(item).await.expect("it is there") == *wanted
+    };
+    let mut command = placed.command(&site, 5, 1, &[5]);
+    let copied = site.operator(0).rebuild(&command, LIMIT).await.expect("it is copied");
+    assert!(reads(copied.instance).await);
+    let stale = Rebuild { stamp: stamp(0, 9), ..command.clone() };
+    assert!(site.operator(0).rebuild(&stale, LIMIT).await.is_err(), "a term that is over moves no rows");
+
+    command.sources[0].instance = InstanceId([0; 8]);
+    let error = site.operator(0).rebuild(&command, LIMIT).await.expect_err("there is no such record");
+    assert!(matches!(error.agent(), Some(AgentError::InsufficientRows { needed: 4, .. })), "{error}");
+    command.sources.extend((0..4).map(|row| placed.source(&site, row)));
+    let made = site.operator(0).rebuild(&command, LIMIT).await.expect("k others make it");
+    assert!(reads(made.instance).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_row_for_an_outside_node_is_made_here_and_read_back_from_its_disk() {
     let site = Site::start(3).await;
     let outside = site.start_outside(2).await;

@@ -20,6 +20,9 @@ pub enum OperatorError {
     /// A record of the catalog.
     #[error(transparent)]
     Record(#[from] diptych_core::records::RecordError),
+    /// What the site's loops share with the operator.
+    #[error(transparent)]
+    Site(#[from] diptych_site::error::SiteError),
     /// The gateway.
     #[error("the gateway: {0}")]
     Gateway(String),
@@ -53,7 +56,7 @@ impl OperatorError {
     pub const fn category(&self) -> &'static str {
         match self {
             Self::Api { .. } => "ApiServer",
-            Self::Catalog(_) | Self::Record(_) => "Catalog",
+            Self::Catalog(_) | Self::Record(_) | Self::Site(_) => "Catalog",
             Self::Gateway(_) => "Gateway",
             Self::Authority(_) => "Authority",
             Self::Secret { .. } => "Secret",

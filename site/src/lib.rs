@@ -10,6 +10,7 @@ pub mod collector;
 pub mod config;
 pub mod context;
 pub mod door;
+pub mod drain;
 pub mod drill;
 pub mod edge;
 pub mod error;
@@ -36,4 +37,5 @@ pub mod survey;
 pub mod switch;
 #[cfg(test)]
 mod testing;
+pub mod verified;
 pub mod witness;

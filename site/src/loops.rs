@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use diptych_catalog::{Batch, Change, Write};
+use diptych_core::ids::Generation;
 use diptych_core::keys;
 use tokio::sync::watch;
 
@@ -22,10 +23,14 @@ use crate::peer::exposure::Progress;
 use crate::repair::{Repairs, look_again};
 use crate::status::{FeedStatus, JournalStatus, RepairStatus, SiteStatus, last_written};
 use crate::survey::{Health, Scope, Survey, survey};
-use crate::{journal, keyring, outside};
+use crate::{journal, keyring, outside, verified};
 
 /// A survey is made at least so often, and at once when the map changes or something rots.
 const SURVEY_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at what scrubs have read, at least: the rounds of a site's devices end one after the other.
+const VERIFY_EVERY: Duration = Duration::from_secs(2);
+/// Between two looks for rows that belong elsewhere, while the maps are the same and there were none.
+const LEVEL_EVERY: Duration = Duration::from_mins(10);
 const COLLECT_EVERY: Duration = Duration::from_secs(5);
 const STATUS_EVERY: Duration = Duration::from_millis(500);
 /// A keeper that has begun knows by then who answers it: only what is so then is compared with what was written before it.
@@ -90,6 +95,7 @@ pub async fn run(context: Arc<SiteContext>, nodes: Watched, progress: Option<wat
         collect_loop(&context),
         forget_loop(&context, &shared),
         inventory_loop(&context, &shared),
+        verify_loop(&context, seen.own.clone()),
         journal::run(&context, &shared.journal),
         keyring::run(&context, seen.own.clone(), seen.outside.clone()),
         status_loop(&context, seen, &shared, progress),
@@ -100,11 +106,17 @@ async fn repair_loop(context: &SiteContext, mut seen: SeenNodes, shared: &Shared
     let (mut map, mut outside_map) = (context.map.clone(), context.outside.map.clone());
     let mut inventory = shared.inventory.subscribe();
     let mut repairs = Repairs::new(context);
+    let mut levelled: Option<Levelled> = None;
     loop {
         let unreadable = found_unreadable(&seen, &inventory);
         let begun = Instant::now();
-        match look_over(context, &unreadable).await {
+        let now = Levelled::now(context);
+        let looks_for_moves = !levelled.is_some_and(|known| known.still_holds(now));
+        match look_over(context, &unreadable, looks_for_moves).await {
             Ok(found) => {
+                if looks_for_moves {
+                    levelled = found.health.is_level().then_some(now);
+                }
                 shared.health.send_replace(found.health);
                 look_again(context, &repairs.take(found.needs)).await;
             }
@@ -140,6 +152,25 @@ async fn repair_loop(context: &SiteContext, mut seen: SeenNodes, shared: &Shared
     }
 }
 
+/// With which maps nothing lay where it should not, and when.
+#[derive(Clone, Copy)]
+struct Levelled {
+    maps: (Generation, Generation),
+    at: Instant,
+}
+
+impl Levelled {
+    fn now(context: &SiteContext) -> Self {
+        let outside = context.outside.map.borrow().generation;
+        Self { maps: (context.map().generation, outside), at: Instant::now() }
+    }
+
+    /// A write that found a device away has placed its row elsewhere: that is looked for now and then.
+    fn still_holds(self, now: Self) -> bool {
+        self.maps == now.maps && now.at.duration_since(self.at) < LEVEL_EVERY
+    }
+}
+
 /// A look over the whole catalog takes a tenth of the time at most, however many files there are.
 fn pause(every: Duration, begun: Instant) -> Duration {
     every.max(begun.elapsed() * 10)
@@ -172,7 +203,11 @@ fn found_unreadable(seen: &SeenNodes, inventory: &watch::Receiver<Arc<Found>>) -
     unreadable
 }
 
-async fn look_over(context: &SiteContext, unreadable: &BTreeSet<Rotten>) -> Result<Survey, SiteError> {
+async fn look_over(
+    context: &SiteContext,
+    unreadable: &BTreeSet<Rotten>,
+    looks_for_moves: bool,
+) -> Result<Survey, SiteError> {
     let view = context.catalog.view().await?;
     let (map, outside) = (context.map(), context.outside.map.borrow().clone());
     let scope = Scope {
@@ -182,6 +217,8 @@ async fn look_over(context: &SiteContext, unreadable: &BTreeSet<Rotten>) -> Resu
         outside: &outside,
         outside_rows: context.active_epoch().map(|_| context.outside.config.rows),
         unreadable,
+        survive: context.survive,
+        looks_for_moves,
     };
     survey(view.as_ref(), &scope)
 }
@@ -206,6 +243,28 @@ async fn inventory_loop(context: &SiteContext, shared: &Shared) {
             changed = map.changed() => if changed.is_err() { return },
             changed = outside_map.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(context.options.inventory_every) => {}
+        }
+    }
+}
+
+/// Writes down what was read and found right, whenever a device has ended a round of scrub, and where an agent did not answer
+/// then, later.
+async fn verify_loop(context: &SiteContext, mut seen: watch::Receiver<Arc<Seen>>) {
+    loop {
+        let (begun, known) = (Instant::now(), seen.borrow_and_update().scrubbed());
+        match verified::pass(context).await {
+            Ok(0) => {}
+            Ok(extents) => {
+                tracing::info!(site = %context.site, extents, "all rows were read and found right");
+            }
+            Err(error) => {
+                tracing::warn!(site = %context.site, %error, "what was read and found right is not written down now");
+            }
+        }
+        tokio::time::sleep(pause(VERIFY_EVERY, begun)).await;
+        let another = seen.wait_for(|seen| seen.scrubbed() != known);
+        if let Ok(Err(_)) = tokio::time::timeout(context.options.inventory_every, another).await {
+            return;
         }
     }
 }

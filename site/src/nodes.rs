@@ -7,6 +7,9 @@
 //!     ▲                                                                 │
 //!     └──────────────────────── answers again ──────────────────────────┘
 //! ```
+//!
+//! A live one, or devices of it, that a person wants emptied is Draining instead, as far as the rest can do without
+//! (`core::moving`).
 
 mod map;
 
@@ -18,13 +21,16 @@ use bytes::Bytes;
 use diptych_catalog::{Batch, Catalog, Change, Expect, Guard, View, Write};
 use diptych_core::ids::{DeviceId, Epoch, ExtentId, Generation, InstanceId, NodeName, Row, SiteName, Stamp};
 use diptych_core::keys;
+use diptych_core::moving::{self, Coding, Stuck};
 use diptych_core::placement::{MapDevice, MapDeviceState, MapNode, NodeState, PlacementMap};
-use diptych_core::records::{self, Record};
+use diptych_core::planner::Survive;
+use diptych_core::records::{self, CodingPlan, Record};
 use diptych_wire::agent::AgentStatus;
 use tokio::sync::watch;
 
 use crate::agents::{Agents, NodeEndpoint};
 use crate::context::Standing;
+use crate::drain;
 use crate::error::SiteError;
 use crate::outside;
 use map::map_nodes;
@@ -40,6 +46,8 @@ pub type Rotten = (ExtentId, Row, InstanceId);
 pub struct Seen {
     /// By node, whether or not it still answers.
     pub nodes: BTreeMap<NodeName, NodeSeen>,
+    /// What a person wants emptied, and why it is not, if it can't be.
+    pub drains: BTreeMap<NodeName, Option<Stuck>>,
 }
 
 /// What was last seen of one node.
@@ -61,12 +69,19 @@ impl Seen {
         let findings = devices.flat_map(|device| &device.findings);
         findings.map(|finding| (finding.extent, finding.row, finding.instance)).collect()
     }
+
+    /// When each device ended its last whole round of scrub.
+    pub fn scrubbed(&self) -> Vec<(Option<DeviceId>, u64)> {
+        let statuses = self.nodes.values().filter_map(|node| node.status.as_ref());
+        let devices = statuses.flat_map(|status| &status.devices);
+        devices.map(|facts| (facts.device, facts.scrub.finished_ms)).collect()
+    }
 }
 
 /// Which nodes are watched.
 enum Watched {
-    /// Those of the site, in either role.
-    Own(Vec<NodeEndpoint>),
+    /// Those of the site, in either role, and what their rows must survive.
+    Own(Vec<NodeEndpoint>, Survive),
     /// Those that the catalog declares outside, while the site is active.
     Outside,
 }
@@ -107,16 +122,17 @@ impl NodeWatch {
         declared: Vec<NodeEndpoint>,
         standing: watch::Receiver<Standing>,
         dead_after: Duration,
+        survive: Survive,
     ) -> Result<Self, SiteError> {
         let place = catalog.site().clone();
         let begun = Instant::now();
         let fresh = |node: &NodeEndpoint| {
             (node.name.clone(), NodeSeen { status: None, answered: begun, answers: false })
         };
-        let seen = Seen { nodes: declared.iter().map(fresh).collect() };
+        let seen = Seen { nodes: declared.iter().map(fresh).collect(), drains: BTreeMap::new() };
         let map = read_map(catalog.view().await?.as_ref(), &place)?;
         let (seen, map) = (watch::Sender::new(Arc::new(seen)), watch::Sender::new(Arc::new(map)));
-        let watched = Watched::Own(declared);
+        let watched = Watched::Own(declared, survive);
         Ok(Self { place, catalog, agents, watched, standing, dead_after, seen, map })
     }
 
@@ -171,7 +187,15 @@ impl NodeWatch {
         }
         let old = self.map.borrow().clone();
         let nodes = map_nodes(&charge.nodes, &seen, &old, self.dead_after, Instant::now());
+        let mut now = PlacementMap { generation: old.generation, nodes };
+        let marked = self.drain(&mut now, &old).await;
+        if let Ok(drains) = &marked {
+            seen.drains.clone_from(drains);
+        }
         self.seen.send_replace(Arc::new(seen));
+        // Who answers is told without the catalog too; a map can't be written then.
+        marked?;
+        let nodes = now.nodes;
         let least = charge.least_generation();
         if nodes != old.nodes || (old.generation < least && !nodes.is_empty()) {
             let map = PlacementMap { generation: Generation(old.generation.0 + 1).max(least), nodes };
@@ -187,7 +211,7 @@ impl NodeWatch {
     async fn charge(&self) -> Result<Option<Charge>, SiteError> {
         let standing = *self.standing.borrow();
         let nodes = match &self.watched {
-            Watched::Own(nodes) => {
+            Watched::Own(nodes, _) => {
                 return Ok(Some(Charge { nodes: nodes.clone(), stamp: standing.stamp(), epoch: None }));
             }
             Watched::Outside => {
@@ -203,6 +227,28 @@ impl NodeWatch {
         // What was seen in an earlier term says nothing of how long a node has been silent.
         self.seen.send_if_modified(|seen| !std::mem::take(seen).nodes.is_empty());
         Ok(None)
+    }
+
+    /// Marks what a person wants emptied.
+    async fn drain(
+        &self,
+        map: &mut PlacementMap,
+        old: &PlacementMap,
+    ) -> Result<BTreeMap<NodeName, Option<Stuck>>, SiteError> {
+        let view = self.catalog.view().await?;
+        let asked = drain::asked(view.as_ref(), &self.place)?;
+        let Some(coding) = self.coding(view.as_ref())? else { return Ok(BTreeMap::new()) };
+        let refused = moving::drain(map, old, &asked, coding);
+        Ok(asked.into_keys().map(|name| (name.clone(), refused.get(&name).copied())).collect())
+    }
+
+    /// None: nothing is written yet.
+    fn coding(&self, view: &dyn View) -> Result<Option<Coding>, SiteError> {
+        let Watched::Own(_, survive) = &self.watched else { return Ok(Some(Coding::MARGIN)) };
+        let Some((_, plan)) = view.last(&keys::plans())? else { return Ok(None) };
+        let plan = CodingPlan::decode(&plan)?;
+        let rows = plan.rows.iter().find(|(site, _)| *site == self.place);
+        Ok(rows.map(|&(_, rows)| Coding { needed: plan.needed, rows, survive: *survive }))
     }
 
     async fn look_at(&self, node: &NodeEndpoint, stamp: Stamp) -> Result<AgentStatus, String> {

@@ -104,18 +104,24 @@ pub struct RepairStatus {
     /// Of both, those that lack rows outside only: margin, and no damage.
     #[serde(default)]
     pub outside: u64,
+    /// Of both, those whose rows are all there and only belong elsewhere: no damage either.
+    #[serde(default)]
+    pub moving: u64,
     /// Bytes that both will move.
     pub bytes: u64,
     /// Seconds that this will take; None: a budget is zero, nothing moves.
     pub seconds_left: Option<u64>,
     /// Rows that were made anew since this keeper began.
     pub rows: u64,
+    /// Rows that were moved since then.
+    #[serde(default)]
+    pub moved: u64,
 }
 
 impl RepairStatus {
     /// Extents that are not whole yet in this site.
     pub const fn queue(&self) -> u64 {
-        (self.waiting + self.running).saturating_sub(self.outside)
+        (self.waiting + self.running).saturating_sub(self.outside + self.moving)
     }
 }
 
@@ -208,10 +214,35 @@ pub struct OutsideStatus {
 pub struct NodeStatus {
     /// Its name.
     pub name: String,
-    /// `live`, `silent`, `draining`, `dead`; of an outside node that has not joined yet `waiting`.
+    /// `live`, `silent`, `draining`, `drained`, `dead`; of an outside node that has not joined yet `waiting`.
     pub state: String,
+    /// How far it is emptied; None: nobody asked for that, or it is dead.
+    #[serde(default)]
+    pub drain: Option<DrainStatus>,
     /// Its devices.
     pub devices: Vec<DeviceStatus>,
+}
+
+impl NodeStatus {
+    /// It answers, and what lies on it can be read.
+    pub fn answers(&self) -> bool {
+        matches!(self.state.as_str(), "live" | "draining" | "drained")
+    }
+}
+
+/// How far a node, or those of its devices that a person wants emptied, is emptied.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainStatus {
+    /// Nothing is left: the last survey found no row there that is named.
+    pub done: bool,
+    /// Rows that are left.
+    pub rows: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Extents that have no better place for theirs.
+    pub stuck: u64,
+    /// Why, as a sum; None: all goes well.
+    pub why: Option<String>,
 }
 
 /// A device as it is.
@@ -221,7 +252,7 @@ pub struct DeviceStatus {
     pub id: u32,
     /// Its folder.
     pub path: String,
-    /// `ok`, `full`, `missing`, or why it failed.
+    /// `ok`, `full`, `draining`, `drained`, `missing`, or why it failed.
     pub state: String,
     /// Bytes that it can hold.
     pub capacity: u64,

@@ -1,4 +1,4 @@
-//! One pass over a site's extents: what is whole, what lacks rows, what has too few.
+//! One pass over a site's extents: what is whole, what lacks rows, what has too few, whose rows lie where they should not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -8,9 +8,11 @@ use diptych_catalog::View;
 use diptych_core::ids::{DeviceId, ExtentId, Row, SiteName};
 use diptych_core::keys::{self, Key, KeyRange};
 use diptych_core::margin::{Margin, PlaceRows};
-use diptych_core::placement::PlacementMap;
+use diptych_core::moving;
+use diptych_core::placement::{Move, PlacementMap};
+use diptych_core::planner::Survive;
 use diptych_core::records::{Extent, ExtentState, PlacedRow, Placement, Record};
-use diptych_core::repair::{Lane, Repair, RepairPriority};
+use diptych_core::repair::{Cause, Lane, Repair, RepairPriority};
 use diptych_wire::agent::ExtentFacts;
 use serde::{Deserialize, Serialize};
 
@@ -20,11 +22,13 @@ use crate::peer::each_lacking;
 
 /// Keys a scan takes at once.
 const PAGE: usize = 1_000;
+/// Extents whose rows move that one survey hands on, for each cause: a new node moves some rows of most of them.
+const MOVES: usize = 10_000;
 
-/// An extent that lacks rows in this site or, where this site sees to that, outside.
+/// An extent that lacks rows, or whose rows shall lie elsewhere, in this site or, where this site sees to that, outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Need {
-    /// Where rows are lacking: the site, or `outside`.
+    /// Where: the site, or `outside`.
     pub place: SiteName,
     /// What a row is made from.
     pub facts: ExtentFacts,
@@ -38,10 +42,14 @@ pub struct Need {
     pub outside: Vec<PlacedRow>,
     /// Rows that are to be made.
     pub missing: Vec<Row>,
+    /// Rows that are there and belong elsewhere; none while any is missing.
+    pub moves: Vec<Move>,
     /// Records on a device that still answers whose bytes are not right: deleted once their row is made anew.
     pub rotten: Vec<PlacedRow>,
     /// What it still survives, the other site's rows counted.
     pub margin: Margin,
+    /// Why it is touched.
+    pub cause: Cause,
 }
 
 impl Need {
@@ -65,7 +73,7 @@ impl Need {
         if self.is_outside() { &mut self.outside } else { &mut self.readable }
     }
 
-    /// Whether the rows that are lacking are outside ones.
+    /// Whether the rows are outside ones.
     pub fn is_outside(&self) -> bool {
         self.place == SiteName::outside()
     }
@@ -74,19 +82,35 @@ impl Need {
     pub fn repair(&self, since_ms: u64) -> Option<Repair> {
         self.margin.now?;
         let length = u64::from(self.facts.length);
-        let rows = self.missing.len() as u64;
-        // k rows of a k-th of the extent are read for each row that is made; what crosses does so once, and outside goes the
-        // new row alone.
+        let rows = (self.missing.len() + self.moves.len()) as u64;
+        let of_rows = rows * length / u64::from(self.facts.needed.max(1));
+        // k rows of a k-th of the extent are read for each row that is made, and only itself for one that moves; what crosses
+        // does so once, and outside goes the new row alone.
         let (lane, bytes) = if self.is_outside() {
-            (Lane::Wan, rows * length / u64::from(self.facts.needed.max(1)))
+            (Lane::Wan, of_rows)
+        } else if self.missing.is_empty() {
+            (Lane::Lan, of_rows)
         } else if self.margin_here() >= 0 {
             (Lane::Lan, length * rows)
         } else {
             (Lane::Wan, length)
         };
-        let priority = RepairPriority::new(&self.margin, since_ms);
+        let priority = RepairPriority::new(self.cause, &self.margin, since_ms);
         Some(Repair { extent: self.facts.extent, priority, lane, bytes })
     }
+}
+
+/// What is left on a device that is being emptied.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaving {
+    /// Rows that placements name there.
+    pub rows: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Extents of theirs that have no better place.
+    pub stuck: u64,
+    /// Why, of one of them.
+    pub why: Option<String>,
 }
 
 /// What a pass found.
@@ -113,6 +137,24 @@ pub struct Health {
     /// Extents that lack rows outside, on the site that sees to them.
     #[serde(default)]
     pub outside_lacking: u64,
+    /// Extents of which all rows are there and were all read and found right at some time.
+    #[serde(default)]
+    pub verified: u64,
+    /// Days since 1970 of the one of these of which that is the longest ago; 0: there is none.
+    #[serde(default)]
+    pub verified_day: u32,
+    /// Extents of which all rows are there, and some belong elsewhere.
+    #[serde(default)]
+    pub moving: u64,
+    /// Bytes of those rows.
+    #[serde(default)]
+    pub moving_bytes: u64,
+    /// What is left on each device of this site that is being emptied, by its number.
+    #[serde(default)]
+    pub leaving: BTreeMap<u32, Leaving>,
+    /// The same of devices outside, on the site that sees to them.
+    #[serde(default)]
+    pub leaving_outside: BTreeMap<u32, Leaving>,
     /// Extents of objects' bytes that the site was told of and lacks.
     pub wanted: u64,
     /// Their bytes.
@@ -127,8 +169,10 @@ pub struct Health {
 pub struct Survey {
     /// Counts.
     pub health: Health,
-    /// What lacks rows, in the order of their names: `core::repair` says what comes first.
+    /// What lacks rows, and the first of what moves, in the order of their names: `core::repair` says what comes first.
     pub needs: Vec<Need>,
+    /// Of `needs`, what only moves, by cause.
+    kept: BTreeMap<Cause, usize>,
 }
 
 /// Whose extents are looked at, and by what.
@@ -145,11 +189,22 @@ pub struct Scope<'a> {
     pub outside_rows: Option<u8>,
     /// Rows that are placed and do not read right: rotten, lying, or lost from their device.
     pub unreadable: &'a BTreeSet<Rotten>,
+    /// What rows in this site must survive wherever they move.
+    pub survive: Survive,
+    /// Whether it is looked for rows that belong elsewhere: where each belongs is a hash of all nodes.
+    pub looks_for_moves: bool,
+}
+
+impl Scope<'_> {
+    fn map_of(&self, is_outside: bool) -> &PlacementMap {
+        if is_outside { self.outside } else { self.map }
+    }
 }
 
 /// A place's rows of one extent.
 struct Rows {
     placement: Option<Bytes>,
+    verified_day: u32,
     readable: Vec<PlacedRow>,
     rotten: Vec<PlacedRow>,
 }
@@ -163,11 +218,17 @@ impl Rows {
         unreadable: &BTreeSet<Rotten>,
     ) -> Result<Self, SiteError> {
         let placed = placement.as_deref().map(Placement::decode).transpose()?;
+        let verified_day = placed.as_ref().map_or(0, |placement| placement.verified_day);
         let is_there = |row: &PlacedRow| devices.contains(&row.device);
         let there = placed.into_iter().flat_map(|placement| placement.rows).filter(is_there);
         let (rotten, readable) =
             there.partition(|placed| unreadable.contains(&(id, placed.row, placed.instance)));
-        Ok(Self { placement, readable, rotten })
+        Ok(Self { placement, verified_day, readable, rotten })
+    }
+
+    /// Those that are named, whether or not they read right.
+    fn named(&self) -> impl Iterator<Item = &PlacedRow> {
+        self.readable.iter().chain(&self.rotten)
     }
 
     fn missing(&self, wanted: impl Iterator<Item = Row>) -> Vec<Row> {
@@ -202,6 +263,8 @@ pub fn survey(view: &dyn View, scope: &Scope<'_>) -> Result<Survey, SiteError> {
     let peer = peer.map(|(site, map)| (site, map.unwrap_or_default()));
     let devices = Readable::of(scope);
     let mut survey = Survey::default();
+    survey.health.leaving = emptied(scope.map);
+    survey.health.leaving_outside = scope.outside_rows.map(|_| emptied(scope.outside)).unwrap_or_default();
     each(view, &keys::placements(scope.site), |key, value| {
         let Some(id) = keys::extent_of(key) else { return Ok(ControlFlow::Continue(())) };
         let Some(raw) = view.get(&keys::extent(id))? else { return Ok(ControlFlow::Continue(())) };
@@ -239,33 +302,109 @@ impl Survey {
         let lacks_here = here.missing(extent.rows_of(scope.site));
         let lacks_outside = outside.missing(outside_rows(scope, &extent));
         self.health.count(&extent, here.readable.len(), lacks_here.is_empty());
+        if lacks_here.is_empty() {
+            self.health.note_verified(here.verified_day);
+        }
         self.health.outside_rows += outside.readable.len() as u64;
         self.health.outside_lacking += u64::from(!lacks_outside.is_empty());
+        self.health.note_leaving(&extent, &here, &outside);
         // Outside rows are margin: the site's own come first.
-        let (place, missing, placement, rotten) = if !lacks_here.is_empty() {
-            (scope.site.clone(), lacks_here, here.placement, here.rotten)
+        let (is_outside, missing, moves) = if !lacks_here.is_empty() {
+            (false, lacks_here, Vec::new())
         } else if !lacks_outside.is_empty() && takes_rows(scope.outside) {
-            (SiteName::outside(), lacks_outside, outside.placement, outside.rotten)
+            (true, lacks_outside, Vec::new())
+        } else if let Some((is_outside, moves)) = self.moves(scope, (id, &extent), &here, &outside) {
+            (is_outside, Vec::new(), moves)
         } else {
             return Ok(());
+        };
+        let cause = cause(scope.map_of(is_outside), &moves);
+        if cause != Cause::Lacking && !self.keeps(cause) {
+            return Ok(());
+        }
+        let (place, placement, rotten) = if is_outside {
+            (SiteName::outside(), outside.placement, outside.rotten)
+        } else {
+            (scope.site.clone(), here.placement, here.rotten)
         };
         let (readable, outside) = (here.readable, outside.readable);
         let margin = margin(view, scope, peer, (id, &extent), (&readable, &outside))?;
         self.health.unrecoverable += u64::from(margin.now.is_none());
-        let facts = facts_of(id, &extent);
         self.needs.push(Need {
             place,
-            facts,
+            facts: facts_of(id, &extent),
             record: extent,
             placement,
             readable,
             outside,
             missing,
+            moves,
             rotten,
             margin,
+            cause,
         });
         Ok(())
     }
+
+    /// What moves of an extent that lacks nothing, and whether that is outside.
+    fn moves(
+        &mut self,
+        scope: &Scope<'_>,
+        (id, extent): (ExtentId, &Extent),
+        here: &Rows,
+        outside: &Rows,
+    ) -> Option<(bool, Vec<Move>)> {
+        if !scope.looks_for_moves {
+            return None;
+        }
+        let kind = extent.holds.kind();
+        let mut found = |is_outside: bool, rows: &Rows, survive: Survive| {
+            let map = scope.map_of(is_outside).for_kind(kind);
+            let at: Vec<_> = rows.readable.iter().map(|placed| (placed.row, placed.device)).collect();
+            match moving::moves(&map, id, &at, extent.needed, survive) {
+                Ok(moves) => (!moves.is_empty()).then_some((is_outside, moves)),
+                Err(stuck) => {
+                    self.health.note_stuck(is_outside, rows, stuck);
+                    None
+                }
+            }
+        };
+        let of_site = found(false, here, scope.survive);
+        let none = Survive { sites: 0, nodes: 0, devices: 0 };
+        let (is_outside, moves) =
+            of_site.or_else(|| scope.outside_rows.and_then(|_| found(true, outside, none)))?;
+        self.health.moving += 1;
+        self.health.moving_bytes += row_bytes(extent) * moves.len() as u64;
+        Some((is_outside, moves))
+    }
+
+    /// Whether one more that moves for this cause is handed on.
+    fn keeps(&mut self, cause: Cause) -> bool {
+        let kept = self.kept.entry(cause).or_default();
+        *kept += 1;
+        *kept <= MOVES
+    }
+}
+
+/// Nothing is left yet on any device of a map that is being emptied.
+fn emptied(map: &PlacementMap) -> BTreeMap<u32, Leaving> {
+    let drained = map.devices().filter(|(_, _, device)| moving::is_draining(map, device.id));
+    drained.map(|(_, _, device)| (device.id.0, Leaving::default())).collect()
+}
+
+/// Why rows are touched that move so, or that are missing.
+fn cause(map: &PlacementMap, moves: &[Move]) -> Cause {
+    if moves.is_empty() {
+        Cause::Lacking
+    } else if moves.iter().any(|step| moving::is_draining(map, step.from)) {
+        Cause::Draining
+    } else {
+        Cause::Levelling
+    }
+}
+
+fn row_bytes(extent: &Extent) -> u64 {
+    u64::from(extent.length) / u64::from(extent.needed.max(1))
 }
 
 impl Health {
@@ -281,6 +420,45 @@ impl Health {
             self.whole += 1;
         } else {
             self.degraded += 1;
+        }
+    }
+
+    /// Nothing lies where it should not.
+    pub fn is_level(&self) -> bool {
+        let leaving = self.leaving.values().chain(self.leaving_outside.values());
+        self.moving == 0 && leaving.map(|left| left.rows).sum::<u64>() == 0
+    }
+
+    /// A whole extent of which all rows were read and found right on that day; 0: never.
+    fn note_verified(&mut self, day: u32) {
+        if day > 0 {
+            self.verified += 1;
+            let known = Some(self.verified_day).filter(|day| *day > 0);
+            self.verified_day = known.map_or(day, |known| known.min(day));
+        }
+    }
+
+    /// What of an extent lies on devices that are being emptied.
+    fn note_leaving(&mut self, extent: &Extent, here: &Rows, outside: &Rows) {
+        for (leaving, rows) in [(&mut self.leaving, here), (&mut self.leaving_outside, outside)] {
+            for placed in rows.named() {
+                if let Some(left) = leaving.get_mut(&placed.device.0) {
+                    left.rows += 1;
+                    left.bytes += row_bytes(extent);
+                }
+            }
+        }
+    }
+
+    /// Rows of an extent stay on devices that are being emptied.
+    fn note_stuck(&mut self, is_outside: bool, rows: &Rows, stuck: moving::Stuck) {
+        let leaving = if is_outside { &mut self.leaving_outside } else { &mut self.leaving };
+        let devices: BTreeSet<u32> = rows.readable.iter().map(|placed| placed.device.0).collect();
+        for device in devices {
+            if let Some(left) = leaving.get_mut(&device) {
+                left.stuck += 1;
+                left.why = Some(stuck.to_string());
+            }
         }
     }
 }

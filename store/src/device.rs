@@ -310,14 +310,17 @@ impl Device {
         kind: Option<ExtentKind>,
         limit: usize,
     ) -> Result<Vec<InventoryEntry>, StoreError> {
+        // Looked at first: what a round that ends meanwhile has read counts with the next page.
+        let scrubbed = self.0.with_index(Index::scrubbed)?;
         let page = self.0.with_index(|index| index.page(after, kind, limit))?;
-        Ok(page.iter().map(InventoryEntry::from).collect())
+        Ok(page.iter().map(|found| InventoryEntry::new(found, scrubbed)).collect())
     }
 
     /// Records of one row that are here, the one that was written or moved last first.
     pub fn instances(&self, extent: ExtentId, row: Row) -> Result<Vec<InventoryEntry>, StoreError> {
+        let scrubbed = self.0.with_index(Index::scrubbed)?;
         let found = self.0.with_index(|index| index.instances(extent, row))?;
-        Ok(found.iter().map(InventoryEntry::from).collect())
+        Ok(found.iter().map(|found| InventoryEntry::new(found, scrubbed)).collect())
     }
 
     /// Records in quarantine.
@@ -342,7 +345,10 @@ impl Device {
     pub fn scrub_step(&self, budget_bytes: u64, now_ms: u64) -> Result<ScrubProgress, StoreError> {
         let inner = &self.0;
         let _alone = inner.scrubbing.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.with_reader(|reader| scrub::step(reader, &inner.record, &*inner.disk, budget_bytes, now_ms))
+        let settled = inner.log.cursor();
+        inner.with_reader(|reader| {
+            scrub::step(reader, &inner.record, &*inner.disk, settled, budget_bytes, now_ms)
+        })
     }
 
     /// How far the scrub is.

@@ -26,13 +26,15 @@ use crate::disk::{Disk, DiskFile};
 use crate::error::StoreError;
 use crate::types::{Finding, InventoryEntry, InventoryKey, ScrubState};
 use backend::Backend;
-pub(crate) use tables::{Change, Location, LogPosition, SegmentRow};
+pub(crate) use tables::{Change, Location, LogPosition, Round, SegmentRow};
 use tables::{FINDINGS, HOLDERS, KILLED, META, PINS, RECORDS, SEGMENTS};
 
 /// Name of the file in the device's folder.
 pub(crate) const FILE: &str = "index.redb";
 const CURSOR: &str = "cursor";
 const SCRUB: &str = "scrub";
+const ROUND: &str = "scrub round";
+const SCRUBBED: &str = "scrubbed";
 const OWNER: &str = "owner";
 
 /// The open index.
@@ -358,10 +360,42 @@ impl Index {
 
     /// Notes where the scrub stands.
     pub(crate) fn set_scrub(&self, state: &ScrubState) -> Result<(), StoreError> {
+        self.put_meta(&[(SCRUB, tables::encode_scrub(state))])
+    }
+
+    /// A round of scrub begins: it will have read all that is in this index now.
+    pub(crate) fn begin_round(&self, round: Round) -> Result<(), StoreError> {
+        self.put_meta(&[(ROUND, round.encode())])
+    }
+
+    /// The round has read everything; the next one begins anew.
+    pub(crate) fn end_round(&self) -> Result<(), StoreError> {
+        let begin = (SCRUB, tables::encode_scrub(&ScrubState::default()));
+        match self.round(ROUND)? {
+            Some(round) => self.put_meta(&[begin, (SCRUBBED, round.encode())]),
+            None => self.put_meta(&[begin]),
+        }
+    }
+
+    /// The last round that ended; None: none since this index was made, so nothing is known to have been read.
+    pub(crate) fn scrubbed(&self) -> Result<Option<Round>, StoreError> {
+        self.round(SCRUBBED)
+    }
+
+    fn round(&self, name: &str) -> Result<Option<Round>, StoreError> {
+        let transaction = self.database.begin_read().map_err(failed)?;
+        let meta = transaction.open_table(META).map_err(failed)?;
+        let value = meta.get(name).map_err(failed)?;
+        Ok(value.and_then(|value| Round::decode(value.value())))
+    }
+
+    fn put_meta(&self, values: &[(&str, Vec<u8>)]) -> Result<(), StoreError> {
         let transaction = self.write(Sync::No)?;
         {
             let mut meta = transaction.open_table(META).map_err(failed)?;
-            meta.insert(SCRUB, tables::encode_scrub(state).as_slice()).map_err(failed)?;
+            for (name, value) in values {
+                meta.insert(*name, value.as_slice()).map_err(failed)?;
+            }
         }
         transaction.commit().map_err(failed)
     }
@@ -374,13 +408,17 @@ impl Index {
     }
 }
 
-impl From<&(InventoryKey, Location)> for InventoryEntry {
-    fn from((key, location): &(InventoryKey, Location)) -> Self {
+impl InventoryEntry {
+    /// A record, and whether the last round of scrub has read it. One that was written or moved since the round began lies
+    /// behind what the round knew of, and is not taken for read.
+    pub(crate) fn new((key, location): &(InventoryKey, Location), scrubbed: Option<Round>) -> Self {
+        let read = scrubbed.filter(|round| location.at < round.upto && !location.quarantined);
         Self {
             key: *key,
             kind: location.kind,
             record_bytes: location.record_bytes,
             quarantined: location.quarantined,
+            verified_ms: read.map(|round| round.began_ms),
         }
     }
 }

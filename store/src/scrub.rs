@@ -2,23 +2,30 @@
 
 use crate::disk::Disk;
 use crate::error::StoreError;
+use crate::index::{LogPosition, Round};
 use crate::read::Reader;
 use crate::record::RecordFile;
-use crate::types::{InventoryKey, ScrubProgress, ScrubState};
+use crate::types::{InventoryKey, ScrubProgress};
 
 /// Records looked up at once.
 const PAGE: usize = 64;
 
 /// One step: whole records, in the order of the inventory, until `budget_bytes` are read. The caller sees to it that
 /// steps don't overlap.
+///
+/// `settled`: all that lies before it in the log is in the index. A round that begins now reads it, and answers for nothing else.
 pub(crate) fn step(
     reader: &Reader<'_>,
     record: &RecordFile,
     disk: &dyn Disk,
+    settled: LogPosition,
     budget_bytes: u64,
     now_ms: u64,
 ) -> Result<ScrubProgress, StoreError> {
     let mut state = reader.index.scrub()?;
+    if state.after.is_none() {
+        reader.index.begin_round(Round { began_ms: now_ms, upto: settled })?;
+    }
     let mut progress = ScrubProgress { bytes: 0, records: 0, rotten: 0, finished: false };
     while progress.records == 0 || progress.bytes < budget_bytes {
         let page = reader.index.page(state.after, None, PAGE)?;
@@ -41,10 +48,11 @@ pub(crate) fn step(
     }
     state.bytes += progress.bytes;
     if progress.finished {
-        state = ScrubState::default();
         record.scrub_finished(disk, now_ms)?;
+        reader.index.end_round()?;
+    } else {
+        reader.index.set_scrub(&state)?;
     }
-    reader.index.set_scrub(&state)?;
     Ok(progress)
 }
 

@@ -188,6 +188,9 @@ pub struct InventoryEntry {
     pub record_bytes: u64,
     /// A check of it failed: it is not served any more.
     pub quarantined: bool,
+    /// Milliseconds since 1970 when the last whole round of scrub began, which has read it from the disk and found it right. None:
+    /// it was written or moved since, or no round has ended.
+    pub verified_ms: Option<u64>,
 }
 
 /// A record that failed a check. It is kept, not served, and reported until it is deleted.

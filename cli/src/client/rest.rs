@@ -57,6 +57,11 @@ impl RestClient {
         Ok(serde_json::from_slice(&Self::answered(request).await?)?)
     }
 
+    /// Takes back what was asked for.
+    pub async fn delete<T: DeserializeOwned>(&self, segments: &[&str]) -> Result<T> {
+        Ok(serde_json::from_slice(&self.answer(Method::DELETE, segments, &[]).await?)?)
+    }
+
     async fn answer(&self, method: Method, segments: &[&str], query: &[(&str, &str)]) -> Result<Bytes> {
         Self::answered(self.request(method, segments, query)).await
     }

@@ -12,7 +12,7 @@ use diptych_gateway::rest::fragments::{ExtentFragments, FileFragments, RowFragme
 use diptych_store::inspect::{InspectedRecord, RecordState, records, row_bytes};
 use serde::{Deserialize, Serialize};
 
-use super::{Target, say};
+use super::{Target, date, say};
 
 /// Read a file's fragments from the devices themselves.
 #[derive(Debug, clap::Args)]
@@ -52,6 +52,10 @@ pub struct InspectedExtent {
     pub needed: u8,
     /// Rows that are right.
     pub here: u8,
+    /// The day, `2026-11-22`, on which all rows of a site were last read and found right, by site; those of which it can't be said
+    /// are left out.
+    #[serde(default)]
+    pub verified: BTreeMap<String, String>,
     /// What the bytes say, put together from the rows that are right.
     pub verdict: String,
     /// Each row.
@@ -162,7 +166,8 @@ fn inspect(extent: &ExtentFragments, devices: &mut Devices) -> (InspectedExtent,
         Ok(()) => "BLAKE3 is right, and every row is what the others make of it".to_owned(),
         Err(reason) => reason,
     };
-    (InspectedExtent { extent: extent.extent, needed: extent.needed, here, verdict, rows }, sound)
+    let verified = extent.verified_days.iter().map(|(site, day)| (site.to_string(), date(*day))).collect();
+    (InspectedExtent { extent: extent.extent, needed: extent.needed, here, verified, verdict, rows }, sound)
 }
 
 struct Wrong {
@@ -249,6 +254,9 @@ fn show(inspection: &Inspection) {
             "extent {}: {} of {} rows needed are right; {}",
             extent.extent, extent.here, extent.needed, extent.verdict
         ));
+        for (site, day) in &extent.verified {
+            say(format_args!("  all rows of {site} were read and found right on {day}"));
+        }
         for row in &extent.rows {
             let segment =
                 row.segment.as_deref().map_or_else(|| "-".into(), |path| path.display().to_string());

@@ -1,5 +1,6 @@
 //! What a person types.
 
+pub mod drain;
 pub mod drill;
 pub mod get;
 pub mod inspect;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
+use k8s_openapi::jiff::Timestamp;
 
 use crate::client::endpoints::Endpoints;
 use crate::client::rest::RestClient;
@@ -52,6 +54,12 @@ impl Target {
 #[expect(clippy::print_stdout, reason = "a command's answer")]
 pub fn say(line: impl std::fmt::Display) {
     println!("{line}");
+}
+
+/// A day since 1970, as `2026-11-22`.
+pub fn date(day: u32) -> String {
+    let begins = Timestamp::from_second(i64::from(day) * 86_400);
+    begins.map_or_else(|_| format!("day {day}"), |begins| begins.strftime("%Y-%m-%d").to_string())
 }
 
 /// Bytes as people read them.

@@ -6,9 +6,10 @@ use diptych_core::drill::Prediction;
 use diptych_core::edge::EdgeVerdict;
 use diptych_core::lease::Millis;
 use diptych_site::edge::{EdgeStatus, SiteVerdict};
-use diptych_site::status::{FeedStatus, JournalStatus, NodeStatus, SiteStatus};
+use diptych_site::status::{DrainStatus, FeedStatus, JournalStatus, NodeStatus, SiteStatus};
+use diptych_site::survey::Health;
 
-use super::{Target, human, say};
+use super::{Target, date, human, say};
 
 /// Say how safe everything is.
 #[derive(Debug, clap::Args)]
@@ -96,18 +97,24 @@ fn show(status: &SiteStatus) {
         health.wanted,
         human(health.wanted_bytes),
     ));
+    say(format_args!("  verified: {}", verified(health)));
     let (repair, inventory) = (&status.repair, &status.inventory);
     let left = match repair.seconds_left {
         Some(seconds) => format!("{seconds} s"),
         None => "never: a budget is 0".to_owned(),
     };
     say(format_args!(
-        "  repair: {} waiting, {} running, {} to move, done in {left}; {} rows made anew",
+        "  repair: {} waiting, {} running, {} to move, done in {left}; {} rows made anew, {} moved",
         repair.waiting,
         repair.running,
         human(repair.bytes),
-        repair.rows
+        repair.rows,
+        repair.moved
     ));
+    if health.moving > 0 {
+        let bytes = human(health.moving_bytes);
+        say(format_args!("  to move, behind all repair: rows of {} extents ({bytes})", health.moving));
+    }
     say(format_args!(
         "  devices against catalog: {} rows lost, {} orphans ({})",
         inventory.lost,
@@ -145,7 +152,7 @@ fn show(status: &SiteStatus) {
         say(format_args!("  public name: {trouble}"));
     }
     if let Some(outside) = &status.outside {
-        let living = outside.nodes.iter().filter(|node| node.state == "live").count();
+        let living = outside.nodes.iter().filter(|node| node.answers()).count();
         say(format_args!(
             "  outside: {living} of {} nodes live, {} rows of {} an extent, {} extents lack some",
             outside.nodes.len(),
@@ -155,7 +162,34 @@ fn show(status: &SiteStatus) {
         ));
     }
     let outside = status.outside.iter().flat_map(|outside| &outside.nodes);
-    say(format_args!("{}\n", nodes(status.nodes.iter().chain(outside))));
+    let all: Vec<&NodeStatus> = status.nodes.iter().chain(outside).collect();
+    for (node, drain) in all.iter().filter_map(|node| Some((&node.name, node.drain.as_ref()?))) {
+        say(format_args!("  drain of {node}: {}", drained(drain)));
+    }
+    say(format_args!("{}\n", nodes(all.into_iter())));
+}
+
+fn verified(health: &Health) -> String {
+    match health.verified {
+        0 => "nothing yet: a scrub reads every row again".to_owned(),
+        all if all == health.extents => {
+            format!("every row was read and found right since {}", date(health.verified_day))
+        }
+        some => format!(
+            "every row of {some} extents was read and found right since {}",
+            date(health.verified_day)
+        ),
+    }
+}
+
+fn drained(drain: &DrainStatus) -> String {
+    let left = format!("{} rows ({}) are left", drain.rows, human(drain.bytes));
+    match &drain.why {
+        _ if drain.done => "done: no row is left there".to_owned(),
+        Some(why) if drain.stuck > 0 => format!("{left}; those of {} extents stay: {why}", drain.stuck),
+        Some(why) => why.clone(),
+        None => left,
+    }
 }
 
 fn journaled(journal: &JournalStatus) -> String {
@@ -187,7 +221,7 @@ fn nodes<'a>(nodes: impl Iterator<Item = &'a NodeStatus>) -> Table {
         "ROWS",
         "ROTTEN",
     ]);
-    for NodeStatus { name, state, devices } in nodes {
+    for NodeStatus { name, state, devices, .. } in nodes {
         for device in devices {
             table.add_row([
                 name.clone(),

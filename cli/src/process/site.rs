@@ -2,6 +2,7 @@
 
 pub mod drills;
 pub(super) mod following;
+mod nodes;
 pub(super) mod peer;
 pub(super) mod rest;
 pub(super) mod seeds;
@@ -105,7 +106,8 @@ async fn serve(config: SiteConfig) -> Result<()> {
         reviews: None,
         peer: two_sites.as_ref().map_or_else(OfPeer::default, |two_sites| two_sites.given(&config, &handle)),
         more: rest::router(Arc::clone(&context), handle.clone())
-            .merge(drills::router(drills.as_ref(), context.cut.clone())),
+            .merge(drills::router(drills.as_ref(), context.cut.clone()))
+            .merge(nodes::router(Arc::clone(&context))),
         open: hint::public(config.peer.as_ref(), Arc::clone(&context.edge_hint) as _),
     };
     let front = front::open(&config, &own, &context.catalog, given, &gateway);
@@ -141,9 +143,15 @@ pub(super) async fn context(
     let agents = Arc::new(Agents::new(site.site.clone(), own.clone()));
     let standing = standing(handle);
     let declared = site.nodes.iter().map(endpoint).collect();
-    let nodes =
-        NodeWatch::begin(Arc::clone(catalog), Arc::clone(&agents), declared, standing.clone(), dead_after)
-            .await?;
+    let nodes = NodeWatch::begin(
+        Arc::clone(catalog),
+        Arc::clone(&agents),
+        declared,
+        standing.clone(),
+        dead_after,
+        site.survive.into(),
+    )
+    .await?;
     let config = site.outside.clone();
     let (outside, outside_nodes) =
         Outside::begin(Arc::clone(catalog), own, standing.clone(), dead_after, config).await?;

@@ -350,6 +350,29 @@ fn a_new_node_takes_its_fair_share_and_no_more_moves_than_that() {
     }
 }
 
+/// The least is what its share grows by; then all is at rest.
+#[test]
+fn a_device_that_grows_takes_what_its_share_grows_by_and_nothing_moves_between_others() {
+    let before = map(&[&[100][..]; 10]);
+    let mut after = before.clone();
+    after.nodes[0].devices[0].weight = 200;
+    let (mut moved, mut grown) = (0, 0);
+    for number in 0..4_000 {
+        let placed = |map| place(map, extent(number), &rows(6)).expect("there is room").rows;
+        let on_it = |rows: &[(Row, DeviceId)]| rows.iter().filter(|(_, device)| device.0 == 0).count();
+        let old = placed(&before);
+        let steps = rebalance(&after, extent(number), &old);
+        assert!(steps.iter().all(|step| step.to == DeviceId(0)), "{steps:?}");
+        let to = |row: Row| steps.iter().find(|step| step.row == row).map(|step| step.to);
+        let new: Vec<_> = old.iter().map(|&(row, device)| (row, to(row).unwrap_or(device))).collect();
+        assert_eq!(rebalance(&after, extent(number), &new), vec![], "extent {number}");
+        moved += steps.len();
+        grown += on_it(&placed(&after)) - on_it(&old);
+    }
+    assert!(moved > 0);
+    assert_eq!(moved, grown);
+}
+
 /// Planner and placement together: what is planned for is survived by what is placed, after a death for good as well
 /// where a node is spare.
 #[test]

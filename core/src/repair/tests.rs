@@ -15,7 +15,12 @@ fn margin(after_a_site: Option<u32>, now: u32) -> Margin {
 }
 
 fn repair(number: u8, margin: &Margin, since_ms: u64, lane: Lane, bytes: u64) -> Repair {
-    Repair { extent: extent(number), priority: RepairPriority::new(margin, since_ms), lane, bytes }
+    Repair {
+        extent: extent(number),
+        priority: RepairPriority::new(Cause::Lacking, margin, since_ms),
+        lane,
+        bytes,
+    }
 }
 
 fn queue(lan: u64, wan: u64) -> RepairQueue {
@@ -40,6 +45,20 @@ fn what_the_loss_of_a_site_would_lose_goes_first_then_the_fewest_losses_then_age
     let order: Vec<u8> = (0..5).map(|_| started(queue.pop(Duration::ZERO))).collect();
     assert_eq!(order, [4, 3, 5, 2, 1]);
     assert_eq!(queue.pop(Duration::ZERO), Next::Idle);
+}
+
+#[test]
+fn what_only_moves_waits_until_nothing_lacks_rows_whatever_its_margin() {
+    let mut queue = queue(1 << 30, 1 << 30);
+    let moves = |number, cause, margin: &Margin| Repair {
+        priority: RepairPriority::new(cause, margin, 1),
+        ..repair(number, margin, 1, Lane::Lan, 1)
+    };
+    queue.push(moves(1, Cause::Levelling, &margin(None, 0)));
+    queue.push(moves(2, Cause::Draining, &margin(Some(0), 1)));
+    queue.push(repair(3, &margin(Some(2), 9), 9, Lane::Lan, 1));
+    let order: Vec<u8> = (0..3).map(|_| started(queue.pop(Duration::ZERO))).collect();
+    assert_eq!(order, [3, 2, 1]);
 }
 
 #[test]

@@ -139,7 +139,7 @@ fn source() -> Source {
 
 fn record() -> InventoryRecord {
     let (extent, row, instance, kind) = (EXTENT, Row(0), INSTANCE, ExtentKind::Data);
-    InventoryRecord { extent, row, instance, kind, record_bytes: 640, quarantined: true }
+    InventoryRecord { extent, row, instance, kind, record_bytes: 640, quarantined: true, verified_ms: 0 }
 }
 
 fn device() -> DeviceFacts {

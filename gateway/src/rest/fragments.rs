@@ -1,6 +1,6 @@
 //! `/api/v1/fragments/{id}`: where the rows of a file are, for who wants to look at the devices themselves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use axum::extract::{Extension, Path, Query, State};
@@ -38,6 +38,9 @@ pub struct ExtentFragments {
     pub length: u32,
     /// BLAKE3 of them, in hexadecimal.
     pub hash: String,
+    /// Days since 1970 when all rows of a site were last read and found right, by site; those of which it can't be said are left out.
+    #[serde(default)]
+    pub verified_days: BTreeMap<SiteName, u32>,
     /// The rows that are placed.
     pub rows: Vec<RowFragment>,
 }
@@ -90,12 +93,16 @@ fn rows_of(view: &dyn View, id: ExtentId) -> Result<ExtentFragments> {
         &raw.ok_or_else(|| GatewayError::Corrupt(format!("extent {id} is not in the catalog")))?,
     )?;
     let mut rows = Vec::new();
-    let mut expected_rows = 0;
+    let (mut expected_rows, mut verified_days) = (0, BTreeMap::new());
     let sites = record.rows.iter().map(|(site, _, count)| (site.clone(), *count));
     for (site, count) in sites.chain([(SiteName::outside(), 0)]) {
         let Some(raw) = view.get(&keys::placement(&site, id))? else { continue };
         expected_rows += count;
-        for placed in Placement::decode(&raw)?.rows {
+        let placement = Placement::decode(&raw)?;
+        if placement.verified_day > 0 {
+            verified_days.insert(site.clone(), placement.verified_day);
+        }
+        for placed in placement.rows {
             let device = view.get(&keys::device(&site, placed.device))?;
             let device = device.as_deref().map(Device::decode).transpose()?;
             rows.push(RowFragment {
@@ -115,6 +122,7 @@ fn rows_of(view: &dyn View, id: ExtentId) -> Result<ExtentFragments> {
         expected_rows,
         length: record.length,
         hash,
+        verified_days,
         rows,
     })
 }

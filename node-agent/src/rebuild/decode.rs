@@ -17,7 +17,7 @@ use crate::pace::Pace;
 use crate::siblings::sibling_error;
 
 /// Bytes of the extent that are in memory at a time, in about three copies.
-const GROUP: usize = 4 << 20;
+pub(super) const GROUP: usize = 4 << 20;
 
 /// Why a set of rows did not do.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl RowReader {
         Ok(Self { source: source.clone(), at: place_of(extent.extent, source), way })
     }
 
-    async fn read(&self, offset: u64, len: u32) -> Result<Bytes, AgentError> {
+    pub(super) async fn read(&self, offset: u64, len: u32) -> Result<Bytes, AgentError> {
         match &self.way {
             Way::Local(slot) => {
                 let RowAt { extent, row, instance, .. } = self.at;

@@ -23,6 +23,7 @@ use kube::runtime::events::Recorder;
 use crate::apply::{Applied, Child};
 use crate::error::{Asked, OperatorError};
 use crate::names::Names;
+use crate::node;
 use crate::options::OperatorOptions;
 
 pub use observe::{AgentPod, Observed, Ready, SiteSeen};
@@ -104,6 +105,12 @@ pub async fn reconcile(cluster: Arc<StorageCluster>, context: Arc<Context>) -> R
         Err(error) => (Plan::default(), Some(error)),
     };
     if let Err(error) = apply(&context, &planned.children).await {
+        failure.get_or_insert(error);
+    }
+    let catalog = context.options.site.catalog.borrow().clone();
+    if let Some(catalog) = catalog
+        && let Err(error) = node::drain(catalog.as_ref(), &seen.nodes, &seen.outside).await
+    {
         failure.get_or_insert(error);
     }
     report::report(&context, &names, &seen, &planned, failure.as_ref()).await?;

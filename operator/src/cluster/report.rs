@@ -7,7 +7,7 @@ use diptych_api::storage_cluster_status::{
     StorageClusterStatus,
 };
 use diptych_core::records::CodingPlan;
-use diptych_site::status::{OutsideStatus, SiteStatus};
+use diptych_site::status::{NodeStatus, OutsideStatus, SiteStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
@@ -182,7 +182,7 @@ fn topology(plan: &Plan) -> Says {
 fn degraded(site: &SiteStatus) -> Says {
     let health = &site.health;
     let down: Vec<&str> =
-        site.nodes.iter().filter(|node| node.state != "live").map(|node| node.name.as_str()).collect();
+        site.nodes.iter().filter(|node| !node.answers()).map(|node| node.name.as_str()).collect();
     if health.unreadable_here > 0 {
         return Says::yes(
             "Degraded",
@@ -230,7 +230,7 @@ fn lacking_outside(outside: &OutsideStatus) -> Option<String> {
     let down: Vec<String> = outside
         .nodes
         .iter()
-        .filter(|node| node.state != "live")
+        .filter(|node| !node.answers())
         .map(|node| format!("{} is {}", node.name, node.state))
         .collect();
     (!down.is_empty()).then(|| format!("outside nodes: {}", down.join(", ")))
@@ -315,16 +315,22 @@ fn coding(plan: &CodingPlan) -> CodingStatus {
 }
 
 fn nodes(seen: &Observed, known: Option<&SiteStatus>) -> NodesStatus {
-    let count = |state: &str| {
-        known.iter().flat_map(|known| &known.nodes).filter(|node| node.state == state).count() as i32
+    let count = |is: fn(&NodeStatus) -> bool| {
+        known.iter().flat_map(|known| &known.nodes).filter(|node| is(node)).count() as i32
     };
-    let (declared, live) = (seen.nodes.len() as i32, count("live"));
+    let (declared, live) = (seen.nodes.len() as i32, count(NodeStatus::answers));
     let outside = known.and_then(|known| known.outside.as_ref()).filter(|outside| !outside.nodes.is_empty());
     let outside = outside.map(|outside| {
-        let live = outside.nodes.iter().filter(|node| node.state == "live").count();
+        let live = outside.nodes.iter().filter(|node| node.answers()).count();
         format!("{live}/{}", outside.nodes.len())
     });
-    NodesStatus { summary: format!("{live}/{declared}"), declared, live, dead: count("dead"), outside }
+    NodesStatus {
+        summary: format!("{live}/{declared}"),
+        declared,
+        live,
+        dead: count(|node| node.state == "dead"),
+        outside,
+    }
 }
 
 fn health(known: &SiteStatus) -> HealthStatus {
@@ -373,7 +379,7 @@ fn replication(seen: &Observed, known: &SiteStatus) -> ReplicationStatus {
 
 #[cfg(test)]
 mod tests {
-    use diptych_site::status::{FeedStatus, JournalStatus, NodeStatus};
+    use diptych_site::status::{FeedStatus, JournalStatus};
 
     use super::*;
 
@@ -423,6 +429,7 @@ mod tests {
         let node = |(number, state): (usize, &&str)| NodeStatus {
             name: format!("o{number}"),
             state: (*state).to_owned(),
+            drain: None,
             devices: Vec::new(),
         };
         OutsideStatus { rows, nodes: states.iter().enumerate().map(node).collect() }

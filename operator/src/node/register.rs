@@ -36,8 +36,13 @@ pub fn register(
         pods.iter().map(|pod| &pod.node).filter(|node| !there.contains(*node)).collect();
     for node in new {
         let cluster_ref = ClusterRef { name: names.cluster.clone() };
-        let mut made =
-            StorageNodeSpec { cluster_ref, node: node.clone(), devices: Vec::new(), outside: None };
+        let mut made = StorageNodeSpec {
+            cluster_ref,
+            node: node.clone(),
+            devices: Vec::new(),
+            drain: false,
+            outside: None,
+        };
         number(&mut made, spec, &mut next);
         children.push(child(names, &made)?);
         nodes.push(StorageNode::new(&resource_name(names, node), made));
@@ -53,7 +58,7 @@ fn number(node: &mut StorageNodeSpec, spec: &StorageClusterSpec, next: &mut i64)
         if node.devices.iter().any(|known| known.path == device.path) {
             continue;
         }
-        node.devices.push(NumberedDevice { id: *next, path: device.path.clone() });
+        node.devices.push(NumberedDevice { id: *next, path: device.path.clone(), drain: false });
         *next += 1;
         changed = true;
     }
@@ -68,6 +73,10 @@ pub(super) fn resource_name(names: &Names, node: &str) -> String {
 fn child(names: &Names, spec: &StorageNodeSpec) -> Result<Child, OperatorError> {
     // Not owned: a StorageCluster that is deleted and applied again finds its devices under their numbers.
     let metadata = names.lasting_meta(&resource_name(names, &spec.node), "agent-node");
+    // Whether it is drained is a person's to say, and never this operator's to own.
+    let numbered = |device: &NumberedDevice| NumberedDevice { drain: false, ..device.clone() };
+    let devices = spec.devices.iter().map(numbered).collect();
+    let spec = StorageNodeSpec { drain: false, devices, ..spec.clone() };
     Child::new(
         json!({"apiVersion": "diptych.dev/v1alpha1", "kind": "StorageNode", "metadata": metadata, "spec": spec}),
     )

@@ -43,17 +43,20 @@ pub fn statuses<'a>(
 fn status(names: &Names, node: &StorageNode, seen: Option<&NodeStatus>, now: Timestamp) -> StorageNodeStatus {
     let before = node.status.clone().unwrap_or_default();
     let devices: Vec<DeviceStatus> = seen.iter().flat_map(|seen| &seen.devices).map(device).collect();
-    let ready = devices.iter().filter(|device| device.state == "ok" || device.state == "full").count();
+    let ready = devices.iter().filter(|device| works(&device.state)).count();
     let sum = |of: fn(&DeviceStatus) -> i64| devices.iter().map(of).sum::<i64>();
     let state = seen.map_or("waiting", |seen| seen.state.as_str());
     let says = match state {
         "live" if devices.is_empty() && node.spec.outside.is_some() => {
             Says::yes("Ready", "Live", "the active site looks at this node, and says that it answers")
         }
+        "draining" | "drained" if ready == node.spec.devices.len() => {
+            Says::yes("Ready", "Draining", "the node answers and all its devices work; it takes no rows")
+        }
         "live" if ready == node.spec.devices.len() => {
             Says::yes("Ready", "Live", "the node answers and all its devices work")
         }
-        "live" => Says::no("Ready", "DevicesMissing", broken(node, &devices)),
+        "live" | "draining" | "drained" => Says::no("Ready", "DevicesMissing", broken(node, &devices)),
         "waiting" if node.spec.outside.is_some() => Says::unknown("Ready", "Waiting", to_join(names, node)),
         "waiting" => {
             Says::unknown("Ready", "Waiting", "the site's keeper has not seen this node's agent yet")
@@ -66,6 +69,8 @@ fn status(names: &Names, node: &StorageNode, seen: Option<&NodeStatus>, now: Tim
         ),
         other => Says::no("Ready", "NotLive", format!("the node is {other}")),
     };
+    let mut all_says = vec![says];
+    all_says.extend(drained(node, seen));
     StorageNodeStatus {
         observed_generation: node.metadata.generation,
         state: Some(state.to_owned()),
@@ -78,8 +83,48 @@ fn status(names: &Names, node: &StorageNode, seen: Option<&NodeStatus>, now: Tim
         rows: Some(sum(|device| device.rows)),
         rotten: Some(sum(|device| device.rotten)),
         devices,
-        conditions: conditions(&before.conditions, &[says], node.metadata.generation, now),
+        conditions: conditions(&before.conditions, &all_says, node.metadata.generation, now),
     }
+}
+
+/// Condition Drained; None: nothing of it shall be emptied.
+fn drained(node: &StorageNode, seen: Option<&NodeStatus>) -> Option<Says> {
+    if !node.spec.drain && !node.spec.devices.iter().any(|device| device.drain) {
+        return None;
+    }
+    let says = match seen.map(|seen| (seen.state.as_str(), seen.drain.as_ref())) {
+        Some(("dead", _)) => Says::no(
+            "Drained",
+            "Dead",
+            "a dead node is not emptied: its rows are made anew elsewhere. Delete the StorageNode when nothing is degraded",
+        ),
+        Some((_, Some(drain))) if drain.done => Says::yes(
+            "Drained",
+            "Empty",
+            "no row is left there. Take the node, or the device, away, or set drain to false",
+        ),
+        Some((_, Some(drain))) => {
+            let left = format!("{} rows ({}) are left", drain.rows, size(drain.bytes as i64));
+            match &drain.why {
+                Some(why) if drain.stuck > 0 => Says::no(
+                    "Drained",
+                    "Stuck",
+                    format!("{left}; those of {} extents stay: {why}", drain.stuck),
+                ),
+                Some(why) => Says::no("Drained", "Stuck", why.clone()),
+                None => Says::no("Drained", "Moving", left),
+            }
+        }
+        Some((_, None)) | None => {
+            Says::unknown("Drained", "Asked", "the site's keeper has not taken it up yet")
+        }
+    };
+    Some(says)
+}
+
+/// A device that can be read and written.
+fn works(state: &str) -> bool {
+    matches!(state, "ok" | "full" | "draining" | "drained")
 }
 
 fn to_join(names: &Names, node: &StorageNode) -> String {
@@ -94,7 +139,7 @@ fn broken(node: &StorageNode, devices: &[DeviceStatus]) -> String {
     let wrong = node.spec.devices.iter().filter_map(|declared| {
         let found = devices.iter().find(|device| device.path == declared.path);
         let state = found.map_or("not reported", |device| device.state.as_str());
-        (state != "ok" && state != "full").then(|| format!("{} is {state}", declared.path))
+        (!works(state)).then(|| format!("{} is {state}", declared.path))
     });
     wrong.collect::<Vec<_>>().join("; ")
 }
@@ -132,7 +177,36 @@ pub(crate) fn size(bytes: i64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use diptych_site::status::DrainStatus;
+
     use super::*;
+
+    #[test]
+    fn a_drain_says_how_far_it_is_and_why_it_goes_no_further() {
+        let spec = json!({"clusterRef": {"name": "main"}, "node": "n1", "drain": true, "devices": []});
+        let node = StorageNode::new("main-n1", serde_json::from_value(spec).expect("a spec"));
+        let says = |state: &str, drain: Option<DrainStatus>| {
+            let seen =
+                NodeStatus { name: "n1".to_owned(), state: state.to_owned(), drain, devices: Vec::new() };
+            let says = drained(&node, Some(&seen)).expect("it shall be emptied");
+            (says.holds, says.reason, says.message)
+        };
+        let left = DrainStatus { rows: 3, bytes: 3 << 20, ..DrainStatus::default() };
+        assert_eq!(
+            says("draining", Some(left.clone())),
+            (Some(false), "Moving".to_owned(), "3 rows (3.0Mi) are left".to_owned())
+        );
+        let stuck = DrainStatus { stuck: 2, why: Some("too few nodes".to_owned()), ..left };
+        let (_, reason, message) = says("draining", Some(stuck));
+        assert_eq!(
+            (reason.as_str(), message.as_str()),
+            ("Stuck", "3 rows (3.0Mi) are left; those of 2 extents stay: too few nodes")
+        );
+        let (holds, reason, _) = says("drained", Some(DrainStatus { done: true, ..DrainStatus::default() }));
+        assert_eq!((holds, reason.as_str()), (Some(true), "Empty"));
+        assert_eq!(says("dead", None).1, "Dead");
+        assert_eq!(says("live", None).0, None);
+    }
 
     #[test]
     fn sizes_read_as_kubernetes_writes_them() {

@@ -1,7 +1,11 @@
 //! What the loops know, as a status.
 
+use std::collections::BTreeMap;
+
+use diptych_core::ids::NodeName;
 use diptych_core::lease::BootTime;
-use diptych_core::placement::{MapNode, NodeState};
+use diptych_core::moving::Stuck;
+use diptych_core::placement::{MapDevice, MapDeviceState, MapNode, NodeState};
 use diptych_wire::agent::{DeviceFacts, DeviceState};
 use tokio::sync::watch;
 
@@ -12,10 +16,13 @@ use crate::error::SiteError;
 use crate::fleet::Stands;
 use crate::keeper::witness::Witness;
 use crate::keeper::{KeeperState, boot_time};
-use crate::nodes::{NodeSeen, Seen};
+use crate::nodes::Seen;
 use crate::outside;
 use crate::peer::exposure::{Progress, exposure};
-use crate::status::{DeviceStatus, Exposure, LeaseStatus, NodeStatus, OutsideStatus, SiteStatus};
+use crate::status::{
+    DeviceStatus, DrainStatus, Exposure, LeaseStatus, NodeStatus, OutsideStatus, SiteStatus,
+};
+use crate::survey::Leaving;
 
 pub(super) async fn exposed(
     context: &SiteContext,
@@ -46,7 +53,8 @@ pub(super) fn status(
         (false, Stands::Active | Stands::Fenced) => "fenced",
     };
     let map = context.map();
-    let nodes = map.nodes.iter().map(|node| node_status(node, seen.nodes.get(&node.name)));
+    let health = shared.health.borrow().clone();
+    let nodes = map.nodes.iter().map(|node| node_status(node, seen, &health.leaving));
     SiteStatus {
         site: context.site.clone(),
         role: role.to_owned(),
@@ -54,7 +62,7 @@ pub(super) fn status(
         generation: context.generation,
         map_generation: map.generation,
         nodes: nodes.collect(),
-        health: shared.health.borrow().clone(),
+        health,
         repair: shared.repair.borrow().clone(),
         inventory: shared.inventory.borrow().status.clone(),
         journal: shared.journal.borrow().clone(),
@@ -87,18 +95,17 @@ pub(super) async fn of_outside(
     }
     let looks = context.active_epoch().is_some();
     let nodes = declared.keys().map(|name| match map.nodes.iter().find(|node| node.name == *name) {
-        Some(node) if looks => node_status(node, seen.nodes.get(name)),
-        Some(node) => as_the_map_says(node),
-        None => NodeStatus { name: name.to_string(), state: "waiting".to_owned(), devices: Vec::new() },
+        Some(node) if looks => node_status(node, seen, &status.health.leaving_outside),
+        Some(node) => with_no_devices(name, if node.state == NodeState::Dead { "dead" } else { "live" }),
+        None => with_no_devices(name, "waiting"),
     });
     status.outside = Some(OutsideStatus { rows, nodes: nodes.collect() });
     Ok(())
 }
 
-/// Of a node that only the other site looks at.
-fn as_the_map_says(node: &MapNode) -> NodeStatus {
-    let state = if node.state == NodeState::Dead { "dead" } else { "live" };
-    NodeStatus { name: node.name.to_string(), state: state.to_owned(), devices: Vec::new() }
+/// Of a node that only the other site looks at, or nobody yet.
+fn with_no_devices(name: &NodeName, state: &str) -> NodeStatus {
+    NodeStatus { name: name.to_string(), state: state.to_owned(), drain: None, devices: Vec::new() }
 }
 
 /// What a failover would be like, and what the last drills showed.
@@ -124,23 +131,60 @@ fn lease_status(lease: &KeeperState, witness: Option<&dyn Witness>) -> LeaseStat
     }
 }
 
-fn node_status(node: &MapNode, seen: Option<&NodeSeen>) -> NodeStatus {
+fn node_status(node: &MapNode, seen: &Seen, leaving: &BTreeMap<u32, Leaving>) -> NodeStatus {
+    let known = seen.nodes.get(&node.name);
+    let drain = seen.drains.get(&node.name).filter(|_| node.state != NodeState::Dead);
+    let drain = drain.map(|refused| drain_status(node, *refused, leaving));
+    let answers = known.is_some_and(|seen| seen.answers);
     let state = match node.state {
-        NodeState::Live if seen.is_some_and(|seen| seen.answers) => "live",
-        NodeState::Live => "silent",
+        NodeState::Live | NodeState::Draining if !answers => "silent",
+        NodeState::Live => "live",
+        NodeState::Draining if drain.as_ref().is_some_and(|drain| drain.done) => "drained",
         NodeState::Draining => "draining",
         NodeState::Dead => "dead",
     };
-    let facts = seen
+    let facts = known
         .and_then(|seen| seen.status.as_ref())
         .map(|status| status.devices.as_slice())
         .unwrap_or_default();
-    let devices = facts.iter().map(device_status).collect();
-    NodeStatus { name: node.name.to_string(), state: state.to_owned(), devices }
+    let in_map = |facts: &DeviceFacts| node.devices.iter().find(|device| Some(device.id) == facts.device);
+    let devices = facts.iter().map(|facts| device_status(facts, in_map(facts), leaving)).collect();
+    NodeStatus { name: node.name.to_string(), state: state.to_owned(), drain, devices }
 }
 
-fn device_status(facts: &DeviceFacts) -> DeviceStatus {
+/// What the last survey found on what is emptied of a node. It is done only where that survey knew what is to be emptied.
+fn drain_status(node: &MapNode, refused: Option<Stuck>, leaving: &BTreeMap<u32, Leaving>) -> DrainStatus {
+    let is_emptied = |device: &&MapDevice| {
+        let either = node.state == NodeState::Draining || device.state == MapDeviceState::Draining;
+        either && device.state != MapDeviceState::Dead
+    };
+    let emptied: Vec<&MapDevice> = node.devices.iter().filter(is_emptied).collect();
+    let known: Vec<&Leaving> = emptied.iter().filter_map(|device| leaving.get(&device.id.0)).collect();
+    let sum = |of: fn(&Leaving) -> u64| known.iter().map(|left| of(left)).sum::<u64>();
+    let rows = sum(|left| left.rows);
+    DrainStatus {
+        done: refused.is_none() && known.len() == emptied.len() && rows == 0,
+        rows,
+        bytes: sum(|left| left.bytes),
+        stuck: sum(|left| left.stuck),
+        why: refused
+            .map(|stuck| format!("nothing is moved: {stuck}"))
+            .or_else(|| known.iter().find_map(|left| left.why.clone())),
+    }
+}
+
+fn device_status(
+    facts: &DeviceFacts,
+    in_map: Option<&MapDevice>,
+    leaving: &BTreeMap<u32, Leaving>,
+) -> DeviceStatus {
+    let is_emptied = in_map.is_some_and(|device| device.state == MapDeviceState::Draining);
+    let left = facts.device.and_then(|device| leaving.get(&device.0));
     let state = match &facts.state {
+        DeviceState::Ok | DeviceState::Full if is_emptied && left.is_some_and(|left| left.rows == 0) => {
+            "drained".to_owned()
+        }
+        DeviceState::Ok | DeviceState::Full if is_emptied => "draining".to_owned(),
         DeviceState::Ok => "ok".to_owned(),
         DeviceState::Full => "full".to_owned(),
         DeviceState::Failed(reason) => reason.clone(),

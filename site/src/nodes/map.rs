@@ -111,7 +111,7 @@ mod tests {
     }
 
     fn nodes(seen: NodeSeen, old: &PlacementMap, now: Instant) -> Vec<MapNode> {
-        let seen = Seen { nodes: BTreeMap::from([(endpoint().name, seen)]) };
+        let seen = Seen { nodes: BTreeMap::from([(endpoint().name, seen)]), ..Seen::default() };
         map_nodes(&[endpoint()], &seen, old, Duration::from_secs(10), now)
     }
 

@@ -3,10 +3,14 @@
 //! It is one act for any reason: an agent reads k rows, decodes, checks the extent's hash, writes, syncs and reads the row
 //! back from its device; then the placement is exchanged by compare-and-set. Who loses that race deletes what it made.
 //!
+//! A row that only lies in the wrong place is moved by the same act, read where it is instead of from k others: it costs a k-th
+//! of the reads.
+//!
 //! A row for an outside node is made by an agent of this site, which sends that row and no other bytes.
 
 mod queue;
 mod rebuild;
+mod relocate;
 
 use std::collections::BTreeSet;
 
@@ -25,10 +29,11 @@ use crate::peer::cross::bring_over;
 use crate::place::Place;
 use crate::survey::Need;
 use rebuild::rebuild;
+use relocate::relocate;
 
 pub use queue::{Ended, Repairs};
 
-/// Makes the rows that are lacking, here or outside. Rows made.
+/// Makes the rows that are lacking, here or outside, or moves those that lie in the wrong place. Rows made.
 ///
 /// From this site's own rows; where they are too few, from the other site's, and outside rows come last.
 async fn repair(context: &SiteContext, need: &Need) -> Result<u64, SiteError> {
@@ -36,6 +41,9 @@ async fn repair(context: &SiteContext, need: &Need) -> Result<u64, SiteError> {
     let Some(place) = place else {
         return Err(SiteError::NotYet("the active site sees to the outside rows"));
     };
+    if !need.moves.is_empty() {
+        return relocate(context, &place, need).await;
+    }
     if need.margin_here() >= 0 {
         return repair_in(context, &place, need).await;
     }

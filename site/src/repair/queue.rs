@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use diptych_core::ids::ExtentId;
-use diptych_core::repair::{Lane, Next, RepairQueue, TokenBucket};
+use diptych_core::repair::{Cause, Lane, Next, RepairQueue, TokenBucket};
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -21,11 +21,11 @@ use crate::survey::Need;
 pub struct Ended {
     /// Of what.
     pub extent: ExtentId,
-    /// Rows that were made anew, or why none were.
+    /// Rows that were made anew or moved, or why none were.
     pub outcome: Result<u64, SiteError>,
 }
 
-/// What lacks rows, and since when it is known.
+/// What lacks rows or moves, and since when it is known.
 struct Known {
     need: Arc<Need>,
     since_ms: u64,
@@ -34,7 +34,28 @@ struct Known {
 /// A repair that runs.
 struct UnderWay {
     bytes: u64,
-    is_outside: bool,
+    kind: Kind,
+}
+
+/// What a repair is for whoever waits for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Damage in this site.
+    Damage,
+    /// Margin outside is lacking.
+    Margin,
+    /// Nothing is lacking.
+    Move,
+}
+
+impl Kind {
+    fn of(need: &Need) -> Self {
+        match need.cause {
+            Cause::Lacking if need.is_outside() => Self::Margin,
+            Cause::Lacking => Self::Damage,
+            Cause::Draining | Cause::Levelling => Self::Move,
+        }
+    }
 }
 
 /// The repairs of a site.
@@ -47,6 +68,7 @@ pub struct Repairs<'a> {
     begun: Instant,
     pace: Option<Pace>,
     rows: u64,
+    moved: u64,
 }
 
 /// How fast the present backlog is worked off.
@@ -69,6 +91,7 @@ impl<'a> Repairs<'a> {
             begun: Instant::now(),
             pace: None,
             rows: 0,
+            moved: 0,
         }
     }
 
@@ -113,8 +136,8 @@ impl<'a> Repairs<'a> {
                 self.queue.finish(next.extent);
                 continue;
             };
-            let is_outside = need.is_outside();
-            self.under_way.insert(next.extent, UnderWay { bytes: next.bytes, is_outside });
+            let kind = Kind::of(&need);
+            self.under_way.insert(next.extent, UnderWay { bytes: next.bytes, kind });
             self.pace.get_or_insert_with(|| Pace { since: Instant::now(), bytes: 0 });
             let context = self.context;
             let run = async move {
@@ -130,9 +153,11 @@ impl<'a> Repairs<'a> {
     pub async fn ended(&mut self) -> Ended {
         let Some(ended) = self.running.next().await else { return std::future::pending().await };
         self.queue.finish(ended.extent);
-        let bytes = self.under_way.remove(&ended.extent).map_or(0, |done| done.bytes);
+        let done = self.under_way.remove(&ended.extent);
+        let bytes = done.as_ref().map_or(0, |done| done.bytes);
         if let Ok(rows) = ended.outcome {
-            self.rows += rows;
+            let is_move = done.is_some_and(|done| done.kind == Kind::Move);
+            *(if is_move { &mut self.moved } else { &mut self.rows }) += rows;
             self.pace.get_or_insert_with(|| Pace { since: Instant::now(), bytes: 0 }).bytes += bytes;
         }
         if self.is_idle() {
@@ -156,15 +181,18 @@ impl<'a> Repairs<'a> {
             (bytes as f64 * pace.since.elapsed().as_secs_f64() / pace.bytes as f64).ceil() as u64
         });
         let budget = by_budget(lan, options.repair_lan).zip(by_budget(wan, options.repair_wan));
-        let waiting = self.known.values().filter(|known| known.need.is_outside());
-        let running = self.under_way.values().filter(|running| running.is_outside);
+        let waiting = self.known.values().map(|known| Kind::of(&known.need));
+        let kinds: Vec<Kind> = waiting.chain(self.under_way.values().map(|running| running.kind)).collect();
+        let of = |kind: Kind| kinds.iter().filter(|other| **other == kind).count() as u64;
         RepairStatus {
             waiting: self.queue.len() as u64,
             running: self.running.len() as u64,
-            outside: (waiting.count() + running.count()) as u64,
+            outside: of(Kind::Margin),
+            moving: of(Kind::Move),
             bytes,
             seconds_left: budget.map(|(lan, wan)| lan.max(wan).max(measured.unwrap_or(0))),
             rows: self.rows,
+            moved: self.moved,
         }
     }
 }

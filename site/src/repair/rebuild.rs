@@ -35,7 +35,7 @@ pub(super) async fn rebuild(
         row,
         device,
         far: place.is_outside().then(|| far_node(place, device)).transpose()?,
-        sources: sources(context, &here, need, asked),
+        sources: sources(context, &here, need, (row, asked)),
         budget: None,
     };
     // FENCING: the agent answers only after it has read the row back from its device, not from its cache.
@@ -64,15 +64,17 @@ fn far_node(place: &Place, device: DeviceId) -> Result<FarNode, SiteError> {
     })
 }
 
-/// Where rows can be read, as the agent of device `asked` reaches them: its own first, those outside last.
-fn sources(context: &SiteContext, here: &Place, need: &Need, asked: DeviceId) -> Vec<Source> {
+/// Where rows can be read, as the agent of device `asked` reaches them: its own first, those outside last. An outside row that
+/// moves is made from the site's rows: so it crosses once, not twice.
+fn sources(context: &SiteContext, here: &Place, need: &Need, (row, asked): (Row, DeviceId)) -> Vec<Source> {
     let own_node = here.map.find(asked).map(|(_, node, _)| &node.name);
     let near = need.readable.iter().filter_map(|placed| source(&here.name, &here.map, placed, own_node));
     let mut sources: Vec<Source> = near.collect();
     // What lies on the same node needs no network.
     sources.sort_by_key(|source| source.address.is_some());
     let (outside, map) = (SiteName::outside(), context.outside.map.borrow().clone());
-    sources.extend(need.outside.iter().filter_map(|placed| source(&outside, &map, placed, None)));
+    let others = need.outside.iter().filter(|placed| placed.row != row);
+    sources.extend(others.filter_map(|placed| source(&outside, &map, placed, None)));
     sources
 }
 

@@ -26,7 +26,8 @@ async fn watch(east: &mut East) -> NodeWatch {
     let declared = east.site.agents.iter().map(endpoint).collect();
     let (catalog, agents) = (east.context.catalog.clone(), east.context.agents.clone());
     let standing = east.context.standing.clone();
-    let watch = NodeWatch::begin(catalog, agents, declared, standing, Duration::from_mins(1)).await;
+    let survive = east.context.survive;
+    let watch = NodeWatch::begin(catalog, agents, declared, standing, Duration::from_mins(1), survive).await;
     let watch = watch.expect("it begins");
     east.context.map = watch.map();
     watch.look().await.expect("a look");

@@ -55,7 +55,7 @@ pub(crate) struct East {
     pub(crate) context: SiteContext,
     _folder: TempDir,
     standing: watch::Sender<Standing>,
-    _map: watch::Sender<Arc<PlacementMap>>,
+    map: watch::Sender<Arc<PlacementMap>>,
     outside_map: watch::Sender<Arc<PlacementMap>>,
 }
 
@@ -122,7 +122,7 @@ impl East {
             journaled: watch::Sender::new(Some(everything)),
         };
         let east =
-            Self { site, context, _folder: folder, standing: standing_sender, _map: map_sender, outside_map };
+            Self { site, context, _folder: folder, standing: standing_sender, map: map_sender, outside_map };
         east.put(vec![(keys::site_gate(&east.context.site), Gate::Open(EPOCH).encode())]).await;
         east
     }
@@ -141,10 +141,15 @@ impl East {
         outside
     }
 
-    /// An outside node is given up.
-    pub(crate) fn outside_node_dies(&self, number: usize) {
+    /// The nodes and devices are so from now on.
+    pub(crate) fn set_map(&self, map: PlacementMap) {
+        self.map.send_replace(Arc::new(map));
+    }
+
+    /// An outside node is given up, or emptied, from now on.
+    pub(crate) fn outside_node_is(&self, number: usize, state: NodeState) {
         let mut map = PlacementMap::clone(&self.outside_map.borrow());
-        map.nodes[number].state = NodeState::Dead;
+        map.nodes[number].state = state;
         self.outside_map.send_replace(Arc::new(map));
     }
 
@@ -159,6 +164,8 @@ impl East {
             outside: &outside,
             outside_rows: self.context.active_epoch().map(|_| self.context.outside.config.rows),
             unreadable: &unreadable.iter().copied().collect(),
+            survive: self.context.survive,
+            looks_for_moves: true,
         };
         survey(view.as_ref(), &scope).expect("it reads")
     }
@@ -300,7 +307,7 @@ impl East {
     /// Records on all devices.
     pub(crate) async fn records(&self) -> usize {
         let mut records = 0;
-        for device in 0..6u32 {
+        for device in 0..2 * self.site.agents.len() as u32 {
             let client = self.site.operator(device as usize / 2);
             records +=
                 client.inventory(DeviceId(device), None, None, 1_000).await.expect("a page").records.len();

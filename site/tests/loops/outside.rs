@@ -2,6 +2,7 @@
 
 use diptych_core::ids::{Epoch, NodeName, Row, SiteName};
 use diptych_core::keys;
+use diptych_core::placement::NodeState;
 use diptych_core::records::{Extent, ExtentState, OutsideNode, Placement, Record};
 use diptych_site::collector::Collector;
 use diptych_site::inventory::Inventory;
@@ -77,6 +78,25 @@ async fn a_whole_extent_gets_its_rows_outside_after_the_commit_at_the_cost_of_th
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_drained_outside_node_is_emptied_and_each_row_crosses_once() {
+    let mut east = East::start(None, at_once()).await;
+    let stored = east.store(1, LENGTH, &[]).await;
+    let outside = east.start_outside(2).await;
+    assert_eq!(repair(&east, &[]).await, Ok(2));
+    east.outside_node_is(0, NodeState::Draining);
+    let survey = east.survey(&[]).await;
+    let left: u64 = survey.health.leaving_outside.values().map(|left| left.rows).sum();
+    let moves = survey.needs[0].repair(1).expect("it can be moved");
+    assert_eq!((left, moves.bytes), (1, LENGTH as u64 / u64::from(NEEDED)));
+    assert_eq!(repair(&east, &[]).await, Ok(1));
+    let placement = placed(&east, &stored).await;
+    assert!(is_right(&outside, &stored, &placement).await);
+    assert!(placement.rows.iter().all(|placed| placed.device.0 >= 2), "{placement:?}");
+    assert_eq!(records(&outside).await, 2, "the old record is gone");
+    assert!(east.survey(&[]).await.needs.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_site_lacks_comes_before_what_is_lacking_outside() {
     let mut east = East::start(None, at_once()).await;
     let stored = east.store(1, LENGTH, &[]).await;
@@ -103,7 +123,7 @@ async fn the_rows_of_an_outside_node_that_died_are_made_on_another() {
     let stored = east.store(1, LENGTH, &[]).await;
     let outside = east.start_outside(2).await;
     assert_eq!(repair(&east, &[]).await, Ok(2));
-    east.outside_node_dies(0);
+    east.outside_node_is(0, NodeState::Dead);
     assert_eq!(repair(&east, &[]).await, Ok(1));
     let placement = placed(&east, &stored).await;
     assert!(placement.rows.iter().all(|placed| placed.device.0 / 2 == 1), "{placement:?}");

@@ -48,6 +48,25 @@ impl LogPosition {
     }
 }
 
+/// A round of scrub: when it began, and where the log ended then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Round {
+    /// Milliseconds since 1970, by the caller's clock.
+    pub(crate) began_ms: u64,
+    pub(crate) upto: LogPosition,
+}
+
+impl Round {
+    pub(super) fn encode(self) -> Vec<u8> {
+        [self.began_ms.to_le_bytes().as_slice(), &self.upto.encode()].concat()
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (began, upto) = bytes.split_at_checked(8)?;
+        Some(Self { began_ms: word(began, 0), upto: LogPosition::decode(upto)? })
+    }
+}
+
 /// Where a record is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Location {

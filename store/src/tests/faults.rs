@@ -196,6 +196,38 @@ fn scrub_finds_each_rotten_record_once_and_remembers_where_it_was() {
 }
 
 #[test]
+fn only_what_a_whole_round_has_read_and_found_right_counts_as_verified() {
+    let disk = formatted();
+    let device = open(&disk);
+    let write = |device: &Device, number: u64| {
+        put(device, &new_row(number as u8, 0, number), &bytes(number, 9_000)).expect("there is room");
+    };
+    let count = |device: &Device, ms: Option<u64>| {
+        let all = device.inventory(None, None, 1_000).expect("it lists");
+        all.iter().filter(|entry| entry.verified_ms == ms).count()
+    };
+    let round =
+        |device: &Device, now_ms| while !device.scrub_step(30_000, now_ms).expect("it reads").finished {};
+    (1..=10).for_each(|number| write(&device, number));
+    assert!(!device.scrub_step(1, 100).expect("it reads").finished);
+    write(&device, 0);
+    device.close().expect("it closes");
+    let device = open(&disk);
+    assert_eq!(count(&device, None), 11, "half a round says nothing");
+    round(&device, 200);
+    assert_eq!(
+        (count(&device, Some(100)), count(&device, None)),
+        (10, 1),
+        "what came after the round began is not answered for"
+    );
+    let path = segments(&disk).remove(0);
+    let at = find(&disk, &path, &bytes(4, 64)).expect("it is there");
+    disk.flip(&path, at + 8_000);
+    round(&device, 300);
+    assert_eq!((count(&device, Some(300)), count(&device, None)), (10, 1), "what is rotten is not verified");
+}
+
+#[test]
 fn rot_that_is_only_on_the_platter_is_seen_by_verify() {
     let disk = formatted();
     let device = open(&disk);

@@ -89,7 +89,8 @@ pub struct FarNode {
     pub map_generation: Generation,
 }
 
-/// Make a row from k others, check the extent's hash, write, sync and read it back. Answer: [`Rebuilt`].
+/// Make a row from k others, check the extent's hash, write, sync and read it back. Where the row itself is among the sources
+/// it moves: its bytes are copied, and k others are read only where that fails. Answer: [`Rebuilt`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rebuild {
     /// Term and keeper that the sender knows.
@@ -104,7 +105,7 @@ pub struct Rebuild {
     pub device: DeviceId,
     /// The agent that has the device; None: the one that is asked.
     pub far: Option<FarNode>,
-    /// At least k other rows, nearest first; more allow for one that is wrong.
+    /// At least k other rows, nearest first; more allow for one that is wrong. The row itself, if it is to be copied.
     pub sources: Vec<Source>,
     /// Bytes a second at most to read from other agents; None: no limit.
     pub budget: Option<u64>,

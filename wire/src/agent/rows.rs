@@ -229,4 +229,6 @@ pub struct InventoryRecord {
     pub record_bytes: u64,
     /// A check of it failed: it is not served any more.
     pub quarantined: bool,
+    /// Milliseconds since 1970 when the last whole round of scrub began that has read it and found it right; 0: none has.
+    pub verified_ms: u64,
 }
