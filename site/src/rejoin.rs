@@ -183,7 +183,7 @@ impl Unseen {
             return;
         }
         // Dead marks stay behind: what an unseen change replaced may be head again. So do terms: each is its holder's.
-        let merged = [b"h/".as_slice(), b"v/", b"x/", b"p/", b"b/", b"a/", b"t/", b"c/"];
+        let merged = [b"h/".as_slice(), b"v/", b"x/", b"p/", b"b/", b"a/", b"t/", b"c/", b"y/"];
         if let Some(value) = value.filter(|_| merged.iter().any(|family| key.0.starts_with(family))) {
             self.records.push((key.clone(), value.to_vec()));
         }

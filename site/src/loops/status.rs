@@ -1,6 +1,6 @@
 //! What the loops know, as a status.
 
-use diptych_core::lease::BootTime;
+use diptych_core::lease::{BootTime, Waiting};
 use diptych_core::placement::{MapNode, NodeState};
 use diptych_wire::agent::{DeviceFacts, DeviceState};
 use tokio::sync::watch;
@@ -15,7 +15,7 @@ use crate::keeper::{KeeperState, boot_time};
 use crate::nodes::{NodeSeen, Seen};
 use crate::outside;
 use crate::peer::exposure::{Progress, exposure};
-use crate::status::{DeviceStatus, Exposure, LeaseStatus, NodeStatus, OutsideStatus, SiteStatus};
+use crate::status::{DeviceStatus, Exposure, LeaseStatus, NodeStatus, OutsideStatus, SiteStatus, WouldLose};
 
 pub(super) async fn exposed(
     context: &SiteContext,
@@ -45,6 +45,7 @@ pub(super) fn status(
         (false, Stands::Passive) => "passive",
         (false, Stands::Active | Stands::Fenced) => "fenced",
     };
+    let would_lose = shared.would_lose.borrow().clone();
     let map = context.map();
     let nodes = map.nodes.iter().map(|node| node_status(node, seen.nodes.get(&node.name)));
     SiteStatus {
@@ -59,8 +60,9 @@ pub(super) fn status(
         inventory: shared.inventory.borrow().status.clone(),
         journal: shared.journal.borrow().clone(),
         feed: shared.feed.borrow().clone(),
-        lease: lease_status(&lease, context.witness.as_deref()),
+        lease: lease_status(&lease, context.witness.as_deref(), would_lose.as_ref()),
         exposure,
+        would_lose,
         outside: None,
         prediction: None,
         last_drill: None,
@@ -112,12 +114,20 @@ pub(super) async fn of_failover(context: &SiteContext, status: &mut SiteStatus) 
     Ok(())
 }
 
-fn lease_status(lease: &KeeperState, witness: Option<&dyn Witness>) -> LeaseStatus {
+fn lease_status(
+    lease: &KeeperState,
+    witness: Option<&dyn Witness>,
+    would_lose: Option<&WouldLose>,
+) -> LeaseStatus {
+    let sentence = |waiting: Waiting| match would_lose.filter(|_| waiting == Waiting::Exposure) {
+        Some(would_lose) => format!("{}; {}", waiting.sentence(), would_lose.sentence()),
+        None => waiting.sentence().to_owned(),
+    };
     let runs = lease.serves.filter(|(_, until)| *until != BootTime::NEVER);
     LeaseStatus {
         until_ms: runs.map_or(0, |(_, until)| now_ms() + boot_time().until(until).0),
         waiting: lease.waiting.map(|waiting| waiting.reason().to_owned()),
-        waiting_for: lease.waiting.map(|waiting| waiting.sentence().to_owned()),
+        waiting_for: lease.waiting.map(sentence),
         peer_connected: lease.peer_connected,
         witness_reachable: lease.witness_reachable,
         witness_trouble: witness.and_then(Witness::trouble),

@@ -10,6 +10,7 @@ mod finding;
 mod forgetting;
 mod harness;
 mod journaling;
+mod losing;
 mod outside;
 mod repairing;
 mod resurrecting;
