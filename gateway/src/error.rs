@@ -1,7 +1,7 @@
 //! What a request can fail with: one type for both fronts, each error with its code, its status and what to do.
 
 use diptych_catalog::CatalogError;
-use diptych_core::ids::ExtentId;
+use diptych_core::ids::{ExtentId, VersionId};
 use http::StatusCode;
 use thiserror::Error;
 
@@ -22,8 +22,23 @@ pub enum GatewayError {
     /// The upload was completed, aborted or never begun.
     #[error("there is no upload {0}: it was completed, aborted or never begun")]
     NoSuchUpload(String),
+    /// Nothing of that name is kept beside the head of the key.
+    #[error("{key:?} has no conflict version {version}: it was restored or discarded, or never was one")]
+    NoSuchConflict {
+        /// The object's key.
+        key: String,
+        /// The version.
+        version: VersionId,
+    },
+    /// A conflict version whose bytes have not come back.
+    #[error(
+        "bytes of conflict version {0} are not in this site: it can be restored when the other site has returned, or discarded"
+    )]
+    ConflictLacksBytes(VersionId),
     /// Deletes of buckets are only for empty ones.
-    #[error("bucket {0:?} is not empty: delete its objects and abort its uploads first")]
+    #[error(
+        "bucket {0:?} is not empty: delete its objects, abort its uploads and settle its conflict versions first"
+    )]
     BucketNotEmpty(String),
     /// It is the caller's already.
     #[error("bucket {0:?} exists already and is yours")]
@@ -175,6 +190,8 @@ impl GatewayError {
             Self::NoSuchBucket(_) => "NoSuchBucket",
             Self::NoSuchKey { .. } => "NoSuchKey",
             Self::NoSuchUpload(_) => "NoSuchUpload",
+            Self::NoSuchConflict { .. } => "NoSuchVersion",
+            Self::ConflictLacksBytes(_) => "ConflictLacksBytes",
             Self::BucketNotEmpty(_) => "BucketNotEmpty",
             Self::BucketExists(_) => "BucketAlreadyOwnedByYou",
             Self::BucketTaken(_) => "BucketAlreadyExists",
@@ -209,11 +226,15 @@ impl GatewayError {
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::NoSuchBucket(_) | Self::NoSuchKey { .. } | Self::NoSuchUpload(_) => StatusCode::NOT_FOUND,
+            Self::NoSuchBucket(_)
+            | Self::NoSuchKey { .. }
+            | Self::NoSuchUpload(_)
+            | Self::NoSuchConflict { .. } => StatusCode::NOT_FOUND,
             Self::BucketNotEmpty(_)
             | Self::BucketExists(_)
             | Self::BucketTaken(_)
             | Self::Exists(_)
+            | Self::ConflictLacksBytes(_)
             | Self::CompletionUnderWay => StatusCode::CONFLICT,
             Self::AccessDenied(_) => StatusCode::FORBIDDEN,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,

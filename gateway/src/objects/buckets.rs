@@ -108,10 +108,12 @@ pub(crate) fn find(view: &dyn diptych_catalog::View, namespace: &str, name: &str
     if bucket.namespace == namespace { Ok(bucket) } else { Err(missing()) }
 }
 
-/// No object and no upload; tombstones and older versions do not count.
+/// No object, no upload and no conflict version; tombstones and older versions do not count.
 fn is_empty(view: &dyn diptych_catalog::View, bucket: &Bucket) -> Result<bool> {
-    if !view.scan(&keys::uploads(bucket.id, b""), 1)?.entries.is_empty() {
-        return Ok(false);
+    for kept in [keys::uploads(bucket.id, b""), keys::conflicts_of_bucket(bucket.id)] {
+        if !view.scan(&kept, 1)?.entries.is_empty() {
+            return Ok(false);
+        }
     }
     let mut range = keys::heads(bucket.id, b"");
     loop {
