@@ -3,6 +3,7 @@
 pub mod drill;
 pub mod get;
 pub mod inspect;
+pub mod losses;
 pub mod ls;
 pub mod put;
 pub mod resurrect;
