@@ -9,6 +9,7 @@ mod durability;
 mod edge;
 mod failback;
 mod failover;
+mod losing;
 mod namespaces;
 mod object_store;
 mod outside;

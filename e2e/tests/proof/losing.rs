@@ -1,0 +1,97 @@
+//! A takeover by a site that was told of versions and never got their bytes: what was whole before is served, the ledger says what
+//! was lost, and it is back with the site that has it.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use bytes::Bytes;
+use diptych_e2e::demo::installation::{Installation, signal, until};
+use diptych_e2e::demo::reach::site_of;
+use diptych_e2e::program::in_folder;
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_mins(1);
+const PROMOTE: [&str; 3] = ["api", "v1", "promote"];
+
+async fn reads(installation: &Installation, key: &str, wanted: Option<&str>) -> Result<()> {
+    until(&format!("{key} reads {wanted:?} in west"), PATIENCE, || async {
+        let rest = installation.rest("west")?;
+        let read = rest.text(&["api", "v1", "files", key]).await;
+        Ok(match (&read, wanted) {
+            (Ok(text), Some(wanted)) if text == wanted => Ok(()),
+            (Err(error), None) if error.to_string().starts_with("404") => Ok(()),
+            _ => Err(format!("{read:?}")),
+        })
+    })
+    .await
+}
+
+/// Whatever it would lose.
+async fn west_takes_over(installation: &Installation) -> Result<()> {
+    until("west is active", PATIENCE, || async {
+        let status = installation.status("west").await?;
+        if status.lease.waiting.as_deref() == Some("Exposure") {
+            let named = status.lease.waiting_for.unwrap_or_default();
+            if !named.contains("files/kept") {
+                return Ok(Err(format!("nobody is told what would be lost: {named}")));
+            }
+            let accepted = [("accept_loss", "true")];
+            let _: Value = installation.rest("west")?.post_query(&PROMOTE, &accepted).await?;
+        }
+        Ok(if status.role == "active" { Ok(()) } else { Err(status.role) })
+    })
+    .await
+}
+
+#[tokio::test]
+async fn what_never_crossed_gives_way_at_a_takeover_and_is_back_with_the_site_that_has_it() -> Result<()> {
+    in_folder("losing", async |folder| {
+        let installation = Installation::start(&folder.join("data"), &["--sites", "2"]).await?;
+        let s3 = installation.s3(PATIENCE)?;
+        s3.create_bucket().await?;
+        s3.put("kept", Bytes::from_static(b"the first")).await?;
+        until("west has all", PATIENCE, || async {
+            let exposure = installation.status("east").await?.exposure.unwrap_or_default();
+            Ok(if exposure.extents + exposure.objects == 0 { Ok(()) } else { Err(format!("{exposure:?}")) })
+        })
+        .await?;
+
+        // Nothing crosses any more, and west is told of what it lacks.
+        let endpoints = installation.endpoints()?;
+        let agents = site_of(&endpoints, "west")?.agents.clone();
+        for agent in &agents {
+            signal(agent.pid, "KILL")?;
+        }
+        s3.put("kept", Bytes::from_static(b"the second")).await?;
+        s3.put("new", Bytes::from_static(b"only in east")).await?;
+        until("both are listed", PATIENCE, || async {
+            let listed = installation.command(&["exposed", "--site", "west"]).await?;
+            Ok(if listed.contains("kept") && listed.contains("new") { Ok(()) } else { Err(listed) })
+        })
+        .await?;
+        signal(site_of(&endpoints, "east")?.pid, "KILL")?;
+        for agent in &agents {
+            installation.command(&["dev", "revive", &agent.name]).await?;
+        }
+
+        west_takes_over(&installation).await?;
+        reads(&installation, "kept", Some("the first")).await?;
+        reads(&installation, "new", None).await?;
+        let open = installation.command(&["ledger", "--open"]).await?;
+        ensure!(open.matches("Lost").count() == 2, "{open}");
+        let conflicts = installation.command(&["conflicts"]).await?;
+        ensure!(conflicts.matches("lost until the other site returns").count() == 2, "{conflicts}");
+
+        installation.command(&["dev", "revive", "east"]).await?;
+        reads(&installation, "kept", Some("the second")).await?;
+        reads(&installation, "new", Some("only in east")).await?;
+        let (open, all) =
+            (installation.command(&["ledger", "--open"]).await?, installation.command(&["ledger"]).await?);
+        ensure!(!open.contains("Lost") && all.matches("Restored").count() == 2, "{open}{all}");
+        let conflicts = installation.command(&["conflicts"]).await?;
+        ensure!(!conflicts.contains("kept") && !conflicts.contains("new"), "{conflicts}");
+        println!("two versions gave way and are back:\n{all}");
+        installation.stop().await
+    })
+    .await
+}
