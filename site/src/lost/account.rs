@@ -10,8 +10,8 @@ use diptych_core::merge::{self, GaveWay};
 use diptych_core::records::{Head, HeadBody, LedgerEntry, Noted, Record};
 use rand::Rng;
 
-use super::accepted;
 use super::lacking::{Lacking, is_lacking};
+use super::{accepted, goes_on};
 use crate::collector::{Batches, WRITES};
 use crate::context::{SiteContext, now_ms};
 use crate::error::SiteError;
@@ -26,7 +26,8 @@ const PAGE: usize = 1_000;
 /// is written when a whole look has found nothing, so one that was cut short is made again.
 pub(super) async fn account(context: &SiteContext, epoch: Epoch) -> Result<u64, SiteError> {
     let mut lost = 0;
-    loop {
+    let took_over = !goes_on(context.catalog.view().await?.as_ref(), &context.site, epoch)?;
+    while took_over {
         let found = look(context, epoch).await?;
         lost += found;
         if found == 0 {

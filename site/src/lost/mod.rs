@@ -60,6 +60,23 @@ pub fn is_accounted(view: &dyn View, site: &SiteName, epoch: Epoch) -> Result<bo
     Ok(eight(view, &keys::site_accounted(site))?.is_some_and(|accounted| accounted >= epoch.0))
 }
 
+/// Whether this site goes on after a term of its own that is accounted for: what it lacks then is on its way from a site that
+/// has returned, and is not lost.
+fn goes_on(view: &dyn View, site: &SiteName, epoch: Epoch) -> Result<bool, SiteError> {
+    let mut before = None;
+    each(view, &keys::terms(), |key, value| {
+        let number = key.0.last_chunk().copied().map_or(0, u64::from_be_bytes);
+        if number < epoch.0 {
+            before = Some((Epoch(number), Term::decode(value)?.holder));
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    match before {
+        Some((term, holder)) if holder == *site => is_accounted(view, site, term),
+        Some(_) | None => Ok(false),
+    }
+}
+
 /// Remembers that a person has accepted what a takeover loses.
 pub async fn accept(catalog: &dyn Catalog) -> Result<(), SiteError> {
     let now = Bytes::copy_from_slice(&now_ms().to_be_bytes());

@@ -258,6 +258,18 @@ async fn a_takeover_that_was_cut_short_is_accounted_for_by_the_next_keeper() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_its_way_when_a_site_follows_itself_is_not_lost() {
+    let mut east = told().await;
+    let begun_at = east.position().await;
+    let term = Term { holder: crate::harness::east(), taken_over_at: None, begun_at, begun_ms: 1 };
+    east.put(vec![(keys::term(EPOCH), term.encode())]).await;
+    east.take_over(TOOK_OVER).await;
+    assert_eq!(pass(&east).await, lost::Done::default());
+    assert_eq!(head(&east).await, Some(version(2, Some(1))));
+    assert!(is_done(&east).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_keeper_whose_term_is_over_changes_nothing() {
     let mut east = told().await;
     east.take_over(TOOK_OVER).await;
