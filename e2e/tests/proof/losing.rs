@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use bytes::Bytes;
 use diptych_e2e::demo::installation::{Installation, signal, until};
 use diptych_e2e::demo::reach::site_of;
@@ -22,6 +22,15 @@ async fn reads(installation: &Installation, key: &str, wanted: Option<&str>) -> 
             (Err(error), None) if error.to_string().starts_with("404") => Ok(()),
             _ => Err(format!("{read:?}")),
         })
+    })
+    .await
+}
+
+/// Waits until a command says so: what is asked by the public name may meet the edge before it has followed.
+async fn says(installation: &Installation, words: &[&str], holds: impl Fn(&str) -> bool) -> Result<String> {
+    until(&words.join(" "), PATIENCE, || async {
+        let said = installation.command(words).await?;
+        Ok(if holds(&said) { Ok(said) } else { Err(said) })
     })
     .await
 }
@@ -64,11 +73,8 @@ async fn what_never_crossed_gives_way_at_a_takeover_and_is_back_with_the_site_th
         }
         s3.put("kept", Bytes::from_static(b"the second")).await?;
         s3.put("new", Bytes::from_static(b"only in east")).await?;
-        until("both are listed", PATIENCE, || async {
-            let listed = installation.command(&["exposed", "--site", "west"]).await?;
-            Ok(if listed.contains("kept") && listed.contains("new") { Ok(()) } else { Err(listed) })
-        })
-        .await?;
+        let both = |said: &str| said.contains("kept") && said.contains("new");
+        says(&installation, &["exposed", "--site", "west"], both).await?;
         signal(site_of(&endpoints, "east")?.pid, "KILL")?;
         for agent in &agents {
             installation.command(&["dev", "revive", &agent.name]).await?;
@@ -77,19 +83,16 @@ async fn what_never_crossed_gives_way_at_a_takeover_and_is_back_with_the_site_th
         west_takes_over(&installation).await?;
         reads(&installation, "kept", Some("the first")).await?;
         reads(&installation, "new", None).await?;
-        let open = installation.command(&["ledger", "--open"]).await?;
-        ensure!(open.matches("Lost").count() == 2, "{open}");
-        let conflicts = installation.command(&["conflicts"]).await?;
-        ensure!(conflicts.matches("lost until the other site returns").count() == 2, "{conflicts}");
+        says(&installation, &["ledger", "--open"], |open| open.matches("Lost").count() == 2).await?;
+        let lost = |kept: &str| kept.matches("lost until the other site returns").count() == 2;
+        says(&installation, &["conflicts"], lost).await?;
 
         installation.command(&["dev", "revive", "east"]).await?;
         reads(&installation, "kept", Some("the second")).await?;
         reads(&installation, "new", Some("only in east")).await?;
-        let (open, all) =
-            (installation.command(&["ledger", "--open"]).await?, installation.command(&["ledger"]).await?);
-        ensure!(!open.contains("Lost") && all.matches("Restored").count() == 2, "{open}{all}");
-        let conflicts = installation.command(&["conflicts"]).await?;
-        ensure!(!conflicts.contains("kept") && !conflicts.contains("new"), "{conflicts}");
+        let all = says(&installation, &["ledger"], |ledger| ledger.matches("Restored").count() == 2).await?;
+        says(&installation, &["ledger", "--open"], |open| !open.contains("Lost")).await?;
+        says(&installation, &["conflicts"], |kept| !kept.contains("kept") && !kept.contains("new")).await?;
         println!("two versions gave way and are back:\n{all}");
         installation.stop().await
     })
