@@ -181,8 +181,11 @@ pub struct ReplicationStatus {
     pub extents_exposed: i64,
     /// Their bytes.
     pub bytes_exposed: i64,
-    /// Commits that the other site has not applied.
+    /// Commits that the other site has not confirmed.
     pub commits_exposed: i64,
+    /// Objects that they made, changed or deleted.
+    #[serde(default)]
+    pub objects_exposed: i64,
     /// Seconds since all was confirmed.
     pub lag_seconds: i64,
     /// Extents that this site was told of and lacks.

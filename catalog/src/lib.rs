@@ -16,7 +16,7 @@ mod view;
 
 pub use around::Around;
 pub use batch::{Batch, Change, Committed, Expect, Guard, Outcome, Write};
-pub use blobs::{blobs_of, dead_marks};
+pub use blobs::{blobs_of, dead_marks, is_whole, lifted_marks};
 pub use engine::{Catalog, CatalogError, Room};
 pub use etcd::{EtcdCatalog, EtcdOptions, EtcdTls};
 pub use feed::{Feed, FeedEntry, FeedStart};

@@ -37,6 +37,12 @@ enum Command {
     Drain(command::drain::DrainCommand),
     /// Rehearse a failover, and say how long it took and what it would have lost
     Drill(command::drill::DrillCommand),
+    /// List the objects of which a site was told and whose bytes it lacks: a promotion would lose them
+    Exposed(command::losses::DevExposed),
+    /// Say what was lost, kept aside or not done, and how it ended
+    Ledger(command::losses::DevLedger),
+    /// List, restore and discard versions that a return or a takeover kept beside the head of their key
+    Conflicts(command::losses::DevConflicts),
     /// Read a file's fragments from the devices themselves and compute every hash anew
     Inspect(command::inspect::Inspect),
     /// Make a site's catalog anew from its devices and the cluster key
@@ -108,6 +114,9 @@ async fn main() -> Result<()> {
         Command::Status(status) => status.run().await,
         Command::Drain(drain) => drain.run().await,
         Command::Drill(drill) => drill.run().await,
+        Command::Exposed(exposed) => exposed.run().await,
+        Command::Ledger(ledger) => ledger.run().await,
+        Command::Conflicts(conflicts) => conflicts.run().await,
         Command::Inspect(inspect) => inspect.run().await,
         Command::Resurrect(resurrect) => resurrect.run().await,
         Command::Site(file) => Box::pin(process::site::run(&file)).await,

@@ -133,6 +133,16 @@ pub fn site_rejoined(site: &SiteName) -> Key {
     joined(&[b"s/site/", site.as_str().as_bytes(), b"/rejoined"])
 }
 
+/// `s/site/<site>/accounted`: the newest term of this site of which all that the takeover lost is in the ledger, eight bytes.
+pub fn site_accounted(site: &SiteName) -> Key {
+    joined(&[b"s/site/", site.as_str().as_bytes(), b"/accounted"])
+}
+
+/// `s/site/<site>/accepted`: when a person last accepted the loss of a takeover, milliseconds since 1970, eight bytes.
+pub fn site_loss_accepted(site: &SiteName) -> Key {
+    joined(&[b"s/site/", site.as_str().as_bytes(), b"/accepted"])
+}
+
 /// `s/site/<site>/status`: what the keeper last saw of its site, as JSON for people and programs.
 pub fn site_status(site: &SiteName) -> Key {
     joined(&[b"s/site/", site.as_str().as_bytes(), b"/status"])
@@ -428,6 +438,18 @@ pub fn conflicts(bucket: BucketId, key: &[u8]) -> KeyRange {
     prefix_range(&joined(&[b"c/", bucket.as_bytes(), &escape_object_key(key)]).0)
 }
 
+/// Conflict versions of all objects of a bucket.
+pub fn conflicts_of_bucket(bucket: BucketId) -> KeyRange {
+    prefix_range(&joined(&[b"c/", bucket.as_bytes()]).0)
+}
+
+/// Bucket, object and version of a `c/` key.
+pub fn object_of_conflict(key: &Key) -> Option<(BucketId, Vec<u8>, VersionId)> {
+    let (bucket, escaped) = key.0.strip_prefix(b"c/")?.split_first_chunk()?;
+    let (object, version) = unescape_object_key(escaped)?;
+    Some((BucketId(*bucket), object, VersionId(version.try_into().ok()?)))
+}
+
 /// Bucket and object of an `h/` or `v/` key.
 pub fn bucket_and_object(key: &Key) -> Option<(BucketId, Vec<u8>)> {
     let rest = key.0.strip_prefix(b"h/").or_else(|| key.0.strip_prefix(b"v/"))?;
@@ -495,6 +517,12 @@ mod tests {
             let range = heads(BUCKET, &prefix);
             let key = head(BUCKET, &object);
             prop_assert_eq!(range.start <= key && key < range.end, object.starts_with(&prefix));
+        }
+
+        #[test]
+        fn a_conflict_key_reads_back(object: Vec<u8>, version: [u8; 16]) {
+            let version = VersionId(version);
+            prop_assert_eq!(object_of_conflict(&conflict(BUCKET, &object, version)), Some((BUCKET, object, version)));
         }
 
         #[test]

@@ -12,6 +12,10 @@
 //!  delete              DeleteDone                                     DeleteNotDone (ledger)
 //!  compaction          Dropped                                        Dropped
 //! ```
+//! What a promotion lost goes the other way first: a head whose bytes never came gives way to the last whole version
+//! (`give_way`), and is settled by the same table once they are here (`settle`): what it replaced is then what stands in its
+//! place. A change that the other site made on top of it brings it back with it.
+//!
 //! Laws, each with a property test: repeating it changes nothing; the order of keys and changes does not matter; each
 //! acknowledged version is head, an older version, a conflict or in the ledger; no delete buries a version that it had not
 //! seen, whichever of the two is newer.
@@ -107,6 +111,9 @@ pub struct History {
     pub conflicts: BTreeSet<VersionId>,
     /// `y/`: changes that were noted, or settled by a person (a conflict restored or discarded).
     pub ledger: BTreeSet<VersionId>,
+    /// What promotions lost and nothing has settled: kept as conflict versions, and in none of the places above. Each as the
+    /// put that it was, over what is head in its place.
+    pub lost: Vec<Change>,
     /// The bucket keeps replaced versions for readers.
     pub keeps_versions: bool,
 }
@@ -142,6 +149,24 @@ pub struct HeadChange {
     pub over: Option<VersionRef>,
 }
 
+/// A head whose bytes are lost has given way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GaveWay {
+    /// The version that is lost.
+    pub lost: VersionRef,
+    /// The older version that is head again, by the name that it had; None: there is none, readers see nothing.
+    pub instead: Option<Entry>,
+    /// What is head now: it comes after what is lost in the order of the key.
+    pub head: HeadChange,
+}
+
+impl GaveWay {
+    /// What has to be head still, when the lost version comes back.
+    pub fn gave_way_to(&self) -> Option<VersionRef> {
+        self.instead.filter(|entry| !entry.deleted).map(|_| self.head.at)
+    }
+}
+
 /// A change and what becomes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settled {
@@ -158,7 +183,7 @@ pub struct Settled {
 pub fn merge(unseen: &[Change], current: &History, epoch: Epoch, now_ms: u64) -> Vec<Settled> {
     let (compactions, changes): (Vec<Change>, Vec<Change>) =
         unseen.iter().partition(|change| change.kind == ChangeKind::Compaction);
-    let changes: BTreeMap<VersionRef, Change> =
+    let mut changes: BTreeMap<VersionRef, Change> =
         changes.into_iter().map(|change| (change.at, change)).collect();
     let deletes: BTreeSet<VersionId> = changes
         .values()
@@ -167,11 +192,17 @@ pub fn merge(unseen: &[Change], current: &History, epoch: Epoch, now_ms: u64) ->
         .collect();
     let succession = succession(&changes, current);
     let mut history = current.clone();
+    let named: BTreeSet<VersionId> =
+        changes.values().filter_map(|change| change.replaces.version()).collect();
+    let returning = history.take_lost(|version| named.contains(&version));
+    changes.extend(returning.iter().map(|lost| (lost.at, *lost)));
+    let returning: BTreeSet<VersionId> = returning.iter().map(|lost| lost.at.version).collect();
     let mut settled = Vec::with_capacity(unseen.len());
     for change in changes.into_values() {
-        let action = if history.has(change.at.version) {
+        let version = change.at.version;
+        let action = if history.has(version) || history.is_lost(version) {
             MergeAction::Nothing
-        } else if succession.contains(&change.at.version) {
+        } else if succession.contains(&version) && !returning.contains(&version) {
             if history.keeps_versions { MergeAction::KeptOlder } else { MergeAction::Nothing }
         } else {
             decide(&change, &deletes, &history, epoch, now_ms)
@@ -181,6 +212,33 @@ pub fn merge(unseen: &[Change], current: &History, epoch: Epoch, now_ms: u64) ->
     }
     settled.extend(compactions.into_iter().map(|change| Settled { change, action: MergeAction::Dropped }));
     settled
+}
+
+/// What becomes of a lost version whose bytes have come: it is head again if what stands in its place still is (or nothing
+/// is there and nothing was), else a conflict version. None: nothing of the key is lost under this name.
+pub fn settle(lost: VersionId, current: &History, epoch: Epoch, now_ms: u64) -> Option<Settled> {
+    let mut history = current.clone();
+    let change = history.take_lost(|version| version == lost).pop()?;
+    Some(Settled { change, action: decide(&change, &BTreeSet::new(), &history, epoch, now_ms) })
+}
+
+/// Has a head whose bytes are lost give way to the newest older version of which `is_usable` holds (it is whole, or a delete), or to a
+/// delete where there is none; `delete` is its name then. None: readers see nothing there anyway.
+///
+/// A version that was deleted before the lost one was made is head again as that delete.
+pub fn give_way(
+    current: &History,
+    is_usable: impl Fn(&Entry) -> bool,
+    delete: VersionId,
+    epoch: Epoch,
+    now_ms: u64,
+) -> Option<GaveWay> {
+    let lost = current.head.filter(|head| !head.deleted)?.at;
+    let usable = current.older.iter().filter(|entry| is_usable(entry));
+    let instead = usable.max_by_key(|entry| (entry.at.epoch, entry.at.hlc)).copied();
+    let version = instead.map_or(delete, |entry| entry.at.version);
+    let at = VersionRef { epoch: epoch.max(lost.epoch), hlc: clock::next(now_ms, lost.hlc), version };
+    Some(GaveWay { lost, instead, head: HeadChange { at, over: Some(lost) } })
 }
 
 /// What the returning site has of a key and the other does not know, where P is unknown and the catalogs are compared
@@ -211,8 +269,36 @@ impl History {
         history
     }
 
+    /// The key after its head has given way.
+    #[must_use]
+    pub fn after_giving_way(&self, gave_way: &GaveWay) -> Self {
+        let mut history = self.clone();
+        let GaveWay { lost, instead, head } = gave_way;
+        let deleted = instead.is_none_or(|entry| entry.deleted);
+        history.head = Some(Entry { at: head.at, replaces: head.over, deleted });
+        history.older.retain(|entry| instead.is_none_or(|instead| instead.at != entry.at));
+        history.lost.push(Change {
+            at: *lost,
+            replaces: Replaced::from(gave_way.gave_way_to()),
+            kind: ChangeKind::Put,
+        });
+        history
+    }
+
+    /// Takes out what is lost and meant.
+    fn take_lost(&mut self, meant: impl Fn(VersionId) -> bool) -> Vec<Change> {
+        self.lost.extract_if(.., |lost| meant(lost.at.version)).collect()
+    }
+
+    fn is_lost(&self, version: VersionId) -> bool {
+        self.lost.iter().any(|lost| lost.at.version == version)
+    }
+
     fn apply(&mut self, settled: &Settled) {
         let Settled { change, action } = settled;
+        if *action != MergeAction::Nothing {
+            drop(self.take_lost(|version| version == change.at.version));
+        }
         match action {
             MergeAction::BecomesHead(head) => self.set_head(*head, false),
             MergeAction::DeleteDone(head) => self.set_head(*head, true),
@@ -239,7 +325,7 @@ impl History {
         self.older.extend(self.head.replace(entry));
     }
 
-    /// Whether the version stands in one of the four places.
+    /// Whether the version stands in one of the four places: what is lost stands in none.
     fn has(&self, version: VersionId) -> bool {
         self.entries().any(|entry| entry.at.version == version)
             || self.conflicts.contains(&version)

@@ -12,24 +12,20 @@ use crate::ids::{
     NodeName, RingKeyNumber, Row, SiteName, UploadId, VersionId,
 };
 
-/// Format byte of every record here.
-const FORMAT: u8 = 1;
-
-/// Format byte of a version that says more than those of a bucket without versioning: what it says comes first.
-const HEAD_FORMAT: u8 = 2;
-
 /// A value that does not read as the record that its key promises.
 #[derive(Debug, Error)]
 pub enum RecordError {
     /// Written by another version of Diptych.
     #[error(
-        "{record} has format {found}, this version reads {FORMAT}: upgrade this site before the other writes"
+        "{record} has format {found}, this version reads {known}: upgrade this site before the other writes"
     )]
     UnknownFormat {
         /// Name of the record's type.
         record: &'static str,
         /// Its format byte.
         found: u8,
+        /// The newest that is known.
+        known: u8,
     },
     /// Empty, cut or damaged.
     #[error("{record} can't be read: {reason}")]
@@ -46,20 +42,35 @@ pub trait Record: Serialize + DeserializeOwned {
     /// What errors call it.
     const NAME: &'static str;
 
+    /// Format byte of what is written.
+    const FORMAT: u8 = 1;
+
     /// The bytes that are stored.
     fn encode(&self) -> Vec<u8> {
-        let start = vec![FORMAT];
+        let start = vec![Self::FORMAT];
         postcard::to_extend(self, start).unwrap_or_default()
     }
 
-    /// Reads what `encode` made.
+    /// Reads what `encode` made, of this version or an older one.
     fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let malformed = |reason: String| RecordError::Malformed { record: Self::NAME, reason };
         match bytes.split_first() {
             None => Err(malformed("it is empty".to_owned())),
-            Some((&FORMAT, rest)) => postcard::from_bytes(rest).map_err(|error| malformed(error.to_string())),
-            Some((&found, _)) => Err(RecordError::UnknownFormat { record: Self::NAME, found }),
+            Some((&found, rest)) if found == Self::FORMAT => {
+                postcard::from_bytes(rest).map_err(|error| malformed(error.to_string()))
+            }
+            Some((&found, rest)) if (1..Self::FORMAT).contains(&found) => {
+                Self::decode_older(found, rest).map_err(|error| malformed(error.to_string()))
+            }
+            Some((&found, _)) => {
+                Err(RecordError::UnknownFormat { record: Self::NAME, found, known: Self::FORMAT })
+            }
         }
+    }
+
+    /// Reads the record as a format before [`Record::FORMAT`] had it, without its format byte.
+    fn decode_older(_: u8, rest: &[u8]) -> Result<Self, postcard::Error> {
+        postcard::from_bytes(rest)
     }
 }
 
@@ -84,7 +95,6 @@ record!(
     Gate,
     KeeperBeat,
     KeeperLease,
-    LedgerEntry,
     OutsideNode,
     Part,
     Placement,
@@ -96,13 +106,15 @@ record!(
     Wanted
 );
 
+/// The first format has what a version in a bucket without versioning says; with the second one that it says more comes first.
 impl Record for Head {
     const NAME: &'static str = "Head";
+    const FORMAT: u8 = 2;
 
     fn encode(&self) -> Vec<u8> {
         let start = match (self.kept, self.tagged) {
-            (Kept::No, None) => vec![FORMAT],
-            more => postcard::to_extend(&more, vec![HEAD_FORMAT]).unwrap_or_default(),
+            (Kept::No, None) => vec![1],
+            more => postcard::to_extend(&more, vec![Self::FORMAT]).unwrap_or_default(),
         };
         postcard::to_extend(self, start).unwrap_or_default()
     }
@@ -111,9 +123,11 @@ impl Record for Head {
         let malformed = |reason: String| RecordError::Malformed { record: Self::NAME, reason };
         let more = match bytes.split_first() {
             None => return Err(malformed("it is empty".to_owned())),
-            Some((&FORMAT, rest)) => Ok(((Kept::No, None), rest)),
-            Some((&HEAD_FORMAT, rest)) => postcard::take_from_bytes(rest),
-            Some((&found, _)) => return Err(RecordError::UnknownFormat { record: Self::NAME, found }),
+            Some((&1, rest)) => Ok(((Kept::No, None), rest)),
+            Some((&Self::FORMAT, rest)) => postcard::take_from_bytes(rest),
+            Some((&found, _)) => {
+                return Err(RecordError::UnknownFormat { record: Self::NAME, found, known: Self::FORMAT });
+            }
         };
         let ((kept, tagged), rest) = more.map_err(|error| malformed(error.to_string()))?;
         let head: Self = postcard::from_bytes(rest).map_err(|error| malformed(error.to_string()))?;
@@ -730,10 +744,87 @@ pub struct LedgerEntry {
     pub key: Vec<u8>,
     /// The version.
     pub version: Option<VersionRef>,
-    /// What happened, as a sentence.
-    pub what: String,
-    /// Settled by the merge or by a person.
-    pub settled: bool,
+    /// What happened.
+    pub what: Noted,
+    /// How it ended; None: it has not yet.
+    pub settled: Option<Settlement>,
+}
+
+/// What a ledger entry says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Noted {
+    /// In the words of a version of Diptych that wrote sentences.
+    Sentence(String),
+    /// A takeover lost the head's bytes; the version is kept as a conflict version.
+    Lost {
+        /// Bytes of plaintext.
+        size: u64,
+        /// The version that is head in its place; None: readers see nothing.
+        instead: Option<VersionRef>,
+        /// Milliseconds since 1970 when a person accepted the loss; None: it was within `maxLossOnPromotion`.
+        accepted_ms: Option<u64>,
+    },
+    /// A delete of an unseen term: what it named is no longer head.
+    DeleteNotDone,
+    /// A change of metadata of an unseen term: what it named is no longer head.
+    MetadataNotDone,
+    /// A conflict version of which a person has decided.
+    Conflict,
+    /// A delete by version id in an unseen term: the version is still there.
+    DiscardNotDone,
+}
+
+/// How a ledger entry ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settlement {
+    /// Milliseconds since 1970.
+    pub at_ms: u64,
+    /// What became of the version.
+    pub outcome: SettledAs,
+}
+
+/// What became of a version that the ledger names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SettledAs {
+    /// It is head again, or was.
+    Restored,
+    /// Its bytes are here, and it stays a conflict version: its key was changed meanwhile.
+    KeptConflict,
+    /// A person did not want it: its bytes are freed.
+    Discarded,
+}
+
+impl LedgerEntry {
+    /// Whether it names a version whose bytes a takeover lost, and nothing has been decided of it.
+    pub fn is_open_loss(&self) -> bool {
+        self.settled.is_none() && matches!(self.what, Noted::Lost { .. })
+    }
+
+    /// The number in its key. The version gives it, so that who writes the entry again writes the same one.
+    pub fn number(version: VersionId) -> u64 {
+        let (number, _) = version.0.split_at(8);
+        number.try_into().map_or(0, u64::from_be_bytes)
+    }
+}
+
+impl Record for LedgerEntry {
+    const NAME: &'static str = "LedgerEntry";
+    const FORMAT: u8 = 2;
+
+    fn decode_older(_: u8, rest: &[u8]) -> Result<Self, postcard::Error> {
+        #[derive(Deserialize)]
+        struct First {
+            at_ms: u64,
+            bucket: BucketId,
+            key: Vec<u8>,
+            version: Option<VersionRef>,
+            what: String,
+            // Nothing ever settled an entry then.
+            _settled: bool,
+        }
+        let First { at_ms, bucket, key, version, what, _settled: _ } = postcard::from_bytes(rest)?;
+        Ok(Self { at_ms, bucket, key, version, what: Noted::Sentence(what), settled: None })
+    }
 }
 
 #[cfg(test)]
@@ -746,6 +837,17 @@ mod tests {
         bytes[0] = 9;
         let error = DeadMark::decode(&bytes).expect_err("format 9 is unknown");
         assert!(error.to_string().starts_with("DeadMark has format 9, this version reads 1"), "{error}");
+    }
+
+    #[test]
+    fn a_ledger_entry_of_the_first_format_still_reads() {
+        let at = VersionRef { epoch: Epoch(1), hlc: Hlc(2), version: VersionId([3; 16]) };
+        let first = (7_u64, BucketId([1; 8]), b"key".to_vec(), Some(at), "a delete was not done", false);
+        let bytes = postcard::to_extend(&first, vec![1]).expect("it encodes");
+        let entry = LedgerEntry::decode(&bytes).expect("it reads");
+        assert_eq!((entry.at_ms, &entry.key[..], entry.version), (7, &b"key"[..], Some(at)));
+        assert_eq!(entry.what, Noted::Sentence("a delete was not done".to_owned()));
+        assert_eq!(LedgerEntry::decode(&entry.encode()).expect("it reads back"), entry);
     }
 
     #[test]
@@ -820,7 +922,8 @@ mod tests {
         #[derive(Serialize)]
         struct Before(BucketId, &'static str, u64, bool);
         for (before, now) in [(false, Versioning::Off), (true, Versioning::Enabled)] {
-            let bytes = postcard::to_extend(&Before(BucketId([1; 8]), "default", 7, before), vec![FORMAT]);
+            let bytes =
+                postcard::to_extend(&Before(BucketId([1; 8]), "default", 7, before), vec![Bucket::FORMAT]);
             let bucket = Bucket::decode(&bytes.expect("it encodes")).expect("it reads");
             assert_eq!(bucket.versioning, now);
         }

@@ -1,7 +1,7 @@
 //! What a request can fail with: one type for both fronts, each error with its code, its status and what to do.
 
 use diptych_catalog::CatalogError;
-use diptych_core::ids::ExtentId;
+use diptych_core::ids::{ExtentId, VersionId};
 use http::StatusCode;
 use thiserror::Error;
 
@@ -40,8 +40,23 @@ pub enum GatewayError {
     /// The upload was completed, aborted or never begun.
     #[error("there is no upload {0}: it was completed, aborted or never begun")]
     NoSuchUpload(String),
+    /// Nothing of that name is kept beside the head of the key.
+    #[error("{key:?} has no conflict version {version}: it was restored or discarded, or never was one")]
+    NoSuchConflict {
+        /// The object's key.
+        key: String,
+        /// The version.
+        version: VersionId,
+    },
+    /// A conflict version whose bytes have not come back.
+    #[error(
+        "bytes of conflict version {0} are not in this site: it can be restored when the other site has returned, or discarded"
+    )]
+    ConflictLacksBytes(VersionId),
     /// Deletes of buckets are only for empty ones.
-    #[error("bucket {0:?} is not empty: delete its objects and abort its uploads first")]
+    #[error(
+        "bucket {0:?} is not empty: delete its objects, abort its uploads and settle its conflict versions first"
+    )]
     BucketNotEmpty(String),
     /// It is the caller's already.
     #[error("bucket {0:?} exists already and is yours")]
@@ -195,10 +210,11 @@ impl GatewayError {
         match self {
             Self::NoSuchBucket(_) => "NoSuchBucket",
             Self::NoSuchKey { .. } | Self::DeleteMarker { is_named: false, .. } => "NoSuchKey",
-            Self::NoSuchVersion { .. } => "NoSuchVersion",
+            Self::NoSuchVersion { .. } | Self::NoSuchConflict { .. } => "NoSuchVersion",
             Self::DeleteMarker { is_named: true, .. } => "MethodNotAllowed",
             Self::InvalidTag(_) => "InvalidTag",
             Self::NoSuchUpload(_) => "NoSuchUpload",
+            Self::ConflictLacksBytes(_) => "ConflictLacksBytes",
             Self::BucketNotEmpty(_) => "BucketNotEmpty",
             Self::BucketExists(_) => "BucketAlreadyOwnedByYou",
             Self::BucketTaken(_) => "BucketAlreadyExists",
@@ -236,6 +252,7 @@ impl GatewayError {
             Self::NoSuchBucket(_)
             | Self::NoSuchKey { .. }
             | Self::NoSuchVersion { .. }
+            | Self::NoSuchConflict { .. }
             | Self::DeleteMarker { is_named: false, .. }
             | Self::NoSuchUpload(_) => StatusCode::NOT_FOUND,
             Self::DeleteMarker { is_named: true, .. } => StatusCode::METHOD_NOT_ALLOWED,
@@ -243,6 +260,7 @@ impl GatewayError {
             | Self::BucketExists(_)
             | Self::BucketTaken(_)
             | Self::Exists(_)
+            | Self::ConflictLacksBytes(_)
             | Self::CompletionUnderWay => StatusCode::CONFLICT,
             Self::AccessDenied(_) => StatusCode::FORBIDDEN,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,

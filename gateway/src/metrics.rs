@@ -46,6 +46,7 @@ pub struct Metrics {
 #[derive(Debug)]
 struct OfSite {
     exposed_bytes: IntGauge,
+    exposed_objects: IntGauge,
     exposed_ms: IntGauge,
     predicted_recovery_ms: IntGauge,
     drill_passed: IntGauge,
@@ -105,6 +106,10 @@ impl Metrics {
             epoch: gauge("epoch", "Newest epoch known")?,
             of_site: OfSite {
                 exposed_bytes: gauge("exposed_bytes", "Bytes that lie in the active site only")?,
+                exposed_objects: gauge(
+                    "exposed_objects",
+                    "Objects that changed and that the other site has not confirmed",
+                )?,
                 exposed_ms: gauge("exposed_milliseconds", "Age of the oldest of them")?,
                 predicted_recovery_ms: gauge(
                     "predicted_recovery_milliseconds",
@@ -136,6 +141,7 @@ impl Metrics {
         };
         let of = &self.of_site;
         set(&of.exposed_bytes, number("/exposure/bytes"));
+        set(&of.exposed_objects, number("/exposure/objects"));
         set(&of.exposed_ms, number("/exposure/age_ms"));
         if status.get("prediction").is_some_and(|prediction| !prediction.is_null()) {
             of.predicted_recovery_ms.set(number("/prediction/recovery_time").unwrap_or(-1));
@@ -175,7 +181,7 @@ mod tests {
     fn what_the_keeper_wrote_is_on_show_and_a_failover_that_would_not_happen_is_minus_one() {
         let metrics = Metrics::new().expect("metrics");
         let mut status = json!({
-            "exposure": {"bytes": 42, "age_ms": 1_500}, "repair": {"waiting": 3},
+            "exposure": {"bytes": 42, "objects": 5, "age_ms": 1_500}, "repair": {"waiting": 3},
             "prediction": {"recovery_time": 5_030}, "passed_drill": {"ended_ms": 1_700_000_000_123_i64},
             "journal": {"trouble": "no room"}, "feed": {"entries": 7, "bytes": 8},
         });
@@ -183,6 +189,7 @@ mod tests {
         let text = metrics.text();
         for line in [
             "exposed_bytes 42",
+            "exposed_objects 5",
             "exposed_milliseconds 1500",
             "predicted_recovery_milliseconds 5030",
             "drill_passed_timestamp_seconds 1700000000",

@@ -4,7 +4,8 @@
 //! replaced or deleted ──► v/ and dead marks ──confirmed, journaled──► v/, p/ gone, marks written again ──all marks──► x/ condemned
 //!                                  ──confirmed, free_after──► rows deleted, l/ gone ──► x/, marks gone
 //! ```
-//! A version that is kept for readers stays under v/ until it is deleted by its name. A placement whose extent the catalog no longer knows at all goes the way of a condemned one.
+//! A version that is kept for readers stays under v/ until it is deleted by its name. A conflict version that a person discarded goes the
+//! way of an older one. A placement whose extent the catalog no longer knows at all goes the way of a condemned one.
 //! FENCING: a pass remembers the position that it looked at, and acts only when the other site has confirmed that position and the
 //! journal holds all up to it: what a takeover or a resurrection could still bring back is never freed.
 
@@ -18,11 +19,14 @@ use bytes::Bytes;
 use diptych_catalog::{Batch, Change, Expect, Footprint, Guard, Outcome, View, Write, blobs_of, dead_marks};
 use diptych_core::ids::{Epoch, ExtentId, SiteName};
 use diptych_core::keys::{self, Key};
-use diptych_core::records::{Content, DeadMark, Extent, ExtentState, Head, HeadBody, Position, Record};
+use diptych_core::records::{
+    Content, DeadMark, Extent, ExtentState, Head, HeadBody, LedgerEntry, Position, Record, SettledAs,
+};
 
 use crate::context::{LoopOptions, SiteContext, now_ms};
 use crate::error::SiteError;
 use crate::journal::is_journaled;
+use crate::lost;
 use crate::peer::cursor_of;
 use crate::sessions;
 use crate::survey::each;
@@ -33,7 +37,7 @@ const BATCH: usize = 60;
 /// Bytes of the changes of one commit, about.
 const BATCH_BYTES: usize = 512 << 10;
 /// Writes of one change.
-const WRITES: usize = 256;
+pub(crate) const WRITES: usize = 256;
 
 /// Keys that go, each with the value that it must still have.
 type Doomed = Vec<(Key, Bytes)>;
@@ -73,7 +77,7 @@ impl Collector {
         let mut done = Collected::default();
         let view = context.catalog.view().await?;
         let confirmed = confirmed_by_peer(context, view.as_ref())?;
-        if let Some(epoch) = context.active_epoch() {
+        if let Some(epoch) = collecting(context, view.as_ref())? {
             let is_known =
                 |seen: &Seen| covers(confirmed, seen.position) && is_journaled(context, seen.position);
             if self.waiting.as_ref().is_some_and(is_known) {
@@ -98,6 +102,14 @@ impl Collector {
         }
         Ok(done)
     }
+}
+
+/// The epoch under which what nothing names is collected; None: this site is not active, or what it lost by taking over is not in
+/// the ledger yet.
+fn collecting(context: &SiteContext, view: &dyn View) -> Result<Option<Epoch>, SiteError> {
+    let Some(epoch) = context.active_epoch() else { return Ok(None) };
+    let collects = context.peer.is_none() || lost::is_accounted(view, &context.site, epoch)?;
+    Ok(Some(epoch).filter(|_| collects))
 }
 
 /// Whether the other site knows all up to `position`; without one everything is known.
@@ -130,6 +142,15 @@ fn look(view: &dyn View, options: &LoopOptions) -> Result<Seen, SiteError> {
         }
         Ok(ControlFlow::Continue(()))
     })?;
+    each(view, &keys::ledger_entries(), |_, value| {
+        let entry = LedgerEntry::decode(value)?;
+        let discarded = entry.settled.is_some_and(|settled| settled.outcome == SettledAs::Discarded);
+        if let Some(at) = entry.version.filter(|_| discarded) {
+            let key = keys::conflict(entry.bucket, &entry.key, at.version);
+            seen.forgotten.extend(view.get(&key)?.map(|raw| (key, raw)));
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
     let mut dead: BTreeMap<ExtentId, u64> = BTreeMap::new();
     each(view, &keys::prefix_range(b"g/"), |key, value| {
         if let Some(extent) = key.0.get(2..18).and_then(|bytes| bytes.try_into().ok()).map(ExtentId) {
@@ -148,7 +169,7 @@ fn look(view: &dyn View, options: &LoopOptions) -> Result<Seen, SiteError> {
     Ok(seen)
 }
 
-/// Takes older versions and tombstones away, each with its pages, and leaves dead marks for its bytes: those that were
+/// Takes older versions, discarded conflicts and tombstones away, each with its pages, and leaves dead marks for its bytes: those that were
 /// written when it was replaced may have been lost in a crash, or by the merge of a term.
 ///
 /// FENCING: only what the other site has confirmed comes here, and a mark is left only for bytes that no other version of
@@ -181,7 +202,9 @@ async fn forget(context: &SiteContext, epoch: Epoch, doomed: &Doomed) -> Result<
 /// Dead marks for the bytes of a version that goes, and its pages.
 fn remains(view: &dyn View, key: &Key, raw: &Bytes, going: &BTreeSet<&Key>) -> Result<Vec<Write>, SiteError> {
     let head = Head::decode(raw)?;
-    let (HeadBody::Object(object), Some((bucket, name))) = (head.body, keys::bucket_and_object(key)) else {
+    let of_conflict = || keys::object_of_conflict(key).map(|(bucket, name, _)| (bucket, name));
+    let of_key = keys::bucket_and_object(key).or_else(of_conflict);
+    let (HeadBody::Object(object), Some((bucket, name))) = (head.body, of_key) else {
         return Ok(Vec::new());
     };
     // Without its pages: a pass was broken off after its marks were written, and goes on with the rest.
@@ -258,7 +281,9 @@ async fn condemn(context: &SiteContext, epoch: Epoch, doomed: &Doomed) -> Result
     for (key, raw) in doomed {
         let record = Extent { state: ExtentState::Condemned, ..Extent::decode(raw)? };
         let guard = Guard { key: key.clone(), expect: Expect::Value(raw.clone()) };
-        let writes = vec![Write::Put(key.clone(), Bytes::from(record.encode()))];
+        let mut writes = vec![Write::Put(key.clone(), Bytes::from(record.encode()))];
+        // What never came need not come any more.
+        writes.extend(keys::extent_of(key).map(|extent| Write::Delete(keys::wanted(&context.site, extent))));
         batches.add(Change { guards: vec![guard], writes }).await?;
     }
     batches.commit().await

@@ -35,6 +35,7 @@ use crate::absorb::absorb;
 use crate::drill::{CutSwitch, DrillOrders};
 use crate::error::SiteError;
 use crate::keeper::{KeeperHandle, boot_time, record};
+use crate::lost::is_accounted;
 use crate::outside::OutsideJoins;
 use crate::status::last_written;
 
@@ -246,10 +247,22 @@ async fn unseen(_: FromPeer, State(door): State<Door>, body: Bytes) -> Response 
     let Some(epoch) = door.keeper.serves() else {
         return refuse(StatusCode::SERVICE_UNAVAILABLE, "this site is not active");
     };
+    match accounted(door.catalog.as_ref(), epoch).await {
+        Ok(true) => {}
+        Ok(false) => {
+            let reason = "what this site lost when it took over is being written down; ask again";
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, reason);
+        }
+        Err(error) => return failed(&error),
+    }
     match absorb(door.catalog.as_ref(), epoch, &term).await {
         Ok(taken) => reply(&taken),
         Err(error) => failed(&error),
     }
+}
+
+async fn accounted(catalog: &dyn Catalog, epoch: Epoch) -> Result<bool, SiteError> {
+    is_accounted(catalog.view().await?.as_ref(), catalog.site(), epoch)
 }
 
 async fn snapshot(_: FromPeer, State(door): State<Door>, body: Bytes) -> Response {

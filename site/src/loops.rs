@@ -10,6 +10,7 @@ use bytes::Bytes;
 use diptych_catalog::{Batch, Change, Write};
 use diptych_core::ids::Generation;
 use diptych_core::keys;
+use diptych_core::lease::Waiting;
 use tokio::sync::watch;
 
 use crate::collector::Collector;
@@ -17,13 +18,14 @@ use crate::context::SiteContext;
 use crate::error::SiteError;
 use crate::forget::Forgetting;
 use crate::inventory::{Found, Inventory};
+use crate::lost::lacking::lacking;
 use crate::nodes::{NodeWatch, Rotten, Seen};
 use crate::notify::transitions;
 use crate::peer::exposure::Progress;
 use crate::repair::{Repairs, look_again};
-use crate::status::{FeedStatus, JournalStatus, RepairStatus, SiteStatus, last_written};
+use crate::status::{FeedStatus, JournalStatus, RepairStatus, SiteStatus, WouldLose, last_written};
 use crate::survey::{Health, Scope, Survey, survey};
-use crate::{journal, keyring, outside, verified};
+use crate::{journal, keyring, lost, outside, verified};
 
 /// A survey is made at least so often, and at once when the map changes or something rots.
 const SURVEY_EVERY: Duration = Duration::from_secs(5);
@@ -31,6 +33,11 @@ const SURVEY_EVERY: Duration = Duration::from_secs(5);
 const VERIFY_EVERY: Duration = Duration::from_secs(2);
 /// Between two looks for rows that belong elsewhere, while the maps are the same and there were none.
 const LEVEL_EVERY: Duration = Duration::from_mins(10);
+/// What was lost is looked for at once where a term begins, and what has come of it so often.
+const SETTLE_EVERY: Duration = Duration::from_secs(2);
+/// Between two lists of what a promotion would lose, and objects in one, at most.
+const LIST_EVERY: Duration = Duration::from_secs(1);
+const LISTED: usize = 10_000;
 const COLLECT_EVERY: Duration = Duration::from_secs(5);
 const STATUS_EVERY: Duration = Duration::from_millis(500);
 /// A keeper that has begun knows by then who answers it: only what is so then is compared with what was written before it.
@@ -46,6 +53,7 @@ struct Shared {
     inventory: watch::Sender<Arc<Found>>,
     journal: watch::Sender<JournalStatus>,
     feed: watch::Sender<FeedStatus>,
+    would_lose: watch::Sender<Option<WouldLose>>,
 }
 
 /// The nodes that a site's keeper watches.
@@ -92,6 +100,8 @@ pub async fn run(context: Arc<SiteContext>, nodes: Watched, progress: Option<wat
         nodes.outside.run(every),
         outside::declare(&context),
         repair_loop(&context, seen.clone(), &shared),
+        lost_loop(&context),
+        would_lose_loop(&context, &shared),
         collect_loop(&context),
         forget_loop(&context, &shared),
         inventory_loop(&context, &shared),
@@ -280,6 +290,44 @@ async fn compare(
     }
     *outside = Inventory::default();
     Ok(found)
+}
+
+async fn lost_loop(context: &SiteContext) {
+    let mut standing = context.standing.clone();
+    loop {
+        let begun = Instant::now();
+        if let Err(error) = lost::pass(context).await {
+            tracing::warn!(site = %context.site, %error, "what a takeover lost is not looked at now");
+        }
+        tokio::select! {
+            changed = standing.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(pause(SETTLE_EVERY, begun)) => {}
+        }
+    }
+}
+
+/// Lists what a promotion would lose, while one waits for a person because of it.
+async fn would_lose_loop(context: &SiteContext, shared: &Shared) {
+    loop {
+        let begun = Instant::now();
+        let waits = context.lease.borrow().waiting == Some(Waiting::Exposure);
+        match would_lose(context, waits).await {
+            Ok(listed) => drop(shared.would_lose.send_replace(listed)),
+            Err(error) => {
+                tracing::warn!(site = %context.site, %error, "what would be lost can't be listed now");
+            }
+        }
+        tokio::time::sleep(pause(LIST_EVERY, begun)).await;
+    }
+}
+
+async fn would_lose(context: &SiteContext, waits: bool) -> Result<Option<WouldLose>, SiteError> {
+    if !waits {
+        return Ok(None);
+    }
+    let view = context.catalog.view().await?;
+    let page = lacking(view.as_ref(), &context.site, None, LISTED)?;
+    Ok(Some(WouldLose::of(page)).filter(|would_lose| would_lose.objects > 0))
 }
 
 async fn collect_loop(context: &SiteContext) {

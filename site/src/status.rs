@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::drill::DrillSummary;
 use crate::edge::EdgeStatus;
 use crate::error::SiteError;
+use crate::lost::lacking::{LackingObject, LackingPage};
 use crate::survey::Health;
 
 /// What the keeper last saw; JSON under `s/site/<site>/status`.
@@ -49,6 +50,9 @@ pub struct SiteStatus {
     pub lease: LeaseStatus,
     /// What the other site has not confirmed; None without one.
     pub exposure: Option<Exposure>,
+    /// What a promotion would lose, while one waits for a person because of it.
+    #[serde(default)]
+    pub would_lose: Option<WouldLose>,
     /// What a failover would be like now; None with one site.
     #[serde(default)]
     pub prediction: Option<Prediction>,
@@ -194,10 +198,53 @@ pub struct Exposure {
     pub extents: u64,
     /// Their bytes of ciphertext.
     pub bytes: u64,
-    /// Commits that the other site has not applied.
+    /// Commits that the other site has not confirmed.
     pub commits: u64,
+    /// Objects that they made, changed or deleted.
+    #[serde(default)]
+    pub objects: u64,
     /// Milliseconds since all was confirmed; 0: it is.
     pub age_ms: u64,
+}
+
+/// Objects whose newest version a promotion would lose.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WouldLose {
+    /// How many were counted.
+    pub objects: u64,
+    /// Bytes of ciphertext that they lack.
+    pub bytes: u64,
+    /// There are more than were counted.
+    pub more: bool,
+    /// The first of them, in the order of buckets and keys.
+    pub first: Vec<LackingObject>,
+}
+
+impl WouldLose {
+    /// Objects that are named.
+    const NAMED: usize = 10;
+
+    /// Of a page that begins with the first.
+    pub fn of(page: LackingPage) -> Self {
+        let LackingPage { objects: mut first, next } = page;
+        let (objects, bytes) = (first.len() as u64, first.iter().map(|object| object.lacking).sum());
+        first.truncate(Self::NAMED);
+        Self { objects, bytes, more: next.is_some(), first }
+    }
+
+    /// For a person who has to decide.
+    pub fn sentence(&self) -> String {
+        let names: Vec<String> =
+            self.first.iter().map(|object| format!("{}/{}", object.bucket, object.key)).collect();
+        let least = if self.more { "at least " } else { "" };
+        let others = if self.more || self.objects > names.len() as u64 { ", …" } else { "" };
+        format!(
+            "it would lose {least}{} objects, {} bytes of them: {}{others}",
+            self.objects,
+            self.bytes,
+            names.join(", ")
+        )
+    }
 }
 
 /// The nodes in neither site.

@@ -62,7 +62,8 @@ impl RestClient {
         Ok(serde_json::from_slice(&self.answer(Method::DELETE, segments, &[]).await?)?)
     }
 
-    async fn answer(&self, method: Method, segments: &[&str], query: &[(&str, &str)]) -> Result<Bytes> {
+    /// The body of a good answer.
+    pub async fn answer(&self, method: Method, segments: &[&str], query: &[(&str, &str)]) -> Result<Bytes> {
         Self::answered(self.request(method, segments, query)).await
     }
 

@@ -125,7 +125,8 @@ fn show(status: &SiteStatus) {
     say(format_args!("  catalog: {}", catalog(&status.feed)));
     if let Some(exposure) = &status.exposure {
         say(format_args!(
-            "  exposed: {} commits, {} extents ({}), for {} ms",
+            "  exposed: {} objects, {} commits, {} extents ({}), for {} ms",
+            exposure.objects,
             exposure.commits,
             exposure.extents,
             human(exposure.bytes),

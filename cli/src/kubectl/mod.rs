@@ -2,6 +2,8 @@
 //! be done by `kubectl` alone, with more words.
 
 mod drill;
+mod gateway;
+mod losses;
 mod status;
 mod switch;
 mod verify;
@@ -13,6 +15,8 @@ use diptych_api::StorageCluster;
 use kube::api::{Api, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, ResourceExt};
+
+use crate::command::losses::{Conflicts, Exposed, Ledger};
 
 /// Between two looks at what is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -47,6 +51,12 @@ enum Command {
     Handover(switch::Handover),
     /// Read a file from this site's own rows alone and verify every tag
     Verify(verify::Verify),
+    /// List the objects of which this site was told and whose bytes it lacks: a promotion would lose them
+    Exposed(losses::Asked<Exposed>),
+    /// Say what was lost, kept aside or not done, and how it ended
+    Ledger(losses::Asked<Ledger>),
+    /// List, restore and discard versions that a return or a takeover kept beside the head of their key
+    Conflicts(losses::Asked<Conflicts>),
 }
 
 impl Kubectl {
@@ -61,6 +71,9 @@ impl Kubectl {
             Command::ForceVote(force) => force.run(&site).await,
             Command::Handover(handover) => handover.run(&site).await,
             Command::Verify(verify) => verify.run(&site).await,
+            Command::Exposed(exposed) => exposed.run(&site).await,
+            Command::Ledger(ledger) => ledger.run(&site).await,
+            Command::Conflicts(conflicts) => conflicts.run(&site).await,
         }
     }
 }

@@ -169,13 +169,103 @@ fn a_catalog_that_lost_a_version_gets_it_back_and_loses_none_to_absence() {
     assert_eq!(unseen_by_comparison(&lost, &kept), vec![]);
 }
 
+/// The newer site was told of the head and never got its bytes; of the older versions it has those that `whole` says.
+fn lost_in(history: &History, whole: bool) -> History {
+    let gave_way = give_way(history, |entry| entry.deleted || whole, VersionId([0xdd; 16]), NEW, NOW_MS);
+    gave_way.map_or_else(|| history.clone(), |gave_way| history.after_giving_way(&gave_way))
+}
+
+/// As `split`, but the newer site lacks the bytes of the head that both have, and has older versions whole or not.
+fn split_with_loss(
+    keeps_versions: bool,
+    both: &[ChangeKind],
+    old: &[ChangeKind],
+    new: &[ChangeKind],
+    whole: bool,
+) -> Split {
+    let mut east = Site::default();
+    east.history.keeps_versions = keeps_versions;
+    east.acts(OLD, both);
+    east.changes.clear();
+    let mut west = Site { history: lost_in(&east.history, whole), made: 100, ..Site::default() };
+    east.acts(OLD, old);
+    west.acts(NEW, new);
+    Split {
+        unseen: east.changes,
+        returning: east.history,
+        current: west.history,
+        meanwhile: west.changes.len(),
+    }
+}
+
+/// What is lost has come back, as the collector left the rest.
+fn returned(history: &History) -> History {
+    let lost: Vec<VersionId> = history.lost.iter().map(|lost| lost.at.version).collect();
+    lost.into_iter().fold(history.clone(), |history, version| {
+        let settled = settle(version, &history, NEW, NOW_MS).expect("it is lost");
+        history.after(&[settled])
+    })
+}
+
+#[test]
+fn a_head_without_bytes_gives_way_to_the_version_before_it_and_comes_back_with_them() {
+    let split = split_with_loss(false, &[Put, Put], &[], &[], true);
+    let (first, second) = (split.returning.older[0].at, split.returning.head.expect("a head").at);
+    assert_eq!(head(&split.current), Some(first.version));
+    assert!(split.current.head.expect("a head").at > second, "the order of the key goes on");
+    let after = returned(&split.current);
+    assert_eq!(head(&after), Some(second.version));
+    assert!(after.lost.is_empty() && after.conflicts.is_empty(), "{after:?}");
+}
+
+#[test]
+fn a_head_without_bytes_over_nothing_leaves_nothing_and_comes_back_with_them() {
+    for split in
+        [split_with_loss(false, &[Put], &[], &[], true), split_with_loss(false, &[Put, Put], &[], &[], false)]
+    {
+        assert!(split.current.nothing_there(), "{split:?}");
+        assert_eq!(head(&returned(&split.current)), head(&split.returning));
+    }
+}
+
+#[test]
+fn a_head_without_bytes_over_a_delete_leaves_the_delete() {
+    let split = split_with_loss(false, &[Put, Delete, Put], &[], &[], true);
+    assert!(split.current.nothing_there(), "{split:?}");
+    assert_eq!(head(&returned(&split.current)), head(&split.returning));
+}
+
+#[test]
+fn what_is_lost_and_was_replaced_meanwhile_comes_back_as_a_conflict() {
+    let split = split_with_loss(false, &[Put, Put], &[], &[Put], true);
+    let after = returned(&split.current);
+    assert_eq!(head(&after), head(&split.current));
+    assert_eq!(after.conflicts, split.returning.head.map(|head| head.at.version).into_iter().collect());
+}
+
+#[test]
+fn what_the_old_site_built_on_a_lost_version_brings_it_back() {
+    let split = split_with_loss(false, &[Put, Put], &[Put], &[], true);
+    assert!(matches!(actions(&split)[..], [MergeAction::BecomesHead(_), MergeAction::BecomesHead(_)]));
+    assert_eq!(head(&merged(&split)), head(&split.returning));
+    assert!(merged(&split).lost.is_empty());
+    let replaced = split_with_loss(false, &[Put, Put], &[Put], &[Put], true);
+    assert_eq!(actions(&replaced), [MergeAction::KeptConflict; 2]);
+}
+
 fn kinds() -> impl Strategy<Value = Vec<ChangeKind>> {
     prop::collection::vec(prop_oneof![3 => Just(Put), 2 => Just(Delete), 1 => Just(Metadata)], 0..5)
 }
 
 fn any_split() -> impl Strategy<Value = Split> {
+    let whole = (any::<bool>(), kinds(), kinds(), kinds(), any::<bool>())
+        .prop_map(|(keeps, both, old, new, collected)| split(keeps, &both, &old, &new, collected));
+    prop_oneof![2 => whole, 1 => any_split_with_loss()]
+}
+
+fn any_split_with_loss() -> impl Strategy<Value = Split> {
     (any::<bool>(), kinds(), kinds(), kinds(), any::<bool>())
-        .prop_map(|(keeps, both, old, new, collected)| split(keeps, &both, &old, &new, collected))
+        .prop_map(|(keeps, both, old, new, whole)| split_with_loss(keeps, &both, &old, &new, whole))
 }
 
 fn shuffled() -> impl Strategy<Value = (Split, Vec<Change>)> {
@@ -244,7 +334,9 @@ proptest! {
     #[test]
     fn no_acknowledged_version_vanishes(split in any_split()) {
         let after = merged(&split);
-        let kept = |version| after.entries().any(|entry| entry.at.version == version) || after.conflicts.contains(&version);
+        let kept = |version| {
+            after.entries().any(|entry| entry.at.version == version) || after.conflicts.contains(&version) || after.is_lost(version)
+        };
         for change in &split.unseen {
             let version = change.at.version;
             prop_assert!(kept(version) || (change.kind != Put && after.ledger.contains(&version)), "{change:?}");
@@ -253,12 +345,37 @@ proptest! {
             prop_assert!(kept(entry.at.version));
         }
         prop_assert!(after.conflicts.is_superset(&split.current.conflicts));
+        prop_assert!(split.current.lost.iter().all(|lost| kept(lost.at.version)));
+    }
+
+    /// Whether its bytes come before the old site's changes or after them.
+    #[test]
+    fn a_key_with_a_lost_head_that_nobody_touched_ends_as_the_old_site_had_it(keeps: bool, both in kinds(), old in kinds(), whole: bool, first: bool) {
+        let split = split_with_loss(keeps, &both, &old, &[], whole);
+        let before = if first { returned(&split.current) } else { split.current.clone() };
+        let after = returned(&before.after(&merge(&split.unseen, &before, NEW, NOW_MS)));
+        prop_assert!(after.lost.is_empty() && after.conflicts.is_empty() && after.ledger.is_empty(), "{after:?}");
+        let shown = |history: &History| history.head.filter(|head| !head.deleted).map(|head| head.at.version);
+        prop_assert_eq!(shown(&after), shown(&split.returning));
+    }
+
+    #[test]
+    fn what_comes_back_never_takes_away_what_was_written_meanwhile(split in any_split_with_loss()) {
+        let live = split.current.head.filter(|head| !head.deleted);
+        let after = returned(&merged(&split));
+        if split.meanwhile > 0 && live.is_some() {
+            prop_assert_eq!(after.head, live);
+        }
+        for lost in &split.current.lost {
+            prop_assert!(after.has(lost.at.version));
+        }
     }
 
     #[test]
     fn what_the_newer_epoch_shows_is_never_taken_away(split in any_split()) {
+        // What only stands in for a lost version was written before.
         let live = split.current.head.filter(|head| !head.deleted && head.at.epoch == NEW);
-        if let Some(live) = live {
+        if let Some(live) = live.filter(|_| split.meanwhile > 0) {
             prop_assert_eq!(merged(&split).head, Some(live));
         }
     }

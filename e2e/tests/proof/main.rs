@@ -12,6 +12,7 @@ mod edge;
 mod failback;
 mod failover;
 mod leases;
+mod losing;
 mod namespaces;
 mod object_store;
 mod outside;

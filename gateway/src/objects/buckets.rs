@@ -132,11 +132,13 @@ pub(crate) fn find(view: &dyn View, namespace: &str, name: &str) -> Result<Bucke
     if bucket.namespace == namespace { Ok(bucket) } else { Err(missing()) }
 }
 
-/// No object, no version that is kept for readers, no delete marker and no upload; tombstones and what waits to be confirmed do not
-/// count.
+/// No object, no version that is kept for readers, no delete marker, no conflict version and no upload; tombstones and what waits to be
+/// confirmed do not count.
 fn is_empty(view: &dyn View, bucket: &Bucket) -> Result<bool> {
-    if !view.scan(&keys::uploads(bucket.id, b""), 1)?.entries.is_empty() {
-        return Ok(false);
+    for kept in [keys::uploads(bucket.id, b""), keys::conflicts_of_bucket(bucket.id)] {
+        if !view.scan(&kept, 1)?.entries.is_empty() {
+            return Ok(false);
+        }
     }
     let heads = keys::heads(bucket.id, b"");
     Ok(none_counts(view, heads, |head| head.body != HeadBody::Tombstone)?

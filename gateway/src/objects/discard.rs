@@ -84,19 +84,16 @@ impl Objects {
         change.writes.push(Write::Put(place, Bytes::from(gone.encode())));
         // FENCING: it is head again with the very record that it had, if it still has that: its name, its place in the order and its
         // bytes are as they were.
-        match versions::older(view, bucket.id, key, Head::is_kept)? {
-            Some(next) => {
-                change.guards.push(next.guard());
-                change.writes.push(Write::Delete(next.key));
-                change.writes.push(Write::Put(found.key.clone(), next.raw));
-            }
-            None => {
-                let hlc = self.context.clock().tick(at.hlc);
-                let version = VersionId(rand::rng().random());
-                let nothing =
-                    Head::new(VersionRef { epoch: lease.epoch, hlc, version }, Some(at), HeadBody::Tombstone);
-                change.writes.push(Write::Put(found.key.clone(), Bytes::from(nothing.encode())));
-            }
+        if let Some(next) = versions::older(view, bucket.id, key, Head::is_kept)? {
+            change.guards.push(next.guard());
+            change.writes.push(Write::Delete(next.key));
+            change.writes.push(Write::Put(found.key.clone(), next.raw));
+        } else {
+            let hlc = self.context.clock().tick(at.hlc);
+            let version = VersionId(rand::rng().random());
+            let nothing =
+                Head::new(VersionRef { epoch: lease.epoch, hlc, version }, Some(at), HeadBody::Tombstone);
+            change.writes.push(Write::Put(found.key.clone(), Bytes::from(nothing.encode())));
         }
         Ok((change, found.marks(view, bucket.id)?))
     }

@@ -3,10 +3,12 @@
 mod buckets;
 mod complete;
 mod conditions;
+mod conflicts;
 mod copy;
 mod delete;
 mod discard;
 mod get;
+mod ledger;
 mod list;
 mod multipart;
 mod part_sums;
@@ -24,10 +26,12 @@ use crate::write::Batches;
 
 pub use complete::{CompletePart, Completion};
 pub use conditions::{Condition, ReadConditions, TagList};
+pub use conflicts::{ConflictVersion, ConflictsPage};
 pub use copy::{CopyPart, CopyRequest};
 pub use delete::{Deleted, ToDelete};
 pub(crate) use get::extents_of;
 pub use get::{Download, Wanted};
+pub use ledger::{LedgerLine, LedgerPage};
 pub use list::{ListRequest, Listed, Listing};
 pub use put::{LateSums, PutRequest, Stored};
 pub(crate) use put::{NewObject, confirm, turn};

@@ -35,7 +35,7 @@ use crate::objects::{
 };
 use crate::read::BodyStream;
 
-const DEFAULT_BUCKET: &str = "files";
+pub(super) const DEFAULT_BUCKET: &str = "files";
 const PAGE: usize = 100;
 const PAGE_LIMIT: usize = 1000;
 const RECEIPT: HeaderName = HeaderName::from_static("x-diptych-receipt");

@@ -1,6 +1,7 @@
 //! REST: files, where their fragments are, sessions, health, lease and metrics; and the web page.
 
 mod auth;
+mod conflicts;
 mod errors;
 mod files;
 pub mod fragments;
@@ -57,6 +58,9 @@ pub(crate) fn answer(
         .nest("/api/files", files())
         .route("/api/v1/fragments/{*id}", get(fragments::show))
         .route("/api/v1/verify", post(verify::verify))
+        .route("/api/v1/conflicts", get(conflicts::list))
+        .route("/api/v1/conflicts/{version}", post(conflicts::restore).delete(conflicts::discard))
+        .route("/api/v1/ledger", get(conflicts::ledger))
         .with_state(state.clone())
         .merge(more.unwrap_or_default())
         .layer(DefaultBodyLimit::disable())

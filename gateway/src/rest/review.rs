@@ -21,12 +21,15 @@ const KNOWN: u64 = 10_000;
 
 /// What a request does that matched the route `path`.
 pub(super) fn access_of(method: &Method, path: &str) -> Access {
-    let files = ["/api/v1/files", "/api/files", "/api/v1/fragments"];
-    if !files.iter().any(|prefix| path.starts_with(prefix)) {
+    let conflicts = path.starts_with("/api/v1/conflicts");
+    let files = ["/api/v1/files", "/api/files", "/api/v1/fragments", "/api/v1/ledger"];
+    if !conflicts && !files.iter().any(|prefix| path.starts_with(prefix)) {
         let verb = if method == Method::GET { Verb::Get } else { Verb::Update };
         return Access { verb, resource: Resource::StorageClusters };
     }
     let verb = match *method {
+        // A file gets another head.
+        Method::POST if conflicts => Verb::Update,
         Method::POST => Verb::Create,
         Method::PUT => Verb::Update,
         Method::DELETE => Verb::Delete,
@@ -138,6 +141,10 @@ mod tests {
         assert_eq!(of(Method::POST, "/api/v1/files/"), ("create", "fileobjects"));
         assert_eq!(of(Method::PUT, "/api/v1/files/{*id}"), ("update", "fileobjects"));
         assert_eq!(of(Method::DELETE, "/api/v1/files/{*id}"), ("delete", "fileobjects"));
+        assert_eq!(of(Method::GET, "/api/v1/conflicts"), ("list", "fileobjects"));
+        assert_eq!(of(Method::POST, "/api/v1/conflicts/{version}"), ("update", "fileobjects"));
+        assert_eq!(of(Method::DELETE, "/api/v1/conflicts/{version}"), ("delete", "fileobjects"));
+        assert_eq!(of(Method::GET, "/api/v1/ledger"), ("list", "fileobjects"));
         assert_eq!(of(Method::GET, "/api/v1/status"), ("get", "storageclusters"));
         for path in ["/api/v1/promote", "/api/v1/force-vote"] {
             assert_eq!(of(Method::POST, path), ("update", "storageclusters"));

@@ -76,7 +76,7 @@ impl S3Front {
         for entry in listing.entries {
             match entry {
                 ListedVersion::Group(name) => {
-                    groups.push(CommonPrefix { prefix: Some(encoding.encode(&name)) })
+                    groups.push(CommonPrefix { prefix: Some(encoding.encode(&name)) });
                 }
                 ListedVersion::Version { key, id, is_latest, head } => {
                     let (key, head) = (Some(encoding.encode(&key)), *head);

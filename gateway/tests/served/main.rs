@@ -2,6 +2,7 @@
 
 mod commits;
 mod common;
+mod conflicts;
 mod files;
 mod losses;
 mod multipart;

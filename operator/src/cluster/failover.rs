@@ -229,6 +229,7 @@ mod tests {
             feed: diptych_site::status::FeedStatus::default(),
             lease: LeaseStatus { peer_connected: true, witness_reachable: true, ..LeaseStatus::default() },
             exposure: Some(Exposure::default()),
+            would_lose: None,
             prediction: None,
             last_drill: passed.clone(),
             passed_drill: passed,

@@ -372,6 +372,7 @@ fn replication(seen: &Observed, known: &SiteStatus) -> ReplicationStatus {
         extents_exposed: exposure.extents as i64,
         bytes_exposed: exposure.bytes as i64,
         commits_exposed: exposure.commits as i64,
+        objects_exposed: exposure.objects as i64,
         lag_seconds: if active { (exposure.age_ms / 1000) as i64 } else { 0 },
         wanted: health.wanted as i64,
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use diptych_core::ids::NodeName;
-use diptych_core::lease::BootTime;
+use diptych_core::lease::{BootTime, Waiting};
 use diptych_core::moving::Stuck;
 use diptych_core::placement::{MapDevice, MapDeviceState, MapNode, NodeState};
 use diptych_wire::agent::{DeviceFacts, DeviceState};
@@ -20,7 +20,7 @@ use crate::nodes::Seen;
 use crate::outside;
 use crate::peer::exposure::{Progress, exposure};
 use crate::status::{
-    DeviceStatus, DrainStatus, Exposure, LeaseStatus, NodeStatus, OutsideStatus, SiteStatus,
+    DeviceStatus, DrainStatus, Exposure, LeaseStatus, NodeStatus, OutsideStatus, SiteStatus, WouldLose,
 };
 use crate::survey::Leaving;
 
@@ -52,6 +52,7 @@ pub(super) fn status(
         (false, Stands::Passive) => "passive",
         (false, Stands::Active | Stands::Fenced) => "fenced",
     };
+    let would_lose = shared.would_lose.borrow().clone();
     let map = context.map();
     let health = shared.health.borrow().clone();
     let nodes = map.nodes.iter().map(|node| node_status(node, seen, &health.leaving));
@@ -67,8 +68,9 @@ pub(super) fn status(
         inventory: shared.inventory.borrow().status.clone(),
         journal: shared.journal.borrow().clone(),
         feed: shared.feed.borrow().clone(),
-        lease: lease_status(&lease, context.witness.as_deref()),
+        lease: lease_status(&lease, context.witness.as_deref(), would_lose.as_ref()),
         exposure,
+        would_lose,
         outside: None,
         prediction: None,
         last_drill: None,
@@ -119,12 +121,20 @@ pub(super) async fn of_failover(context: &SiteContext, status: &mut SiteStatus) 
     Ok(())
 }
 
-fn lease_status(lease: &KeeperState, witness: Option<&dyn Witness>) -> LeaseStatus {
+fn lease_status(
+    lease: &KeeperState,
+    witness: Option<&dyn Witness>,
+    would_lose: Option<&WouldLose>,
+) -> LeaseStatus {
+    let sentence = |waiting: Waiting| match would_lose.filter(|_| waiting == Waiting::Exposure) {
+        Some(would_lose) => format!("{}; {}", waiting.sentence(), would_lose.sentence()),
+        None => waiting.sentence().to_owned(),
+    };
     let runs = lease.serves.filter(|(_, until)| *until != BootTime::NEVER);
     LeaseStatus {
         until_ms: runs.map_or(0, |(_, until)| now_ms() + boot_time().until(until).0),
         waiting: lease.waiting.map(|waiting| waiting.reason().to_owned()),
-        waiting_for: lease.waiting.map(|waiting| waiting.sentence().to_owned()),
+        waiting_for: lease.waiting.map(sentence),
         peer_connected: lease.peer_connected,
         witness_reachable: lease.witness_reachable,
         witness_trouble: witness.and_then(Witness::trouble),

@@ -94,6 +94,11 @@ impl Progress {
         (self.exposed.len() as u64, age)
     }
 
+    /// How many objects they made, changed or deleted. Those in a stretch that the feed has forgotten are not among them.
+    pub fn objects(&self) -> u64 {
+        self.heads.len() as u64
+    }
+
     fn note(&mut self, entry: &FeedEntry, own: &SiteName, peer: &SiteName) -> Result<(), SiteError> {
         self.seen = entry.position;
         let revision = entry.position.revision;
@@ -236,7 +241,7 @@ pub async fn exposure(
     progress: &Progress,
 ) -> Result<Exposure, SiteError> {
     let (commits, age_ms) = progress.commits();
-    let mut exposure = Exposure { commits, age_ms, ..Exposure::default() };
+    let mut exposure = Exposure { commits, objects: progress.objects(), age_ms, ..Exposure::default() };
     let view = catalog.view().await?;
     each_lacking(view.as_ref(), peer, |_, wanted| {
         exposure.extents += 1;
@@ -395,6 +400,7 @@ mod tests {
         };
         progress.note(&mirrored, &east, &west).expect("it reads");
         assert_eq!((progress.exposes(&ours), progress.exposes(&theirs)), (Some(at(1)), None), "{progress:?}");
+        assert_eq!(progress.objects(), 1, "the other site has its own");
         let (sender, mut receiver) = watch::channel(progress.clone());
         peer_has_heads(&mut receiver, std::slice::from_ref(&theirs), at(2)).await;
         let both = [theirs, ours.clone()];
@@ -402,7 +408,7 @@ mod tests {
         assert!(futures::poll!(&mut waits).is_pending(), "one of them is exposed");
         let cursor = Cursor { applied: at(1), confirmed: at(1) };
         progress.note(&entry(3, keys::cursor(&west), &cursor.encode()), &east, &west).expect("it reads");
-        assert_eq!(progress.exposes(&ours), None, "{progress:?}");
+        assert_eq!((progress.exposes(&ours), progress.objects()), (None, 0), "{progress:?}");
         sender.send_replace(progress);
         waits.await;
     }

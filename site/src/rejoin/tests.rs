@@ -60,7 +60,10 @@ impl Return {
             begun_ms: 1,
         };
         let open = Write::Put(keys::site_gate(&site), Gate::Open(EPOCH).encode().into());
-        write(east.as_ref(), vec![open, Write::Put(keys::term(EPOCH), term.encode().into())]).await;
+        let accounted =
+            Write::Put(keys::site_accounted(&site), Bytes::copy_from_slice(&EPOCH.0.to_be_bytes()));
+        write(east.as_ref(), vec![open, accounted, Write::Put(keys::term(EPOCH), term.encode().into())])
+            .await;
         write(east.as_ref(), vec![delete("old"), put("newer")]).await;
         Self { west, east, client, _folders: [west_folder, east_folder] }
     }

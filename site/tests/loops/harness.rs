@@ -123,7 +123,8 @@ impl East {
         };
         let east =
             Self { site, context, _folder: folder, standing: standing_sender, map: map_sender, outside_map };
-        east.put(vec![(keys::site_gate(&east.context.site), Gate::Open(EPOCH).encode())]).await;
+        east.put(vec![(keys::site_gate(&east.context.site), Gate::Open(EPOCH).encode()), accounted(EPOCH)])
+            .await;
         east
     }
 
@@ -193,8 +194,14 @@ impl East {
         }
     }
 
-    /// The site is active in another epoch from now on.
+    /// The site is active in another epoch from now on, and has lost nothing by it.
     pub(crate) async fn take_office(&mut self, epoch: Epoch) {
+        self.put(vec![accounted(epoch)]).await;
+        self.take_over(epoch).await;
+    }
+
+    /// The site is active in another epoch from now on.
+    pub(crate) async fn take_over(&mut self, epoch: Epoch) {
         self.standing.send_replace(Standing { active: true, epoch, keeper: KeeperNumber(1) });
         self.put(vec![(keys::site_gate(&self.context.site), Gate::Open(epoch).encode())]).await;
     }
@@ -328,6 +335,10 @@ impl East {
         tokio::spawn(async move { serve(listener, &who, Expected::any_of(CLUSTER), service).await });
         self.context.doors = vec![Door { address, site: west() }];
     }
+}
+
+fn accounted(epoch: Epoch) -> (Key, Vec<u8>) {
+    (keys::site_accounted(&east()), epoch.0.to_be_bytes().to_vec())
 }
 
 fn map(site: &Site) -> PlacementMap {

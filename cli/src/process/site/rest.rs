@@ -13,11 +13,16 @@ use diptych_core::keys;
 use diptych_core::lease::{Command, Millis, Timers};
 use diptych_site::context::SiteContext;
 use diptych_site::keeper::{KeeperHandle, ask};
+use diptych_site::lost;
+use diptych_site::lost::lacking::lacking;
 use http::StatusCode;
 use serde_json::json;
 
 /// All of a site's devices, read from one end to the other.
 const SCRUB_LIMIT: Duration = Duration::from_mins(10);
+/// Objects of a page, if nothing is asked, and at most.
+const EXPOSED_PAGE: usize = 100;
+const EXPOSED_MOST: usize = 1_000;
 
 #[derive(Clone)]
 struct Keeper {
@@ -37,9 +42,12 @@ pub(in crate::process) fn router(context: Arc<SiteContext>, handle: KeeperHandle
         .merge(status)
 }
 
-/// What the keeper last wrote of its site; every process with the catalog can say it.
+/// What the keeper last wrote of its site, and what a promotion of it would lose; every process with the catalog can say both.
 pub(in crate::process) fn status(catalog: Arc<dyn Catalog>) -> Router {
-    Router::new().route("/api/v1/status", get(last_written)).with_state(catalog)
+    Router::new()
+        .route("/api/v1/status", get(last_written))
+        .route("/api/v1/exposed", get(exposed))
+        .with_state(catalog)
 }
 
 /// Nothing was done, and it can be tried again.
@@ -58,6 +66,32 @@ async fn last_written(State(catalog): State<Arc<dyn Catalog>>) -> Response {
     match read.await {
         Ok(Some(json)) => ([(http::header::CONTENT_TYPE, "application/json")], json).into_response(),
         Ok(None) => unavailable("the keeper has written no status yet"),
+        Err(error) => unavailable(error),
+    }
+}
+
+/// Which part of a list.
+#[derive(serde::Deserialize)]
+struct Part {
+    /// Objects, at most.
+    limit: Option<usize>,
+    /// As `next` of the last page said.
+    after: Option<String>,
+}
+
+/// The objects of which this site was told, and whose bytes it lacks.
+async fn exposed(State(catalog): State<Arc<dyn Catalog>>, Query(part): Query<Part>) -> Response {
+    let limit = part.limit.unwrap_or(EXPOSED_PAGE);
+    if !(1..=EXPOSED_MOST).contains(&limit) {
+        let message = format!("limit is {limit}: 1 to {EXPOSED_MOST} are allowed");
+        return refuse(StatusCode::BAD_REQUEST, "InvalidArgument", message);
+    }
+    let read = async {
+        let view = catalog.view().await?;
+        lacking(view.as_ref(), catalog.site(), part.after.as_deref(), limit)
+    };
+    match read.await {
+        Ok(page) => Json(page).into_response(),
         Err(error) => unavailable(error),
     }
 }
@@ -103,6 +137,12 @@ struct Promotion {
 async fn promote(State(keeper): State<Keeper>, Query(promotion): Query<Promotion>) -> Response {
     let lasts =
         promotion.seconds.map_or(Timers::LONGEST_APPROVAL, |seconds| Millis(seconds.saturating_mul(1_000)));
+    // For the ledger; it says so only of a takeover that follows.
+    if promotion.accept_loss
+        && let Err(error) = lost::accept(keeper.context.catalog.as_ref()).await
+    {
+        return unavailable(error);
+    }
     match keeper.handle.promote(promotion.accept_loss, lasts) {
         Ok(()) => Json(keeper.handle.view()).into_response(),
         Err(refused) => refuse(StatusCode::CONFLICT, refused.reason, refused),

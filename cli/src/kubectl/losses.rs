@@ -1,0 +1,34 @@
+//! `kubectl diptych exposed`, `ledger` and `conflicts`, by a gateway of the site.
+
+use anyhow::Result;
+
+use super::Site;
+use super::gateway::{Gateway, Token};
+use crate::command::losses;
+
+/// What is asked, and by whom.
+#[derive(Debug, clap::Args)]
+pub(super) struct Asked<A: clap::Args> {
+    #[command(flatten)]
+    ask: A,
+    #[command(flatten)]
+    token: Token,
+}
+
+impl Asked<losses::Exposed> {
+    pub(super) async fn run(self, site: &Site) -> Result<()> {
+        self.ask.run(&Gateway::reach(site, &self.token).await?).await
+    }
+}
+
+impl Asked<losses::Ledger> {
+    pub(super) async fn run(self, site: &Site) -> Result<()> {
+        self.ask.run(&Gateway::reach(site, &self.token).await?).await
+    }
+}
+
+impl Asked<losses::Conflicts> {
+    pub(super) async fn run(self, site: &Site) -> Result<()> {
+        self.ask.run(&Gateway::reach(site, &self.token).await?).await
+    }
+}
