@@ -138,6 +138,13 @@ impl World {
         self.epoch = Epoch(self.epoch.0 + 1);
         let (epoch, name) = (self.epoch, self.sites[site].context.site.clone());
         self.persist(site, |own| own.with(epoch, Some(name.clone()), Gate::Open(epoch))).await;
+        // No version here has bytes that could be lost.
+        let accounted =
+            Write::Put(keys::site_accounted(&name), Bytes::copy_from_slice(&epoch.0.to_be_bytes()));
+        self.catalog(site)
+            .commit(Batch::one(None, Change::blind(vec![accounted])))
+            .await
+            .expect("it commits");
         self.sites[site].serving.store(epoch.0, Ordering::Relaxed);
         self.tell(site, &format!("wins {epoch}")).await;
     }
@@ -191,7 +198,7 @@ impl World {
         let hlc = head.as_ref().map_or(0, |head| head.at.hlc.0) + self.rng.random_range(1..1000);
         let at = VersionRef { epoch, hlc: Hlc(hlc), version: VersionId(self.rng.random()) };
         let body = if deletes { HeadBody::Tombstone } else { HeadBody::Object(Box::new(empty())) };
-        let new = Head { at, replaces: head.as_ref().map(|head| head.at), body };
+        let new = Head::new(at, head.as_ref().map(|head| head.at), body);
         let mut writes = vec![Write::Put(key.clone(), new.encode().into())];
         if let (Some(head), Some(raw)) = (&head, &raw) {
             let older = keys::older_version(BUCKET, &object, head.at.epoch, head.at.hlc);

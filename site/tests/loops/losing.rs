@@ -10,7 +10,7 @@ use diptych_core::keys::{self, Key};
 use diptych_core::records::{
     Blob, Bucket, Content, Cursor, Etag, Extent, ExtentKind, ExtentState, Head, HeadBody, Holds, Layout,
     LedgerEntry, Noted, Object, Piece, PlacedRow, Placement, Record, SettledAs, Settlement, Term, VersionRef,
-    Wanted,
+    Versioning, Wanted,
 };
 use diptych_site::absorb::absorb;
 use diptych_site::collector::Collector;
@@ -53,7 +53,7 @@ fn version(number: u8, replaces: Option<u8>) -> Head {
         tags: vec![],
         content: Content::Inline(vec![blob]),
     };
-    Head { at: at(number), replaces: replaces.map(at), body: HeadBody::Object(Box::new(object)) }
+    Head::new(at(number), replaces.map(at), HeadBody::Object(Box::new(object)))
 }
 
 fn record(state: ExtentState) -> Vec<u8> {
@@ -111,7 +111,8 @@ async fn lacks(east: &East, number: u8) {
 async fn told() -> East {
     let east = East::start(Some(west()), at_once()).await;
     let (first, second) = (version(1, None), version(2, Some(1)));
-    let bucket = Bucket { id: BUCKET, namespace: "default".to_owned(), created_ms: 0, versioning: false };
+    let bucket =
+        Bucket { id: BUCKET, namespace: "default".to_owned(), created_ms: 0, versioning: Versioning::Off };
     has(&east, 1).await;
     lacks(&east, 2).await;
     east.put(vec![
