@@ -98,23 +98,8 @@ fn show(status: &SiteStatus) {
         human(health.wanted_bytes),
     ));
     say(format_args!("  verified: {}", verified(health)));
-    let (repair, inventory) = (&status.repair, &status.inventory);
-    let left = match repair.seconds_left {
-        Some(seconds) => format!("{seconds} s"),
-        None => "never: a budget is 0".to_owned(),
-    };
-    say(format_args!(
-        "  repair: {} waiting, {} running, {} to move, done in {left}; {} rows made anew, {} moved",
-        repair.waiting,
-        repair.running,
-        human(repair.bytes),
-        repair.rows,
-        repair.moved
-    ));
-    if health.moving > 0 {
-        let bytes = human(health.moving_bytes);
-        say(format_args!("  to move, behind all repair: rows of {} extents ({bytes})", health.moving));
-    }
+    show_repair(status);
+    let inventory = &status.inventory;
     say(format_args!(
         "  devices against catalog: {} rows lost, {} orphans ({})",
         inventory.lost,
@@ -168,6 +153,26 @@ fn show(status: &SiteStatus) {
         say(format_args!("  drain of {node}: {}", drained(drain)));
     }
     say(format_args!("{}\n", nodes(all.into_iter())));
+}
+
+fn show_repair(status: &SiteStatus) {
+    let (repair, health) = (&status.repair, &status.health);
+    let left = match repair.seconds_left {
+        Some(seconds) => format!("{seconds} s"),
+        None => "never: a budget is 0".to_owned(),
+    };
+    say(format_args!(
+        "  repair: {} waiting, {} running, {} to move, done in {left}; {} rows made anew, {} moved",
+        repair.waiting,
+        repair.running,
+        human(repair.bytes),
+        repair.rows,
+        repair.moved
+    ));
+    if health.moving > 0 {
+        let bytes = human(health.moving_bytes);
+        say(format_args!("  to move, behind all repair: rows of {} extents ({bytes})", health.moving));
+    }
 }
 
 fn verified(health: &Health) -> String {
