@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
+use diptych_core::drill::Samples;
 use diptych_e2e::demo::installation::{Installation, signal, until};
-use diptych_e2e::demo::reach::site_of;
+use diptych_e2e::demo::reach::{BUCKET, site_of};
 use diptych_e2e::program::in_folder;
 use serde_json::Value;
 
@@ -59,9 +60,15 @@ async fn what_never_crossed_gives_way_at_a_takeover_and_is_back_with_the_site_th
         let s3 = installation.s3(PATIENCE)?;
         s3.create_bucket().await?;
         s3.put("kept", Bytes::from_static(b"the first")).await?;
-        until("west has all", PATIENCE, || async {
-            let exposure = installation.status("east").await?.exposure.unwrap_or_default();
-            Ok(if exposure.extents + exposure.objects == 0 { Ok(()) } else { Err(format!("{exposure:?}")) })
+        until("west reads it from its own rows", PATIENCE, || async {
+            let what = [("bucket", BUCKET), ("id", "kept")];
+            let read: Samples =
+                installation.rest("west")?.post_query(&["api", "v1", "verify"], &what).await?;
+            Ok(if (read.objects, read.exposed, read.failed.len()) == (1, 0, 0) {
+                Ok(())
+            } else {
+                Err(format!("{read:?}"))
+            })
         })
         .await?;
 

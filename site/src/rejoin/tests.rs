@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use diptych_catalog::{Catalog, View};
 use diptych_core::ids::{BucketId, VersionId};
-use diptych_core::records::Gate;
+use diptych_core::records::{Gate, Vote};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 
@@ -62,8 +62,10 @@ impl Return {
         let open = Write::Put(keys::site_gate(&site), Gate::Open(EPOCH).encode().into());
         let accounted =
             Write::Put(keys::site_accounted(&site), Bytes::copy_from_slice(&EPOCH.0.to_be_bytes()));
-        write(east.as_ref(), vec![open, accounted, Write::Put(keys::term(EPOCH), term.encode().into())])
-            .await;
+        let vote = Vote { epoch: EPOCH, backs: Some(site.clone()) };
+        let vote = Write::Put(keys::site_vote(&site), vote.encode().into());
+        let term = Write::Put(keys::term(EPOCH), term.encode().into());
+        write(east.as_ref(), vec![vote, open, accounted, term]).await;
         write(east.as_ref(), vec![delete("old"), put("newer")]).await;
         Self { west, east, client, _folders: [west_folder, east_folder] }
     }
