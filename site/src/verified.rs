@@ -44,7 +44,7 @@ struct Placed {
 pub async fn pass(context: &SiteContext) -> Result<u64, SiteError> {
     let place = context.here();
     let mut rest = keys::placements(&context.site);
-    let (mut changed, mut before) = (0, None);
+    let (mut changed, mut before, mut silent) = (0, None, BTreeSet::new());
     loop {
         let view = context.catalog.view().await?;
         let page = view.scan(&rest, PAGE as usize)?;
@@ -53,7 +53,7 @@ pub async fn pass(context: &SiteContext) -> Result<u64, SiteError> {
         let placed = placed.collect::<Result<Vec<_>, _>>()?;
         drop(view);
         if let Some(last) = page.entries.last().and_then(|(key, _)| keys::extent_of(key)) {
-            let verified = verified(&place, &placed, before, last).await;
+            let verified = verified(&place, &placed, before, last, &mut silent).await;
             changed += write(context, newer(&placed, &verified, day(now_ms()))).await?;
             before = Some(after(last));
         }
@@ -80,21 +80,23 @@ fn living(
     Ok(Some(Placed { key: key.clone(), extent, raw: raw.clone(), placement: Placement::decode(raw)?, rows }))
 }
 
-/// When the rounds began that have read the records of a page, of those devices that answer.
+/// When the rounds began that have read the records of a page, of those devices that answer. One that did not is asked once a pass.
 async fn verified(
     place: &Place,
     placed: &[Placed],
     before: Option<Entry>,
     last: ExtentId,
+    silent: &mut BTreeSet<DeviceId>,
 ) -> BTreeMap<(DeviceId, Entry), u64> {
     let devices: BTreeSet<DeviceId> =
         placed.iter().flat_map(|placed| &placed.placement.rows).map(|row| row.device).collect();
     let mut verified = BTreeMap::new();
-    for device in devices {
+    for device in devices.difference(&silent.clone()).copied() {
         match on_device(place, device, before, last).await {
             Ok(records) => verified.extend(records.into_iter().map(|(entry, ms)| ((device, entry), ms))),
             Err(error) => {
                 tracing::info!(%device, %error, "when its records were read last is not known now");
+                silent.insert(device);
             }
         }
     }

@@ -45,6 +45,8 @@ pub struct Facts {
     pub peer_connected: bool,
     /// The witness answered the last call.
     pub witness_reachable: bool,
+    /// Until the witness's record has stood long enough for whoever wants to take over.
+    pub witness_ages: Millis,
     /// Extents that wait for repair, in both sites as far as is known.
     pub repairs: u64,
     /// None: not known now.
@@ -176,7 +178,9 @@ pub struct Prediction {
 pub fn predict(facts: &Facts) -> Prediction {
     let obstacle = obstacle(facts);
     let timers = Timers::for_lease(facts.lease);
-    let promise = if facts.peer_connected { timers.peer_wait } else { timers.witness_wait };
+    // A site that was away a moment ago lived on the witness: who takes over then waits for that, too.
+    let witness = facts.witness_ages.min(timers.witness_wait);
+    let promise = if facts.peer_connected { timers.peer_wait.max(witness) } else { timers.witness_wait };
     Prediction {
         recovery_time: obstacle.is_none().then_some(Millis(promise.0 + AFTER_THE_PROMISE.0)),
         recovery_point: facts.exposed.map(|exposed| exposed.age),

@@ -15,6 +15,7 @@ fn well() -> Facts {
         max_loss_age: Millis(10_000),
         peer_connected: true,
         witness_reachable: true,
+        witness_ages: Millis(0),
         repairs: 0,
         exposed: Some(Exposed::default()),
         name_trouble: None,
@@ -329,6 +330,14 @@ fn a_failover_that_would_not_happen_says_why() {
     let prediction = predict(&Facts { exposed, ..well() });
     assert!(prediction.obstacle.is_some_and(|said| said.contains("maxLossOnPromotion")));
     assert_eq!((prediction.recovery_time, prediction.recovery_point), (None, Some(Millis(10_001))));
+}
+
+#[test]
+fn a_failover_soon_after_a_return_waits_for_the_witness() {
+    let time = |ages| predict(&Facts { witness_ages: Millis(ages), ..well() }).recovery_time;
+    assert_eq!(time(0), Some(Millis(5_030)));
+    assert_eq!(time(7_000), Some(Millis(9_000)));
+    assert_eq!(time(30_000), Some(Millis(12_100)), "no more than a witness lease is ever waited for");
 }
 
 #[test]

@@ -74,6 +74,9 @@ pub struct Status {
     pub witness_reachable: bool,
     /// When the other site was last seen to have renewed at the witness: it still went on then, or a little before.
     pub peer_renewed: Option<BootTime>,
+    /// When the witness's record will have stood unchanged for a witness lease, at worst, for whoever wants to take over; None: no
+    /// record was seen. The other site may see only at its next look what this site wrote.
+    pub witness_aged: Option<BootTime>,
     /// Why a promotion would not be heard; None: it would.
     pub no_promotion: Option<NoPromotion>,
 }
@@ -165,6 +168,7 @@ impl Lease {
             peer_connected: now < state.link.connected_until,
             witness_reachable: state.witness.reachable,
             peer_renewed: self.peer_renewed(),
+            witness_aged: self.witness_aged(),
             no_promotion: state.no_promotion(now),
         }
     }
@@ -176,6 +180,12 @@ impl Lease {
         let aged = seen.token.is_some() && seen.token == self.state.record.old;
         let since = seen.free_at.0.saturating_sub(self.config.timers.witness_wait.0);
         (of_peer && !aged).then_some(BootTime(since))
+    }
+
+    fn witness_aged(&self) -> Option<BootTime> {
+        let seen = self.state.witness.seen.as_ref()?;
+        let own = seen.record.as_ref().is_some_and(|record| record.site == self.config.own);
+        Some(if own { seen.free_at + self.config.timers.witness_look } else { seen.free_at })
     }
 
     fn role(&self, serves: bool) -> Role {

@@ -1,5 +1,6 @@
 //! A writer that goes on all the while: numbered records through the public name, and a book of what was acknowledged.
 
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -7,10 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use diptych::client::s3::S3Client;
+use diptych_gateway::objects::LedgerLine;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::task::JoinHandle;
 
 use super::installation::until;
+use super::reach::Reach;
 
 const PREFIX: &str = "record/";
 /// Between two attempts at the same record.
@@ -20,6 +23,8 @@ const PACE: Duration = Duration::from_millis(20);
 
 /// Deletes on their way at once.
 const DELETES: usize = 8;
+/// Until the bytes of what a takeover gave up have crossed, once the site that has them is back.
+const SETTLES_IN: Duration = Duration::from_mins(1);
 
 /// Which records, and how fast.
 #[derive(Debug, Clone, Copy)]
@@ -127,10 +132,33 @@ pub fn longest_gap(acknowledged: &[Acknowledged], begin: Instant, end: Instant) 
     pairs.map(|pair| pair[1].at - pair[0].at).max().unwrap_or_default()
 }
 
+/// Every acknowledged record is there, byte for byte. With `OneSite` a takeover may have given some up until the dead site returns: as
+/// long as the ledger names them they are waited for.
+pub async fn none_missing(reach: &Reach, s3: &S3Client, acknowledged: &[Acknowledged]) -> Result<()> {
+    let lost = until("what a takeover gave up is back", SETTLES_IN, || async {
+        // Before the records: what is settled in between is there then.
+        let open = reach.command(&["ledger", "--open", "--json"]).await?;
+        let given_up: HashSet<String> =
+            serde_json::from_str::<Vec<LedgerLine>>(&open)?.into_iter().map(|line| line.id).collect();
+        let missing = missing(s3, acknowledged).await?;
+        let lost: Vec<u64> =
+            missing.iter().copied().filter(|number| !given_up.contains(&key(*number))).collect();
+        let known = missing.is_empty() || !lost.is_empty();
+        Ok(if known { Ok(lost) } else { Err(format!("the ledger has {missing:?}")) })
+    })
+    .await?;
+    ensure!(
+        lost.is_empty(),
+        "{} of {} acknowledged records are missing, and no ledger names them: {lost:?}",
+        lost.len(),
+        acknowledged.len()
+    );
+    Ok(())
+}
+
 /// Reads every acknowledged record; the numbers of those that are not there.
-pub async fn missing(s3: &S3Client, acknowledged: &[Acknowledged]) -> Result<Vec<u64>> {
-    let listed: std::collections::BTreeSet<String> =
-        s3.list(PREFIX).await?.into_iter().map(|object| object.key).collect();
+async fn missing(s3: &S3Client, acknowledged: &[Acknowledged]) -> Result<Vec<u64>> {
+    let listed: BTreeSet<String> = s3.list(PREFIX).await?.into_iter().map(|object| object.key).collect();
     let mut missing = Vec::new();
     for record in acknowledged {
         let name = key(record.number);

@@ -5,7 +5,9 @@
     reason = "what is called from vector code has to be compiled for that CPU, too"
 )]
 
-use fearless_simd::{Level, Simd, SimdBase};
+use std::marker::PhantomData;
+
+use fearless_simd::{Level, Simd, SimdBase, SimdInt, u32x8};
 
 /// Bytes that MD5 takes at once.
 pub(super) const BLOCK: usize = 64;
@@ -18,6 +20,9 @@ pub(super) const START: State = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5
 
 /// The most lanes that any CPU has: 512 bits.
 pub(super) const MAX_LANES: usize = 16;
+
+/// Lanes of a pass over few streams.
+const NARROW: usize = 8;
 
 /// `floor(2^32 * |sin(i + 1)|)`: the table T of RFC 1321.
 const SINES: [u32; 64] = [
@@ -133,56 +138,78 @@ impl Word for u32 {
 }
 
 /// Words of as many streams as a vector has lanes.
-#[derive(Clone, Copy)]
-struct Many<S: Simd>(S::u32s);
+trait Lanes<S: Simd>: SimdInt<S, Element = u32> {}
+impl<S: Simd, V: SimdInt<S, Element = u32>> Lanes<S> for V {}
 
-impl<S: Simd> Word for Many<S> {
+/// A vector as a word: `S` is what the CPU can do.
+#[derive(Clone, Copy)]
+struct Many<S, V>(V, PhantomData<S>);
+
+impl<S: Simd, V: Lanes<S>> Many<S, V> {
+    #[inline(always)]
+    const fn of(vector: V) -> Self {
+        Self(vector, PhantomData)
+    }
+}
+
+impl<S: Simd, V: Lanes<S>> Word for Many<S, V> {
     #[inline(always)]
     fn plus(self, other: Self) -> Self {
-        Self(self.0 + other.0)
+        Self::of(self.0 + other.0)
     }
     #[inline(always)]
     fn plus_constant(self, constant: u32) -> Self {
-        Self(self.0 + constant)
+        Self::of(self.0 + constant)
     }
     #[inline(always)]
     fn and(self, other: Self) -> Self {
-        Self(self.0 & other.0)
+        Self::of(self.0 & other.0)
     }
     #[inline(always)]
     fn or(self, other: Self) -> Self {
-        Self(self.0 | other.0)
+        Self::of(self.0 | other.0)
     }
     #[inline(always)]
     fn xor(self, other: Self) -> Self {
-        Self(self.0 ^ other.0)
+        Self::of(self.0 ^ other.0)
     }
     #[inline(always)]
     fn not(self) -> Self {
-        Self(!self.0)
+        Self::of(!self.0)
     }
     #[inline(always)]
     fn turned(self, bits: u32) -> Self {
-        Self((self.0 << bits) | (self.0 >> (32 - bits)))
+        Self::of((self.0 << bits) | (self.0 >> (32 - bits)))
     }
+}
+
+/// One step of 64. Its number is a constant: which word, which turn and how it mixes are known to the compiler.
+#[inline(always)]
+fn step<W: Word, const STEP: usize>([a, b, c, d]: [W; 4], words: &[W; 16]) -> [W; 4] {
+    let (mixed, word) = match STEP / 16 {
+        0 => (d.xor(b.and(c.xor(d))), STEP),
+        1 => (c.xor(d.and(b.xor(c))), (5 * STEP + 1) % 16),
+        2 => (b.xor(c).xor(d), (3 * STEP + 5) % 16),
+        _ => (c.xor(b.or(d.not())), (7 * STEP) % 16),
+    };
+    let sum = a.plus(words[word].plus_constant(SINES[STEP])).plus(mixed);
+    [d, b.plus(sum.turned(TURNS[STEP / 16][STEP % 4])), b, c]
+}
+
+/// The steps of these numbers, one after the other.
+macro_rules! steps {
+    ($state:ident, $words:ident, $($step:literal)*) => { $($state = step::<W, $step>($state, $words);)* };
 }
 
 /// One block, of one stream or of several.
 #[inline(always)]
 fn rounds<W: Word>(state: [W; 4], words: &[W; 16]) -> [W; 4] {
-    let [mut a, mut b, mut c, mut d] = state;
-    for step in 0..64 {
-        let (mixed, word) = match step / 16 {
-            0 => (d.xor(b.and(c.xor(d))), step),
-            1 => (c.xor(d.and(b.xor(c))), (5 * step + 1) % 16),
-            2 => (b.xor(c).xor(d), (3 * step + 5) % 16),
-            _ => (c.xor(b.or(d.not())), (7 * step) % 16),
-        };
-        let sum = a.plus(words[word].plus_constant(SINES[step])).plus(mixed);
-        (a, d, c) = (d, c, b);
-        b = b.plus(sum.turned(TURNS[step / 16][step % 4]));
-    }
-    [state[0].plus(a), state[1].plus(b), state[2].plus(c), state[3].plus(d)]
+    let mut at = state;
+    steps!(at, words, 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    steps!(at, words, 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
+    steps!(at, words, 32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47);
+    steps!(at, words, 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63);
+    [state[0].plus(at[0]), state[1].plus(at[1]), state[2].plus(at[2]), state[3].plus(at[3])]
 }
 
 #[inline(always)]
@@ -205,14 +232,10 @@ pub(super) fn one(state: &mut State, blocks: &[u8]) {
 /// A lane: where a stream stands, and its next whole blocks.
 pub(super) type Lane<'a> = (&'a mut State, &'a [u8]);
 
-/// How many streams this CPU does at once in the time of one, nearly: of the two widths of AVX-512 the narrower is the faster pass.
+/// How many streams this CPU does at once in the time of one, nearly: eight take less than sixteen where vectors have room for both.
 pub(super) fn width(level: Level, streams: usize) -> usize {
-    #[cfg(target_arch = "x86_64")]
-    if streams <= 8 && level.as_avx2().is_some() {
-        return 8;
-    }
-    let _ = streams;
-    fearless_simd::dispatch!(level, simd => lanes_of(simd))
+    let widest = fearless_simd::dispatch!(level, simd => lanes_of(simd));
+    if streams <= NARROW { widest.min(NARROW) } else { widest }
 }
 
 #[inline(always)]
@@ -220,48 +243,62 @@ fn lanes_of<S: Simd>(_: S) -> usize {
     S::u32s::LEN
 }
 
+/// The words of a block, each of all lanes; zeros where nobody is in a lane.
+#[inline(always)]
+fn words_of<S: Simd, V: Lanes<S>>(simd: S, lanes: &[Lane<'_>], block: usize) -> [Many<S, V>; 16] {
+    let (width, nothing) = (V::LEN, V::splat(simd, 0));
+    let mut words = [Many::of(nothing); 16];
+    for first in (0..16).step_by(width) {
+        let mut rows = [nothing; MAX_LANES];
+        for (row, (_, bytes)) in rows.iter_mut().zip(lanes).take(width) {
+            let block = &bytes.as_chunks::<BLOCK>().0[block];
+            let wanted: [u32; 16] = std::array::from_fn(|at| word(block, at));
+            *row = V::from_slice(simd, &wanted[first..first + width]);
+        }
+        // Rows become columns when each of the upper half is interleaved with its fellow of the lower half, log2(width) times.
+        for _ in 0..width.ilog2() {
+            let mut next = rows;
+            for at in 0..width / 2 {
+                (next[2 * at], next[2 * at + 1]) = rows[at].interleave(rows[at + width / 2]);
+            }
+            rows = next;
+        }
+        for (into, column) in words[first..].iter_mut().zip(&rows[..width]) {
+            *into = Many::of(*column);
+        }
+    }
+    words
+}
+
 /// The same number of whole blocks of each lane; there are at most [`width`] lanes.
 pub(super) fn many(level: Level, lanes: &mut [Lane<'_>]) {
-    #[cfg(target_arch = "x86_64")]
-    if lanes.len() <= 8
-        && let Some(avx2) = level.as_avx2()
-    {
-        avx2.vectorize(
-            #[inline(always)]
-            || blocks(avx2, lanes),
-        );
-        return;
+    fearless_simd::dispatch!(level, simd => narrow_or_wide(simd, lanes));
+}
+
+/// Eight lanes of a CPU with wider vectors still use its instructions: one for a turn, one for any three words mixed.
+#[inline(always)]
+fn narrow_or_wide<S: Simd>(simd: S, lanes: &mut [Lane<'_>]) {
+    if S::u32s::LEN > NARROW && lanes.len() <= NARROW {
+        blocks::<S, u32x8<S>>(simd, lanes);
+    } else {
+        blocks::<S, S::u32s>(simd, lanes);
     }
-    fearless_simd::dispatch!(level, simd => blocks(simd, lanes));
 }
 
 #[inline(always)]
-fn blocks<S: Simd>(simd: S, lanes: &mut [Lane<'_>]) {
-    let width = S::u32s::LEN;
+fn blocks<S: Simd, V: Lanes<S>>(simd: S, lanes: &mut [Lane<'_>]) {
+    let width = V::LEN;
     let count = lanes.iter().map(|(_, bytes)| bytes.len() / BLOCK).min().unwrap_or(0);
-    let mut state = [Many::<S>(S::u32s::splat(simd, 0)); 4];
+    let mut state = [Many::<S, V>::of(V::splat(simd, 0)); 4];
     for (at, into) in state.iter_mut().enumerate() {
         let mut column = [0; MAX_LANES];
         for (lane, (from, _)) in lanes.iter().enumerate().take(width) {
             column[lane] = from[at];
         }
-        *into = Many(S::u32s::from_slice(simd, &column[..width]));
+        *into = Many::of(V::from_slice(simd, &column[..width]));
     }
-    // Lanes that nobody is in go on with what an earlier block left there: nobody looks at them.
-    let mut columns = [[0; MAX_LANES]; 16];
     for block in 0..count {
-        for (lane, (_, bytes)) in lanes.iter().enumerate().take(width) {
-            let (all, _) = bytes.as_chunks::<BLOCK>();
-            let block = &all[block];
-            for (at, column) in columns.iter_mut().enumerate() {
-                column[lane] = word(block, at);
-            }
-        }
-        let mut words = [Many::<S>(S::u32s::splat(simd, 0)); 16];
-        for (into, column) in words.iter_mut().zip(&columns) {
-            *into = Many(S::u32s::from_slice(simd, &column[..width]));
-        }
-        state = rounds(state, &words);
+        state = rounds(state, &words_of(simd, lanes, block));
     }
     for (at, from) in state.iter().enumerate() {
         for (lane, (into, _)) in lanes.iter_mut().enumerate().take(width) {

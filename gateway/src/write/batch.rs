@@ -1,10 +1,12 @@
 //! Small objects of the same moment share an extent: one append a device, one commit.
 //!
-//! Nothing is ever waited for on purpose: while batches are in flight the next one gathers. Where both sites must have a
-//! write, a batch is in flight until the other one has it: it crosses as one extent, and is waited for once.
+//! While batches are in flight the next one gathers; where a turn is free, it waits a moment for those who come back together
+//! (`gathering`). Where both sites must have a write, a batch is in flight until the other one has it: it crosses as one extent,
+//! and is waited for once.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use diptych_catalog::dead_marks;
 use diptych_core::ids::ExtentId;
@@ -13,6 +15,7 @@ use diptych_core::lease::SubLease;
 use diptych_core::records::{Blob, Content, Etag, ExtentState, HeadBody, VersionRef};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
+use super::gathering::{Gathering, fill};
 use super::sealing::Chunk;
 use super::sequence::write_extent;
 use super::tail::Description;
@@ -36,6 +39,24 @@ const QUEUE: usize = 4096;
 pub(crate) struct Batches {
     queue: mpsc::Sender<Waiting>,
     room: Arc<Semaphore>,
+    /// Objects that were handed in and have no answer yet.
+    inside: Arc<AtomicUsize>,
+}
+
+/// Counts an object for as long as it lives.
+struct Inside(Arc<AtomicUsize>);
+
+impl Inside {
+    fn enter(inside: &Arc<AtomicUsize>) -> Self {
+        inside.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(inside))
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A small object was committed, and confirmed by the other site where that must be.
@@ -56,6 +77,7 @@ struct Waiting {
     etag: Etag,
     modified_ms: u64,
     answer: oneshot::Sender<Result<SmallDone>>,
+    inside: Inside,
 }
 
 impl Batches {
@@ -63,8 +85,9 @@ impl Batches {
     pub(crate) fn start(context: Arc<Context>) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let room = Arc::new(Semaphore::new(context.limits().batch_bytes));
-        tokio::spawn(gather(context, waiting));
-        Self { queue, room }
+        let inside = Arc::new(AtomicUsize::new(0));
+        tokio::spawn(gather(context, waiting, Arc::clone(&inside)));
+        Self { queue, room, inside }
     }
 
     /// Room for small bodies, in bytes.
@@ -83,27 +106,37 @@ impl Batches {
         tracing::trace!(epoch = %lease.epoch, size, "a small object waits for a batch");
         let (answer, answered) = oneshot::channel();
         let stopped = || GatewayError::Busy("the gateway stops");
-        let waiting = Waiting { object, chunk, size, etag, modified_ms, answer };
+        let inside = Inside::enter(&self.inside);
+        let waiting = Waiting { object, chunk, size, etag, modified_ms, answer, inside };
         self.queue.send(waiting).await.map_err(|_| stopped())?;
         answered.await.map_err(|_| GatewayError::OutcomeUnknown("its batch was stopped".to_owned()))?
     }
 }
 
-async fn gather(context: Arc<Context>, mut waiting: mpsc::Receiver<Waiting>) {
+async fn gather(context: Arc<Context>, mut waiting: mpsc::Receiver<Waiting>, inside: Arc<AtomicUsize>) {
+    let gathering = Arc::new(Mutex::new(Gathering::default()));
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
     while let Some(first) = waiting.recv().await {
         let Ok(turn) = in_flight.clone().acquire_owned().await else { return };
-        let mut bytes = first.chunk.bytes.len();
+        let wanted = {
+            let gathering = gathering.lock().unwrap_or_else(PoisonError::into_inner);
+            (gathering.share(IN_FLIGHT), gathering.patience())
+        };
         let mut batch = vec![first];
-        while batch.len() < MAX_CHANGES - 1
-            && bytes < BATCH_BYTES
-            && let Ok(next) = waiting.try_recv()
-        {
-            bytes += next.chunk.bytes.len();
-            batch.push(next);
-        }
-        tokio::spawn(run(context.clone(), batch, turn));
+        fill(&mut batch, &mut waiting, wanted, takes_more).await;
+        gathering.lock().unwrap_or_else(PoisonError::into_inner).saw(inside.load(Ordering::Relaxed));
+        let (context, gathering) = (Arc::clone(&context), Arc::clone(&gathering));
+        tokio::spawn(async move {
+            let begun = Instant::now();
+            run(context, batch, turn).await;
+            gathering.lock().unwrap_or_else(PoisonError::into_inner).took(begun.elapsed());
+        });
     }
+}
+
+fn takes_more(batch: &[Waiting]) -> bool {
+    let bytes: usize = batch.iter().map(|waiting| waiting.chunk.bytes.len()).sum();
+    batch.len() < MAX_CHANGES - 1 && bytes < BATCH_BYTES
 }
 
 async fn run(context: Arc<Context>, batch: Vec<Waiting>, turn: OwnedSemaphorePermit) {
@@ -111,14 +144,14 @@ async fn run(context: Arc<Context>, batch: Vec<Waiting>, turn: OwnedSemaphorePer
     let mut objects = Vec::with_capacity(batch.len());
     let mut answers = Vec::with_capacity(batch.len());
     for waiting in batch {
-        answers.push(waiting.answer);
+        answers.push((waiting.answer, waiting.inside));
         objects.push((waiting.object, waiting.chunk, (waiting.size, waiting.etag, waiting.modified_ms)));
     }
     let results = match write(&context, objects).await {
         Ok(written) => confirmed(&context, written, turn).await,
         Err(error) => answers.iter().map(|_| Err(error.clone())).collect(),
     };
-    for (answer, result) in answers.into_iter().zip(results) {
+    for ((answer, _inside), result) in answers.into_iter().zip(results) {
         // Who no longer waits does not want to know.
         let _: Result<(), _> = answer.send(result);
     }

@@ -2,6 +2,7 @@
 
 mod batch;
 mod coder;
+mod gathering;
 mod refusals;
 mod rows;
 mod sealing;

@@ -6,6 +6,7 @@ use diptych_core::lease::Millis;
 
 use crate::context::{SiteContext, now_ms};
 use crate::fleet::Stands;
+use crate::keeper::boot_time;
 use crate::peer::loss;
 use crate::status::SiteStatus;
 
@@ -40,6 +41,7 @@ pub(super) fn facts(context: &SiteContext, status: &SiteStatus, switched_ms: u64
         max_loss_age: Millis(context.policy.max_loss_age_ms),
         peer_connected: lease.peer_connected,
         witness_reachable: lease.witness_reachable,
+        witness_ages: lease.witness_aged.map_or(Millis(0), |aged| boot_time().until(aged)),
         repairs: status.repair.queue(),
         exposed,
         name_trouble: status.name_trouble.clone(),

@@ -151,6 +151,7 @@ impl Keeper {
             peer_connected: status.peer_connected,
             witness_reachable: status.witness_reachable,
             peer_renewed: status.peer_renewed,
+            witness_aged: status.witness_aged,
             no_promotion: status.no_promotion,
             waiting: self.waiting,
         };

@@ -80,8 +80,7 @@ async fn through(
         (Err(error), Ok(_)) | (Ok(_), Err(error)) => return Err(error),
     };
     let s3 = ground.s3()?;
-    let missing = writer::missing(&s3, &acknowledged).await?;
-    ensure!(missing.is_empty(), "{} of {} are missing: {missing:?}", missing.len(), acknowledged.len());
+    writer::none_missing(&ground.reach, &s3, &acknowledged).await?;
     let longest = writer::longest_gap(&acknowledged, begun, Instant::now());
     ensure!(longest <= gap, "no write was acknowledged for {longest:?}, {gap:?} are allowed; {seen}; {held}");
     writer::take_away(&s3, &acknowledged).await?;
