@@ -83,9 +83,39 @@ fn whole_blocks(bytes: &[u8]) -> &[u8] {
 #[cfg(test)]
 mod tests {
     use ::md5::Digest;
+    use fearless_simd::{Level, Simd};
     use proptest::prelude::*;
 
     use super::*;
+
+    /// What this CPU can do, and what older ones can.
+    fn levels() -> Vec<Level> {
+        let newest = Level::new();
+        let mut levels = vec![newest, Level::baseline()];
+        #[cfg(target_arch = "x86_64")]
+        levels.extend(newest.as_avx2().map(Simd::level));
+        levels
+    }
+
+    #[test]
+    fn every_width_of_vectors_gives_what_one_stream_gives() {
+        for level in levels() {
+            for streams in 1..=kernel::width(level, usize::MAX) {
+                let bodies: Vec<Vec<u8>> = (0..streams)
+                    .map(|stream| (0..5 * BLOCK).map(|at| (31 * stream + 7 * at) as u8).collect())
+                    .collect();
+                let mut together = vec![kernel::START; streams];
+                let mut lanes: Vec<kernel::Lane<'_>> =
+                    together.iter_mut().zip(&bodies).map(|(state, body)| (state, body.as_slice())).collect();
+                kernel::many(level, &mut lanes);
+                for (state, body) in together.iter().zip(&bodies) {
+                    let mut alone = kernel::START;
+                    kernel::one(&mut alone, body);
+                    assert_eq!(state, &alone, "{streams} streams, {level:?}");
+                }
+            }
+        }
+    }
 
     proptest! {
         #[test]
