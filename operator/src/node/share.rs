@@ -56,7 +56,7 @@ mod tests {
 
     use super::*;
 
-    fn node(more: serde_json::Value) -> StorageNode {
+    fn node(more: &serde_json::Value) -> StorageNode {
         let mut spec =
             json!({"clusterRef": {"name": "main"}, "node": "n1", "devices": [{"id": 1, "path": "/a"}]});
         spec.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
@@ -74,16 +74,16 @@ mod tests {
     #[test]
     fn a_storage_node_says_its_domain_before_the_label_of_its_kubernetes_node_does() {
         let zone = labels(Some("zone-a"));
-        assert_eq!(domain(&node(json!({})), &zone).as_deref(), Some("zone-a"));
-        assert_eq!(domain(&node(json!({"domain": "rack-7"})), &zone).as_deref(), Some("rack-7"));
-        assert_eq!(domain(&node(json!({})), &labels(None)), None);
-        let outside = node(json!({"outside": {"address": "192.0.2.1:8446"}}));
+        assert_eq!(domain(&node(&json!({})), &zone).as_deref(), Some("zone-a"));
+        assert_eq!(domain(&node(&json!({"domain": "rack-7"})), &zone).as_deref(), Some("rack-7"));
+        assert_eq!(domain(&node(&json!({})), &labels(None)), None);
+        let outside = node(&json!({"outside": {"address": "192.0.2.1:8446"}}));
         assert_eq!(domain(&outside, &zone), None, "it is another machine of that name");
     }
 
     #[test]
     fn a_kubernetes_node_that_is_gone_stays_in_its_domain() {
-        let mut gone = node(json!({}));
+        let mut gone = node(&json!({}));
         gone.status = Some(serde_json::from_value(json!({"domain": "zone-a"})).expect("a status"));
         assert_eq!(domain(&gone, &DomainLabels::new()).as_deref(), Some("zone-a"));
         assert_eq!(domain(&gone, &labels(None)), None, "its label was taken away");
@@ -92,8 +92,8 @@ mod tests {
     #[test]
     fn weights_are_those_that_a_person_gave() {
         let devices = json!([{"id": 1, "path": "/a", "weight": 500}, {"id": 2, "path": "/b"}]);
-        let share = share(&node(json!({"weight": 2_000, "devices": devices})), &DomainLabels::new());
+        let share = share(&node(&json!({"weight": 2_000, "devices": devices})), &DomainLabels::new());
         assert_eq!((share.weight, share.devices), (Some(2_000), BTreeMap::from([(DeviceId(1), 500)])));
-        assert!(super::share(&node(json!({})), &DomainLabels::new()).is_empty());
+        assert!(super::share(&node(&json!({})), &DomainLabels::new()).is_empty());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use diptych_core::ids::{BlobId, DeviceId, ExtentId, NodeName, Row};
+use diptych_core::ids::{BlobId, DeviceId, ExtentId, Row};
 use diptych_core::keys;
 use diptych_core::placement::MapDeviceState;
 use diptych_core::records::{DeadMark, PlacedRow, Record};
