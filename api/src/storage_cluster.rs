@@ -255,6 +255,14 @@ pub struct NodeAgents {
     #[schemars(length(max = 16))]
     pub tolerations: Vec<Toleration>,
 
+    /// Label of Kubernetes nodes whose value is a node's failure domain, where its StorageNode names none.
+    #[serde(default = "zone_label")]
+    #[schemars(
+        length(min = 1, max = 317),
+        regex(pattern = r"^([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([-_.A-Za-z0-9]{0,61}[A-Za-z0-9])?$")
+    )]
+    pub domain_label: String,
+
     /// Folders of each node, one a disk. They are the only paths of the node that an agent sees.
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["path".to_owned()]))]
@@ -264,6 +272,10 @@ pub struct NodeAgents {
     /// belong to user 65532 already.
     #[serde(default = "yes")]
     pub prepare_devices: bool,
+}
+
+fn zone_label() -> String {
+    "topology.kubernetes.io/zone".to_owned()
 }
 
 const fn yes() -> bool {

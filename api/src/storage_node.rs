@@ -30,6 +30,12 @@ use crate::common::ClusterRef;
         json_path = ".status.devicesReady",
         description = "Devices that work, of all"
     ),
+    printcolumn(
+        name = "Domain",
+        type_ = "string",
+        json_path = ".status.domain",
+        description = "Nodes of one domain fall together"
+    ),
     printcolumn(name = "Used", type_ = "string", json_path = ".status.used"),
     printcolumn(name = "Rows", type_ = "integer", json_path = ".status.rows"),
     printcolumn(name = "Rotten", type_ = "integer", json_path = ".status.rotten", priority = 1),
@@ -60,6 +66,17 @@ pub struct StorageNodeSpec {
     #[schemars(length(max = 64))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["id".to_owned()]))]
     pub devices: Vec<NumberedDevice>,
+
+    /// The failure domain that it falls with, as a rack or a zone. A node of a site that names none has the value that its Kubernetes node
+    /// has for the label `spec.nodeAgents.domainLabel` of the StorageCluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z0-9]([-_.A-Za-z0-9]*[A-Za-z0-9])?$"))]
+    pub domain: Option<String>,
+
+    /// Its share of the rows that are not level over nodes, beside the weights of the others. By default the sum of its devices'.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub weight: Option<i64>,
 
     /// Whether it shall be emptied: it takes no more rows, and those that it has move to other nodes, as far as these can do without it.
     /// Condition Drained says how far it is. A dead node needs no drain: its rows are made anew.
@@ -95,6 +112,10 @@ pub struct NumberedDevice {
     /// Its folder on the node.
     #[schemars(length(min = 2, max = 255))]
     pub path: String,
+    /// Its share of new rows beside the other devices'. By default its size in GiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub weight: Option<i64>,
     /// Whether it shall be emptied, and the rest of the node not.
     #[serde(default, skip_serializing_if = "is_false")]
     pub drain: bool,
@@ -110,6 +131,9 @@ pub struct StorageNodeStatus {
     /// `waiting` (its agent was not seen yet), `live`, `silent`, `draining`, `drained` (no row is left there), `dead`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
+    /// The failure domain by which rows are placed now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
     /// Where its agent is reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,

@@ -200,8 +200,25 @@ fn check_label(text: &str) -> Result<(), ParseNameError> {
     if fine { Ok(()) } else { Err(ParseNameError { text: text.to_owned() }) }
 }
 
+/// The name of a failure domain: what the value of a label of Kubernetes may be.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "{text:?} is not the name of a failure domain: 1 to 63 letters, digits, '-', '_' and '.' are allowed, with a letter or a digit at both ends"
+)]
+pub struct ParseDomainError {
+    text: String,
+}
+
+fn check_domain(text: &str) -> Result<(), ParseDomainError> {
+    let is_end = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric());
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let ends = is_end(text.bytes().next()) && is_end(text.bytes().next_back());
+    let fine = text.len() <= 63 && ends && text.bytes().all(allowed);
+    if fine { Ok(()) } else { Err(ParseDomainError { text: text.to_owned() }) }
+}
+
 macro_rules! name {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $check:path, $error:ty) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
@@ -221,18 +238,18 @@ macro_rules! name {
         }
 
         impl FromStr for $name {
-            type Err = ParseNameError;
+            type Err = $error;
 
-            fn from_str(text: &str) -> Result<Self, ParseNameError> {
-                check_label(text).map(|()| Self(text.to_owned()))
+            fn from_str(text: &str) -> Result<Self, $error> {
+                $check(text).map(|()| Self(text.to_owned()))
             }
         }
 
         impl TryFrom<String> for $name {
-            type Error = ParseNameError;
+            type Error = $error;
 
-            fn try_from(text: String) -> Result<Self, ParseNameError> {
-                check_label(&text).map(|()| Self(text))
+            fn try_from(text: String) -> Result<Self, $error> {
+                $check(&text).map(|()| Self(text))
             }
         }
 
@@ -246,11 +263,21 @@ macro_rules! name {
 
 name!(
     /// One of the two datacenters (`east`, `west`), or `outside`.
-    SiteName
+    SiteName,
+    check_label,
+    ParseNameError
 );
 name!(
     /// A node with devices, unique in its site.
-    NodeName
+    NodeName,
+    check_label,
+    ParseNameError
+);
+name!(
+    /// Nodes that fall together, as a rack or a zone does; unique in its site.
+    DomainName,
+    check_domain,
+    ParseDomainError
 );
 
 impl SiteName {
@@ -280,6 +307,16 @@ mod tests {
     fn a_name_with_a_capital_or_a_slash_is_refused() {
         for text in ["East", "a/b", "", "-a", "a-", &"x".repeat(64)] {
             assert!(text.parse::<SiteName>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_domain_is_named_as_a_label_of_kubernetes_may_be() {
+        for text in ["eu-central-1a", "Rack_7.B", "0"] {
+            assert_eq!(text.parse::<DomainName>().map(|name| name.to_string()).as_deref(), Ok(text));
+        }
+        for text in ["", "-a", "a.", "a b", "a/b", &"x".repeat(64)] {
+            assert!(text.parse::<DomainName>().is_err(), "{text:?}");
         }
     }
 

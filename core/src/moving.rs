@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::ids::{DeviceId, ExtentId, NodeName, Row, SiteName};
 use crate::margin::{Margin, PlaceRows};
-use crate::placement::{MapDeviceState, Move, NodeState, PlacementMap, place, rebalance};
+use crate::placement::{MapDeviceState, Move, NodeState, PlacementMap, Promise, place, rebalance};
 use crate::planner::Survive;
 use crate::records::Drain;
 
@@ -110,12 +110,13 @@ fn mark(map: &mut PlacementMap, name: &NodeName, drain: &Drain) -> bool {
     })
 }
 
-/// Whether a new extent of this coding would survive what is declared. Which one it is makes no difference to how many rows
-/// the nodes get, only to which of them gets one more.
+/// Whether a new extent of this coding would survive what is declared. Which one it is makes no difference: it decides which
+/// nodes get one more row, and never whether so many rows can be lost.
 fn takes_extents(map: &PlacementMap, coding: Coding) -> Result<(), Stuck> {
     let extent = ExtentId([0; ExtentId::LEN]);
     let rows: Vec<Row> = (0..coding.rows).map(Row).collect();
-    let placed = place(map, extent, &rows).map_err(|_| Stuck::NoDevice)?.rows;
+    let promise = Promise::new(coding.needed, coding.survive);
+    let placed = place(map, promise, extent, &rows).map_err(|_| Stuck::NoDevice)?.rows;
     let survived = survived(map, &placed, coding.needed);
     let declared = Survived { nodes: coding.survive.nodes, devices: coding.survive.devices };
     if survived.reaches(declared) {
@@ -135,7 +136,7 @@ pub fn moves(
     needed: u8,
     survive: Survive,
 ) -> Result<Vec<Move>, Stuck> {
-    let moves = rebalance(map, extent, rows);
+    let moves = rebalance(map, Promise::new(needed, survive), extent, rows);
     if moves.is_empty() {
         return if rows.iter().any(|&(_, device)| is_draining(map, device)) {
             Err(Stuck::NoDevice)

@@ -1,4 +1,9 @@
-//! Where the rows of an extent lie in a site: level over nodes, then devices, by weighted rendezvous hashing.
+//! Where the rows of an extent lie in a site: level over failure domains, then nodes, then devices, by weighted rendezvous
+//! hashing.
+//!
+//! Nothing is promised of domains, and they never cost what is promised of nodes. Domains come first as long as each node
+//! can be held to so few rows that any `Promise::nodes` of them can be lost; else nodes get as many rows as they would
+//! without domains, and domains only decide which of equal nodes gets one more. A node of no domain is one by itself.
 //!
 //! The operator keeps a `PlacementMap` in the catalog; each writer places by it without asking anybody, and what was
 //! placed is recorded with the extent. So `place` needs to be no more than fair and repeatable: a row that is written
@@ -9,7 +14,9 @@
 //! devices is not a function of the map: no such function keeps all the other rows in place when one device of a set is
 //! exchanged. That is why the functions that follow a change take the existing placement.
 
+mod fill;
 mod hash;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -19,10 +26,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::ids::{DeviceId, ExtentId, Generation, NodeName, Row};
-use crate::records::{ExtentKind, Record};
+use crate::ids::{DeviceId, DomainName, ExtentId, Generation, NodeName, Row};
+use crate::planner::Survive;
+use crate::records::ExtentKind;
 
-use hash::{Cost, device_cost, node_cost};
+use fill::Fill;
+pub use share::NodeShare;
 
 /// `s/map/<site>`: the nodes and devices of a site that rows are placed on.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -31,10 +40,6 @@ pub struct PlacementMap {
     pub generation: Generation,
     /// In any order: placement does not depend on it.
     pub nodes: Vec<MapNode>,
-}
-
-impl Record for PlacementMap {
-    const NAME: &'static str = "PlacementMap";
 }
 
 /// A node of a map.
@@ -48,6 +53,12 @@ pub struct MapNode {
     pub socket: Option<String>,
     /// Whether rows may be placed on it.
     pub state: NodeState,
+    /// Its failure domain; None: it falls alone.
+    #[serde(skip)]
+    pub domain: Option<DomainName>,
+    /// Its share of the extra rows among nodes, where a person gave it one; None: the sum of its devices'.
+    #[serde(skip)]
+    pub weight: Option<u32>,
     /// Its devices.
     pub devices: Vec<MapDevice>,
 }
@@ -57,7 +68,8 @@ pub struct MapNode {
 pub struct MapDevice {
     /// Unique in its site.
     pub id: DeviceId,
-    /// Its share of the rows among the devices of its node, and of the extra rows among nodes. 0: takes none.
+    /// Its share of the rows among the devices of its node, and of the extra rows among nodes: its size in GiB, or what a
+    /// person gave it. 0: takes none.
     pub weight: u32,
     /// Whether rows may be placed on it.
     pub state: MapDeviceState,
@@ -139,15 +151,38 @@ impl MapNode {
 
     /// Its share of the extra rows among nodes. A full device counts, whatever it holds: were the rank of a node to depend on
     /// the rows that lie there, moving one would change the rank, and rows would be moved again and again.
-    fn weight(&self) -> u64 {
+    fn share(&self) -> u64 {
         let here = |device: &&MapDevice| matches!(device.state, MapDeviceState::Live | MapDeviceState::Full);
-        self.devices.iter().filter(here).map(|device| u64::from(device.weight)).sum()
+        let of_devices = || self.devices.iter().filter(here).map(|device| u64::from(device.weight)).sum();
+        self.weight.map_or_else(of_devices, u64::from)
     }
 
     /// Whether rows on a device of this node may stay.
     fn keeps_rows(&self, device: &MapDevice) -> bool {
         let device_keeps = matches!(device.state, MapDeviceState::Live | MapDeviceState::Full);
         self.state == NodeState::Live && device_keeps && device.weight > 0
+    }
+}
+
+/// What stays true of the rows of an extent in a place, however they are spread over domains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Promise {
+    /// k: rows that must be left.
+    pub needed: u8,
+    /// Nodes that may be lost, whichever they are.
+    pub nodes: u32,
+}
+
+impl Promise {
+    /// Of an extent that needs so many rows, where that is declared.
+    pub const fn new(needed: u8, survive: Survive) -> Self {
+        Self { needed, nodes: survive.nodes }
+    }
+
+    /// Most rows on each node, so that it is kept whichever nodes are lost.
+    fn most_on_node(self, rows: usize) -> usize {
+        let spare = rows.saturating_sub(usize::from(self.needed));
+        spare.checked_div(self.nodes as usize).unwrap_or(usize::MAX)
     }
 }
 
@@ -201,13 +236,18 @@ pub enum PlaceError {
 
 /// Places all rows of a new extent.
 ///
-/// Live nodes get as many rows each, give or take one, as far as they have devices; a device gets one row, and more only
-/// where there are fewer live devices than rows (`crowded`).
+/// Domains, and in them live nodes, get as many rows each, give or take one, as far as they have devices and `promise`
+/// allows; a device gets one row, and more only where there are fewer live devices than rows (`crowded`).
 ///
 /// # Errors
 /// Where no device takes rows, or a row is named twice.
-pub fn place(map: &PlacementMap, extent: ExtentId, rows: &[Row]) -> Result<Placed, PlaceError> {
-    replace(map, extent, &[], rows)
+pub fn place(
+    map: &PlacementMap,
+    promise: Promise,
+    extent: ExtentId,
+    rows: &[Row],
+) -> Result<Placed, PlaceError> {
+    replace(map, promise, extent, &[], rows)
 }
 
 /// Chooses devices for `missing` rows, given those that stay where they are.
@@ -219,12 +259,14 @@ pub fn place(map: &PlacementMap, extent: ExtentId, rows: &[Row]) -> Result<Place
 /// Where no device takes rows, or a row is named twice.
 pub fn replace(
     map: &PlacementMap,
+    promise: Promise,
     extent: ExtentId,
     staying: &[(Row, DeviceId)],
     missing: &[Row],
 ) -> Result<Placed, PlaceError> {
     refuse_row_twice(extent, staying.iter().map(|&(row, _)| row).chain(missing.iter().copied()))?;
     let mut fill = Fill::new(map, extent, staying, MapNode::takes_rows);
+    fill.domains_first(missing.len(), promise.most_on_node(staying.len() + missing.len()));
     let rows = missing.iter().map(|&row| fill.take().map(|device| (row, device))).collect::<Option<Vec<_>>>();
     let no_device = PlaceError::NoDevice {
         extent,
@@ -242,7 +284,12 @@ pub fn replace(
 /// to: as few moves as make the placement what `place` would choose.
 ///
 /// Rows on dead or unknown devices are not moved but made anew (`replace`). Rows on full devices may stay.
-pub fn rebalance(map: &PlacementMap, extent: ExtentId, existing: &[(Row, DeviceId)]) -> Vec<Move> {
+pub fn rebalance(
+    map: &PlacementMap,
+    promise: Promise,
+    extent: ExtentId,
+    existing: &[(Row, DeviceId)],
+) -> Vec<Move> {
     let readable: Vec<(Row, DeviceId)> = existing
         .iter()
         .copied()
@@ -253,6 +300,7 @@ pub fn rebalance(map: &PlacementMap, extent: ExtentId, existing: &[(Row, DeviceI
         node.takes_rows(device) || (held.contains(&device.id) && node.keeps_rows(device))
     };
     let mut fill = Fill::new(map, extent, &[], takes);
+    fill.domains_first(readable.len(), promise.most_on_node(readable.len()));
     let mut wanted: BTreeMap<DeviceId, usize> = BTreeMap::new();
     let Some(target) = readable.iter().map(|_| fill.take()).collect::<Option<Vec<_>>>() else {
         return Vec::new();
@@ -279,72 +327,4 @@ fn refuse_row_twice(extent: ExtentId, rows: impl Iterator<Item = Row>) -> Result
         }
     }
     Ok(())
-}
-
-/// Fills nodes level by level: row after row to the node that has the fewest, among those with a device that has the
-/// fewest. Ties go by the extent's ranking.
-struct Fill<'a> {
-    extent: ExtentId,
-    nodes: Vec<FillNode<'a>>,
-}
-
-struct FillNode<'a> {
-    map: &'a MapNode,
-    cost: Cost,
-    /// Rows on all its devices, also those that take no more: they fall with the node.
-    rows: usize,
-    /// Devices that take rows.
-    devices: Vec<FillDevice>,
-    /// Fewest rows on a device that takes rows.
-    emptiest: usize,
-}
-
-struct FillDevice {
-    id: DeviceId,
-    weight: u32,
-    rows: usize,
-}
-
-impl<'a> Fill<'a> {
-    fn new(
-        map: &'a PlacementMap,
-        extent: ExtentId,
-        staying: &[(Row, DeviceId)],
-        takes: impl Fn(&MapNode, &MapDevice) -> bool,
-    ) -> Self {
-        let rows_on = |id: DeviceId| staying.iter().filter(|&&(_, device)| device == id).count();
-        let node = |node: &'a MapNode| {
-            let taking = node.devices.iter().filter(|device| takes(node, device));
-            let devices: Vec<FillDevice> = taking
-                .map(|device| FillDevice { id: device.id, weight: device.weight, rows: rows_on(device.id) })
-                .collect();
-            let emptiest = devices.iter().map(|device| device.rows).min()?;
-            let rows = node.devices.iter().map(|device| rows_on(device.id)).sum();
-            Some(FillNode {
-                map: node,
-                cost: node_cost(extent, &node.name, node.weight()),
-                rows,
-                devices,
-                emptiest,
-            })
-        };
-        Self { extent, nodes: map.nodes.iter().filter_map(node).collect() }
-    }
-
-    /// The device of the next row; none where no device takes rows.
-    fn take(&mut self) -> Option<DeviceId> {
-        // A device's second row waits until every device of every node has one.
-        let emptiest = self.nodes.iter().map(|node| node.emptiest).min()?;
-        let open = self.nodes.iter_mut().filter(|node| node.emptiest == emptiest);
-        let node = open.min_by_key(|node| (node.rows, node.cost, &node.map.name))?;
-        let cost = |device: &FillDevice| {
-            (device.rows, device_cost(self.extent, device.id, device.weight), device.id)
-        };
-        let device = node.devices.iter_mut().min_by_key(|device| cost(device))?;
-        let id = device.id;
-        device.rows += 1;
-        node.rows += 1;
-        node.emptiest = node.devices.iter().map(|device| device.rows).min()?;
-        Some(id)
-    }
 }

@@ -11,6 +11,7 @@ use crate::ids::{
     BlobId, BucketId, ClusterId, DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, KeeperNumber,
     NodeName, RingKeyNumber, Row, SiteName, UploadId, VersionId,
 };
+use crate::placement::NodeShare;
 
 /// A value that does not read as the record that its key promises.
 #[derive(Debug, Error)]
@@ -95,7 +96,6 @@ record!(
     Gate,
     KeeperBeat,
     KeeperLease,
-    OutsideNode,
     Part,
     Placement,
     ReferencePage,
@@ -109,30 +109,65 @@ record!(
 /// The first format has what a version in a bucket without versioning says; with the second one that it says more comes first.
 impl Record for Head {
     const NAME: &'static str = "Head";
-    const FORMAT: u8 = 2;
+    const FORMAT: u8 = MORE;
 
     fn encode(&self) -> Vec<u8> {
-        let start = match (self.kept, self.tagged) {
-            (Kept::No, None) => vec![1],
-            more => postcard::to_extend(&more, vec![Self::FORMAT]).unwrap_or_default(),
-        };
-        postcard::to_extend(self, start).unwrap_or_default()
+        encode_more(&(self.kept, self.tagged), self)
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let malformed = |reason: String| RecordError::Malformed { record: Self::NAME, reason };
-        let more = match bytes.split_first() {
-            None => return Err(malformed("it is empty".to_owned())),
-            Some((&1, rest)) => Ok(((Kept::No, None), rest)),
-            Some((&Self::FORMAT, rest)) => postcard::take_from_bytes(rest),
-            Some((&found, _)) => {
-                return Err(RecordError::UnknownFormat { record: Self::NAME, found, known: Self::FORMAT });
-            }
-        };
-        let ((kept, tagged), rest) = more.map_err(|error| malformed(error.to_string()))?;
-        let head: Self = postcard::from_bytes(rest).map_err(|error| malformed(error.to_string()))?;
+        let ((kept, tagged), head) = decode_more::<_, Self>(bytes)?;
         Ok(Self { kept, tagged, ..head })
     }
+}
+
+/// Likewise: the second format has a domain and weights first.
+impl Record for OutsideNode {
+    const NAME: &'static str = "OutsideNode";
+    const FORMAT: u8 = MORE;
+
+    fn encode(&self) -> Vec<u8> {
+        encode_more(&self.share, self)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let (share, node) = decode_more::<_, Self>(bytes)?;
+        Ok(Self { share, ..node })
+    }
+}
+
+/// Format byte of a record of which more is said than the first format could.
+pub(crate) const MORE: u8 = 2;
+
+/// The first format where no more is said, so that an older version reads it; else what is more, and then the same bytes.
+pub(crate) fn encode_more<More: Serialize + Default + PartialEq>(
+    more: &More,
+    record: &impl Serialize,
+) -> Vec<u8> {
+    let start = if *more == More::default() {
+        vec![1]
+    } else {
+        postcard::to_extend(more, vec![MORE]).unwrap_or_default()
+    };
+    postcard::to_extend(record, start).unwrap_or_default()
+}
+
+/// Reads what `encode_more` made: what is more, and the record without it.
+pub(crate) fn decode_more<More: DeserializeOwned + Default, Of: Record>(
+    bytes: &[u8],
+) -> Result<(More, Of), RecordError> {
+    let malformed = |reason: String| RecordError::Malformed { record: Of::NAME, reason };
+    let more = match bytes.split_first() {
+        None => return Err(malformed("it is empty".to_owned())),
+        Some((&1, rest)) => Ok((More::default(), rest)),
+        Some((&MORE, rest)) => postcard::take_from_bytes(rest),
+        Some((&found, _)) => {
+            return Err(RecordError::UnknownFormat { record: Of::NAME, found, known: MORE });
+        }
+    };
+    let (more, rest) = more.map_err(|error| malformed(error.to_string()))?;
+    let record = postcard::from_bytes(rest).map_err(|error| malformed(error.to_string()))?;
+    Ok((more, record))
 }
 
 // ---- a site and its terms ----
@@ -295,6 +330,9 @@ pub struct OutsideNode {
     pub token: String,
     /// SHA-256 of the public key that spent the token; None: it was not spent.
     pub spent_by: Option<[u8; 32]>,
+    /// Its domain and weights.
+    #[serde(skip)]
+    pub share: NodeShare,
 }
 
 // ---- who may ----

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use diptych_core::placement::NodeShare;
 use diptych_site::config::{IdentityFiles, Policy, SiteConfig, Via};
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +89,8 @@ impl PodConfig {
         let mut own = self.clone();
         own.site.generation = 0;
         own.site.webhook = None;
+        own.site.nodes.iter_mut().for_each(|node| node.share = NodeShare::default());
+        own.site.outside.nodes.iter_mut().for_each(|node| node.share = NodeShare::default());
         own.site.policy =
             Policy { acknowledge_timeout_ms: self.site.policy.acknowledge_timeout_ms, ..Policy::default() };
         own

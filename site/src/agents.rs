@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::RwLock;
 
 use diptych_core::ids::{DeviceId, NodeName, SiteName};
-use diptych_core::placement::PlacementMap;
+use diptych_core::placement::{NodeShare, PlacementMap};
 use diptych_wire::client::{AgentClient, ClientOptions, Endpoint};
 use diptych_wire::tls::{Credentials, TlsError};
 
@@ -20,6 +20,8 @@ pub struct NodeEndpoint {
     pub address: String,
     /// Unix socket of its agent, where that may be on this machine.
     pub socket: Option<PathBuf>,
+    /// Its domain and weights.
+    pub share: NodeShare,
 }
 
 /// Clients of one site's agents.

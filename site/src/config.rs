@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use diptych_core::ids::{ClusterId, DeviceId, NodeName, SiteName};
+use diptych_core::placement::NodeShare;
 use diptych_core::planner::Survive;
 pub use diptych_wire::files::IdentityFiles;
 use serde::{Deserialize, Serialize};
@@ -83,6 +84,9 @@ pub struct NodeConfig {
     pub socket: Option<PathBuf>,
     /// Its devices.
     pub devices: Vec<DeviceConfig>,
+    /// Its domain and weights.
+    #[serde(default, skip_serializing_if = "NodeShare::is_empty")]
+    pub share: NodeShare,
 }
 
 /// The nodes in neither site, as an operator declares them.
@@ -105,6 +109,9 @@ pub struct OutsideNodeConfig {
     pub devices: Vec<DeviceConfig>,
     /// Name of the token that it joins with.
     pub token: String,
+    /// Its domain and weights.
+    #[serde(default, skip_serializing_if = "NodeShare::is_empty")]
+    pub share: NodeShare,
 }
 
 /// What an installation must survive at one instant.

@@ -8,7 +8,7 @@ use diptych_core::journal::{Document, Fresh, seal};
 use diptych_core::keyring::Keyring;
 use diptych_core::keys;
 use diptych_core::layout::StripeLayout;
-use diptych_core::placement::{self, PlacementMap};
+use diptych_core::placement::{self, PlacementMap, Promise};
 use diptych_core::records::{CodingPlan, Extent, ExtentState, PlacedRow, Placement, Record};
 use diptych_core::whole;
 use diptych_wire::agent::{ExtentFacts, ReadItem, RowAt};
@@ -123,6 +123,7 @@ async fn place(
     let mut open = map.for_kind(facts.holds.kind()).into_owned();
     let mut placed: Vec<PlacedRow> = Vec::new();
     let mut trouble = Trouble::default();
+    let promise = Promise::new(facts.needed, context.survive);
     for _ in 0..2 {
         let is_there = |row: &Row| placed.iter().any(|there| there.row == *row);
         let missing: Vec<Row> = rows.iter().map(|(row, _)| *row).filter(|row| !is_there(row)).collect();
@@ -130,7 +131,7 @@ async fn place(
             break;
         }
         let staying: Vec<(Row, DeviceId)> = placed.iter().map(|row| (row.row, row.device)).collect();
-        let targets = match placement::replace(&open, facts.extent, &staying, &missing) {
+        let targets = match placement::replace(&open, promise, facts.extent, &staying, &missing) {
             Ok(targets) => targets,
             Err(error) => {
                 trouble.reasons.push(error.to_string());

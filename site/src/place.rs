@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use diptych_catalog::{Batch, Catalog, Change};
 use diptych_core::ids::{DeviceId, Epoch, SiteName, Stamp};
+use diptych_core::moving::Coding;
 use diptych_core::placement::PlacementMap;
+use diptych_core::planner::Survive;
 use diptych_wire::client::AgentClient;
 use diptych_wire::tls::Credentials;
 use tokio::sync::watch;
@@ -50,6 +52,8 @@ pub struct Place {
     pub agents: Arc<Agents>,
     /// Its nodes.
     pub map: Arc<PlacementMap>,
+    /// What its rows must survive; of those outside nothing is declared.
+    pub survive: Survive,
     /// For commands to agents.
     pub stamp: Stamp,
     /// Its keys are committed under this epoch; None: they are this site's in either role.
@@ -80,6 +84,7 @@ impl SiteContext {
             name: self.site.clone(),
             agents: Arc::clone(&self.agents),
             map: self.map(),
+            survive: self.survive,
             stamp: self.stamp(),
             epoch: None,
         }
@@ -95,6 +100,7 @@ impl SiteContext {
             name: SiteName::outside(),
             agents: Arc::clone(&self.outside.agents),
             map: self.outside.map.borrow().clone(),
+            survive: Coding::MARGIN.survive,
             stamp: standing.stamp(),
             epoch: Some(standing.epoch),
         })

@@ -2,7 +2,7 @@
 
 use diptych_catalog::Catalog;
 use diptych_core::drill::Prediction;
-use diptych_core::ids::{Epoch, Generation, SiteName};
+use diptych_core::ids::{DomainName, Epoch, Generation, SiteName};
 use diptych_core::keys;
 use serde::{Deserialize, Serialize};
 
@@ -263,6 +263,9 @@ pub struct NodeStatus {
     pub name: String,
     /// `live`, `silent`, `draining`, `drained`, `dead`; of an outside node that has not joined yet `waiting`.
     pub state: String,
+    /// Its failure domain; None: none is declared.
+    #[serde(default)]
+    pub domain: Option<DomainName>,
     /// How far it is emptied; None: nobody asked for that, or it is dead.
     #[serde(default)]
     pub drain: Option<DrainStatus>,

@@ -219,6 +219,7 @@ fn nodes<'a>(nodes: impl Iterator<Item = &'a NodeStatus>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header([
         "NODE",
+        "DOMAIN",
         "STATE",
         "DEVICE",
         "DEVICE STATE",
@@ -227,10 +228,11 @@ fn nodes<'a>(nodes: impl Iterator<Item = &'a NodeStatus>) -> Table {
         "ROWS",
         "ROTTEN",
     ]);
-    for NodeStatus { name, state, devices, .. } in nodes {
+    for NodeStatus { name, state, domain, devices, .. } in nodes {
         for device in devices {
             table.add_row([
                 name.clone(),
+                domain.as_ref().map_or_else(String::new, ToString::to_string),
                 state.clone(),
                 device.id.to_string(),
                 device.state.clone(),

@@ -250,6 +250,7 @@ impl Maker<'_> {
             address: outside.node.address.to_string(),
             devices: outside.node.devices.clone(),
             token: outside.token.clone(),
+            share: outside.node.share(),
         });
         OutsideConfig { rows: self.plan.outside_nodes.rows, nodes: nodes.collect() }
     }
@@ -317,6 +318,7 @@ fn node_config(node: &NodePlan) -> NodeConfig {
         address: node.address,
         socket: Some(node.socket.clone()),
         devices: node.devices.clone(),
+        share: node.share(),
     }
 }
 

@@ -23,6 +23,9 @@ pub struct DevOptions {
     /// Node-agents in each site
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=32))]
     pub nodes: u8,
+    /// Failure domains of each place, as racks or zones are, to which its nodes are dealt out in turn; 0: each node falls alone
+    #[arg(long, default_value_t = 0, value_name = "DOMAINS", value_parser = clap::value_parser!(u8).range(0..=32))]
+    pub domains: u8,
     /// Devices of each node-agent
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub devices: u8,

@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use diptych_core::ids::{ClusterId, DeviceId, NodeName, SiteName};
+use diptych_core::ids::{ClusterId, DeviceId, DomainName, NodeName, SiteName};
+use diptych_core::placement::NodeShare;
 use diptych_core::planner::{self, SiteTopology};
 use diptych_site::config::{Acknowledge, DeviceConfig, Policy, SurviveConfig, WitnessKind};
 use diptych_site::notify::WebhookConfig;
@@ -133,6 +134,16 @@ pub struct NodePlan {
     pub socket: PathBuf,
     /// Its devices.
     pub devices: Vec<DeviceConfig>,
+    /// Its failure domain.
+    #[serde(default)]
+    pub domain: Option<DomainName>,
+}
+
+impl NodePlan {
+    /// Its domain; all weights are sizes.
+    pub fn share(&self) -> NodeShare {
+        NodeShare { domain: self.domain.clone(), ..NodeShare::default() }
+    }
 }
 
 /// The stand-in for Cloudflare, and the witness.
@@ -206,7 +217,7 @@ impl DevPlan {
                 s3: SocketAddr::new(site.address, s3),
                 rest: SocketAddr::new(site.address, rest),
                 door: ports.free_on(site)?,
-                nodes: nodes_of(site, options.nodes, options.devices, &data_dir, &mut ports)?,
+                nodes: nodes_of(site, options.nodes, options, &data_dir, &mut ports)?,
             };
             plans.insert(site.site.clone(), plan);
         }
@@ -334,7 +345,7 @@ fn outside_nodes(
     data_dir: &Path,
     ports: &mut Ports,
 ) -> Result<OutsideNodesPlan> {
-    let nodes = nodes_of(place, options.outside, options.devices, data_dir, ports)?;
+    let nodes = nodes_of(place, options.outside, options, data_dir, ports)?;
     let nodes = nodes.into_iter().map(|node| OutsideNodePlan { node, token: secret(8) }).collect();
     Ok(OutsideNodesPlan { rows: options.outside_rows.unwrap_or(options.outside), nodes })
 }
@@ -342,10 +353,14 @@ fn outside_nodes(
 fn nodes_of(
     site: &Place,
     count: u8,
-    devices: u8,
+    options: &DevOptions,
     data_dir: &Path,
     ports: &mut Ports,
 ) -> Result<Vec<NodePlan>> {
+    let domain = |node: u32| {
+        let number = (node - 1).checked_rem(u32::from(options.domains))? + 1;
+        format!("zone-{number}").parse().ok()
+    };
     let mut nodes = Vec::new();
     for number in 1..=u32::from(count) {
         let name = format!("{}-n{number}", site.site);
@@ -358,7 +373,8 @@ fn nodes_of(
             name: name.parse::<NodeName>()?,
             address: ports.free_on(site)?,
             socket: folder.join("agent.sock"),
-            devices: (0..u32::from(devices)).map(device).collect(),
+            devices: (0..u32::from(options.devices)).map(device).collect(),
+            domain: domain(number),
         });
     }
     Ok(nodes)

@@ -216,7 +216,12 @@ pub(super) fn mode(config: &SiteConfig) -> Mode {
 }
 
 fn endpoint(node: &diptych_site::config::NodeConfig) -> NodeEndpoint {
-    NodeEndpoint { name: node.name.clone(), address: node.address.to_string(), socket: node.socket.clone() }
+    NodeEndpoint {
+        name: node.name.clone(),
+        address: node.address.to_string(),
+        socket: node.socket.clone(),
+        share: node.share.clone(),
+    }
 }
 
 fn doors(peer: &PeerConfig) -> Vec<Door> {

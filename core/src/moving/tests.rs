@@ -10,6 +10,10 @@ const SURVIVE: Survive = Survive { sites: 0, nodes: 1, devices: 1 };
 /// What three nodes of two devices are planned for.
 const CODING: Coding = Coding { needed: 4, rows: 6, survive: SURVIVE };
 
+fn promise() -> Promise {
+    Promise::new(CODING.needed, SURVIVE)
+}
+
 fn name(index: usize) -> NodeName {
     format!("n{index}").parse().expect("a name")
 }
@@ -26,6 +30,8 @@ fn map(devices: &[usize]) -> PlacementMap {
         address: String::new(),
         socket: None,
         state: NodeState::Live,
+        domain: None,
+        weight: None,
         devices: (0..count).map(|number| device(index, number)).collect(),
     };
     PlacementMap { generation: Generation(1), nodes: devices.iter().enumerate().map(node).collect() }
@@ -43,7 +49,7 @@ fn extent(number: u32) -> ExtentId {
 
 fn placed(map: &PlacementMap, number: u32) -> Vec<(Row, DeviceId)> {
     let rows: Vec<Row> = (0..CODING.rows).map(Row).collect();
-    place(map, extent(number), &rows).expect("there is room").rows
+    place(map, promise(), extent(number), &rows).expect("there is room").rows
 }
 
 fn apply(rows: &[(Row, DeviceId)], moves: &[Move]) -> Vec<(Row, DeviceId)> {
@@ -99,7 +105,7 @@ fn a_device_is_emptied_alone() {
 fn an_extent_that_was_coded_for_more_devices_stays_where_it_survives() {
     let wide: Vec<Row> = (0..8).map(Row).collect();
     let full = map(&[2, 2, 2, 2]);
-    let rows = place(&full, extent(1), &wide).expect("there is room").rows;
+    let rows = place(&full, promise(), extent(1), &wide).expect("there is room").rows;
     let mut drained = full;
     drain(&mut drained, &PlacementMap::default(), &all_of(&[3]), CODING);
     let stuck = moves(&drained, extent(1), &rows, 6, SURVIVE).expect_err("six of eight are needed");

@@ -5,6 +5,7 @@
 mod bad_input;
 mod balancer;
 mod clients;
+mod domains;
 mod drain;
 mod drills;
 mod durability;

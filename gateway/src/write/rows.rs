@@ -8,7 +8,7 @@ use bytes::Bytes;
 use diptych_core::durability::{self, Down, DurableRow};
 use diptych_core::ids::{DeviceId, ExtentId, Hlc, InstanceId, NodeName, Row};
 use diptych_core::lease::SubLease;
-use diptych_core::placement::{self, MapDeviceState, NodeState, PlacementMap};
+use diptych_core::placement::{self, MapDeviceState, NodeState, PlacementMap, Promise};
 use diptych_core::records::{Holds, PlacedRow};
 use diptych_wire::agent::{AgentError, Begin, BeginRow, PlaceRows, RowHead};
 use diptych_wire::client::{CallError, RowStream};
@@ -182,7 +182,8 @@ impl RowWriter {
         staying: &[(Row, DeviceId)],
         rows: &[Row],
     ) -> Result<Vec<(Row, DeviceId)>> {
-        let placed = placement::replace(map, self.extent, staying, rows);
+        let promise = Promise::new(self.needed, self.context.survive());
+        let placed = placement::replace(map, promise, self.extent, staying, rows);
         let refused = |error: placement::PlaceError| GatewayError::NotDurable {
             durable: 0,
             wanted: self.rows.len(),

@@ -370,6 +370,8 @@ pub fn map(nodes: &[TestNode]) -> PlacementMap {
         address: node.client.endpoint().address.clone(),
         socket: node.client.endpoint().socket.as_ref().map(|path| path.display().to_string()),
         state: NodeState::Live,
+        domain: None,
+        weight: None,
         devices: node
             .options
             .devices

@@ -17,6 +17,7 @@ use kube::api::{Api, ListParams};
 use crate::error::{Asked, OperatorError};
 use crate::join::{self, site::Joined};
 use crate::names::Names;
+use crate::node::{DomainLabels, domain_labels};
 use crate::options::OperatorOptions;
 use crate::secrets::{IDENTITIES, identity_of};
 
@@ -63,6 +64,8 @@ pub struct Observed {
     pub nodes: Vec<StorageNode>,
     /// Those in neither site.
     pub outside: Vec<StorageNode>,
+    /// What labels of Kubernetes nodes say of failure domains.
+    pub domains: DomainLabels,
     /// Pods of its node-agents.
     pub agents: Vec<AgentPod>,
     /// Nodes that the DaemonSet wants an agent on; None: there is no DaemonSet, or its status is of an older one.
@@ -102,6 +105,7 @@ pub(super) async fn observe(
     let of_cluster = ListParams::default().fields(&format!("spec.clusterRef.name={}", names.cluster));
     let (agent, catalog, gateway) = (names.child("agent"), names.child("catalog"), names.child("gateway"));
     let (labelled_agents, labelled_services) = (labelled("agent"), labelled("agent-node"));
+    let label = &cluster.spec.node_agents.domain_label;
     let (pods, services, nodes, set, catalog, gateways) = tokio::try_join!(
         pods.list(&labelled_agents),
         services.list(&labelled_services),
@@ -111,6 +115,7 @@ pub(super) async fn observe(
         deployments.get_opt(&gateway),
     )
     .asked(|| format!("read what belongs to StorageCluster {}", names.cluster))?;
+    let domains = domain_labels(&options.client, label).await?;
     let (outside, nodes): (Vec<StorageNode>, Vec<StorageNode>) =
         nodes.items.into_iter().partition(|node| node.spec.outside.is_some());
     let secrets = secrets(options, names, &cluster, &outside).await?;
@@ -126,6 +131,7 @@ pub(super) async fn observe(
         joined,
         nodes,
         outside,
+        domains,
         agents: pods.items.iter().filter_map(agent_pod).collect(),
         scheduled: set.and_then(|set| scheduled(&set)),
         node_addresses: services.items.iter().filter_map(address).collect(),

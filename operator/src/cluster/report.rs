@@ -430,6 +430,7 @@ mod tests {
         let node = |(number, state): (usize, &&str)| NodeStatus {
             name: format!("o{number}"),
             state: (*state).to_owned(),
+            domain: None,
             drain: None,
             devices: Vec::new(),
         };

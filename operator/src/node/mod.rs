@@ -2,10 +2,12 @@
 
 mod drain;
 mod register;
+mod share;
 mod status;
 
 pub use drain::drain;
 pub use register::register;
+pub use share::{DomainLabels, domain_labels, share};
 pub(crate) use status::size;
 pub use status::statuses;
 

@@ -40,6 +40,8 @@ pub fn register(
             cluster_ref,
             node: node.clone(),
             devices: Vec::new(),
+            domain: None,
+            weight: None,
             drain: false,
             outside: None,
         };
@@ -58,7 +60,12 @@ fn number(node: &mut StorageNodeSpec, spec: &StorageClusterSpec, next: &mut i64)
         if node.devices.iter().any(|known| known.path == device.path) {
             continue;
         }
-        node.devices.push(NumberedDevice { id: *next, path: device.path.clone(), drain: false });
+        node.devices.push(NumberedDevice {
+            id: *next,
+            path: device.path.clone(),
+            weight: None,
+            drain: false,
+        });
         *next += 1;
         changed = true;
     }
@@ -73,10 +80,10 @@ pub(super) fn resource_name(names: &Names, node: &str) -> String {
 fn child(names: &Names, spec: &StorageNodeSpec) -> Result<Child, OperatorError> {
     // Not owned: a StorageCluster that is deleted and applied again finds its devices under their numbers.
     let metadata = names.lasting_meta(&resource_name(names, &spec.node), "agent-node");
-    // Whether it is drained is a person's to say, and never this operator's to own.
-    let numbered = |device: &NumberedDevice| NumberedDevice { drain: false, ..device.clone() };
+    // Whether it is drained, its domain and weights are a person's to say, and never this operator's to own.
+    let numbered = |device: &NumberedDevice| NumberedDevice { weight: None, drain: false, ..device.clone() };
     let devices = spec.devices.iter().map(numbered).collect();
-    let spec = StorageNodeSpec { drain: false, devices, ..spec.clone() };
+    let spec = StorageNodeSpec { domain: None, weight: None, drain: false, devices, ..spec.clone() };
     Child::new(
         json!({"apiVersion": "diptych.dev/v1alpha1", "kind": "StorageNode", "metadata": metadata, "spec": spec}),
     )

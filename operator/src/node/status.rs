@@ -74,6 +74,10 @@ fn status(names: &Names, node: &StorageNode, seen: Option<&NodeStatus>, now: Tim
     StorageNodeStatus {
         observed_generation: node.metadata.generation,
         state: Some(state.to_owned()),
+        domain: match seen {
+            Some(seen) => seen.domain.clone().map(String::from),
+            None => before.domain.clone(),
+        },
         address: Some(match &node.spec.outside {
             Some(outside) => outside.address.clone(),
             None => names.host(&names.agent_service(&node.spec.node)),
@@ -186,8 +190,8 @@ mod tests {
         let spec = json!({"clusterRef": {"name": "main"}, "node": "n1", "drain": true, "devices": []});
         let node = StorageNode::new("main-n1", serde_json::from_value(spec).expect("a spec"));
         let says = |state: &str, drain: Option<DrainStatus>| {
-            let seen =
-                NodeStatus { name: "n1".to_owned(), state: state.to_owned(), drain, devices: Vec::new() };
+            let (name, state) = ("n1".to_owned(), state.to_owned());
+            let seen = NodeStatus { name, state, domain: None, drain, devices: Vec::new() };
             let says = drained(&node, Some(&seen)).expect("it shall be emptied");
             (says.holds, says.reason, says.message)
         };

@@ -6,6 +6,7 @@ use diptych_core::ids::NodeName;
 use diptych_core::lease::{BootTime, Waiting};
 use diptych_core::moving::Stuck;
 use diptych_core::placement::{MapDevice, MapDeviceState, MapNode, NodeState};
+use diptych_core::records::OutsideNode;
 use diptych_wire::agent::{DeviceFacts, DeviceState};
 use tokio::sync::watch;
 
@@ -96,18 +97,28 @@ pub(super) async fn of_outside(
         return Ok(());
     }
     let looks = context.active_epoch().is_some();
-    let nodes = declared.keys().map(|name| match map.nodes.iter().find(|node| node.name == *name) {
-        Some(node) if looks => node_status(node, seen, &status.health.leaving_outside),
-        Some(node) => with_no_devices(name, if node.state == NodeState::Dead { "dead" } else { "live" }),
-        None => with_no_devices(name, "waiting"),
-    });
-    status.outside = Some(OutsideStatus { rows, nodes: nodes.collect() });
+    let mut nodes = Vec::new();
+    for (name, (_, declared)) in &declared {
+        nodes.push(match map.nodes.iter().find(|node| node.name == *name) {
+            Some(node) if looks => node_status(node, seen, &status.health.leaving_outside),
+            Some(node) if node.state == NodeState::Dead => with_no_devices(name, declared, "dead"),
+            Some(_) => with_no_devices(name, declared, "live"),
+            None => with_no_devices(name, declared, "waiting"),
+        });
+    }
+    status.outside = Some(OutsideStatus { rows, nodes });
     Ok(())
 }
 
 /// Of a node that only the other site looks at, or nobody yet.
-fn with_no_devices(name: &NodeName, state: &str) -> NodeStatus {
-    NodeStatus { name: name.to_string(), state: state.to_owned(), drain: None, devices: Vec::new() }
+fn with_no_devices(name: &NodeName, declared: &OutsideNode, state: &str) -> NodeStatus {
+    NodeStatus {
+        name: name.to_string(),
+        state: state.to_owned(),
+        domain: declared.share.domain.clone(),
+        drain: None,
+        devices: Vec::new(),
+    }
 }
 
 /// What a failover would be like, and what the last drills showed.
@@ -159,7 +170,8 @@ fn node_status(node: &MapNode, seen: &Seen, leaving: &BTreeMap<u32, Leaving>) ->
         .unwrap_or_default();
     let in_map = |facts: &DeviceFacts| node.devices.iter().find(|device| Some(device.id) == facts.device);
     let devices = facts.iter().map(|facts| device_status(facts, in_map(facts), leaving)).collect();
-    NodeStatus { name: node.name.to_string(), state: state.to_owned(), drain, devices }
+    let (name, domain) = (node.name.to_string(), node.domain.clone());
+    NodeStatus { name, state: state.to_owned(), domain, drain, devices }
 }
 
 /// What the last survey found on what is emptied of a node. It is done only where that survey knew what is to be emptied.

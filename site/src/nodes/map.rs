@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use diptych_core::placement::{MapDevice, MapDeviceState, MapNode, NodeState, PlacementMap};
+use diptych_core::placement::{MapDevice, MapDeviceState, MapNode, NodeShare, NodeState, PlacementMap};
 use diptych_wire::agent::{AgentStatus, DeviceState};
 
 use super::Seen;
@@ -27,7 +27,7 @@ pub(super) fn map_nodes(
             NodeState::Dead
         };
         let devices = match &seen.status {
-            Some(status) => map_devices(status, before),
+            Some(status) => map_devices(status, &endpoint.share, before),
             None => before?.devices.clone(),
         };
         Some(MapNode {
@@ -35,13 +35,15 @@ pub(super) fn map_nodes(
             address: endpoint.address.clone(),
             socket: endpoint.socket.as_ref().map(|path| path.display().to_string()),
             state,
+            domain: endpoint.share.domain.clone(),
+            weight: endpoint.share.weight,
             devices,
         })
     };
     declared.iter().filter_map(node).collect()
 }
 
-fn map_devices(status: &AgentStatus, before: Option<&MapNode>) -> Vec<MapDevice> {
+fn map_devices(status: &AgentStatus, share: &NodeShare, before: Option<&MapNode>) -> Vec<MapDevice> {
     let now = status.devices.iter().filter_map(|facts| {
         let state = match facts.state {
             DeviceState::Ok => MapDeviceState::Live,
@@ -51,7 +53,9 @@ fn map_devices(status: &AgentStatus, before: Option<&MapNode>) -> Vec<MapDevice>
         };
         let id = facts.device?;
         let known = before.and_then(|node| node.devices.iter().find(|device| device.id == id));
-        Some(MapDevice { id, weight: weight(facts.capacity, known.map(|device| device.weight)), state })
+        let by_size = || weight(facts.capacity, known.map(|device| device.weight));
+        let weight = share.devices.get(&id).copied().unwrap_or_else(by_size);
+        Some(MapDevice { id, weight, state })
     });
     let mut devices: Vec<MapDevice> = now.collect();
     // A device that the agent no longer names had rows: it is gone, and they are rebuilt elsewhere.
@@ -82,7 +86,12 @@ mod tests {
     use super::*;
 
     fn endpoint() -> NodeEndpoint {
-        NodeEndpoint { name: "n1".parse().expect("a name"), address: "127.0.0.1:1".to_owned(), socket: None }
+        NodeEndpoint {
+            name: "n1".parse().expect("a name"),
+            address: "127.0.0.1:1".to_owned(),
+            socket: None,
+            share: NodeShare::default(),
+        }
     }
 
     fn facts(device: u32, state: DeviceState) -> DeviceFacts {
@@ -151,6 +160,31 @@ mod tests {
         assert_eq!(weight(100 << 30, None), 100);
         assert_eq!(weight(76 << 30, Some(100)), 100);
         assert_eq!(weight(74 << 30, Some(100)), 74);
+    }
+
+    #[test]
+    fn what_is_declared_of_a_node_stands_in_the_map_and_comes_before_the_size_of_a_device() {
+        let begun = Instant::now();
+        let share = NodeShare {
+            domain: Some("rack-7".parse().expect("a name")),
+            weight: Some(9),
+            devices: BTreeMap::from([(DeviceId(2), 500)]),
+        };
+        let both = status(vec![facts(1, DeviceState::Ok), facts(2, DeviceState::Ok)]);
+        let seen = NodeSeen { status: Some(both), answered: begun, answers: true };
+        let seen = Seen { nodes: BTreeMap::from([(endpoint().name, seen)]), ..Seen::default() };
+        let map_of = |share: NodeShare, old: Vec<MapNode>| {
+            let old = PlacementMap { generation: Generation(1), nodes: old };
+            map_nodes(&[NodeEndpoint { share, ..endpoint() }], &seen, &old, Duration::from_secs(10), begun)
+        };
+        let nodes = map_of(share.clone(), Vec::new());
+        assert_eq!((&nodes[0].domain, nodes[0].weight), (&share.domain, Some(9)));
+        let weights =
+            |nodes: &[MapNode]| nodes[0].devices.iter().map(|device| device.weight).collect::<Vec<_>>();
+        assert_eq!(weights(&nodes), [1, 500]);
+        let taken_back = map_of(NodeShare::default(), nodes);
+        assert_eq!((&taken_back[0].domain, taken_back[0].weight), (&None, None));
+        assert_eq!(weights(&taken_back), [1, 1], "its size again");
     }
 
     #[test]

@@ -159,6 +159,7 @@ mod tests {
     use diptych_core::cipher::SecretKey;
     use diptych_core::ids::{Epoch, KeeperNumber};
     use diptych_core::keyring::NewRingKey;
+    use diptych_core::placement::NodeShare;
     use diptych_core::records::Gate;
     use diptych_wire::authority::{Issued, signing_request};
     use diptych_wire::tls::identity_of;
@@ -184,6 +185,7 @@ mod tests {
             declared_by: context.site.clone(),
             token: "t1".to_owned(),
             spent_by: None,
+            share: NodeShare::default(),
         };
         let put = |key, value: Vec<u8>| Write::Put(key, Bytes::from(value));
         let writes = vec![

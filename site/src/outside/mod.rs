@@ -61,7 +61,14 @@ pub(crate) fn endpoints(view: &dyn View, map: &PlacementMap) -> Result<Vec<NodeE
     let is_known = |name: &NodeName| map.nodes.iter().any(|node| node.name == *name);
     let all = declared(view)?.into_iter();
     let joined = all.filter(|(name, (_, node))| node.spent_by.is_some() || is_known(name));
-    Ok(joined.map(|(name, (_, node))| NodeEndpoint { name, address: node.address, socket: None }).collect())
+    Ok(joined
+        .map(|(name, (_, node))| NodeEndpoint {
+            name,
+            address: node.address,
+            socket: None,
+            share: node.share,
+        })
+        .collect())
 }
 
 async fn write(context: &SiteContext, epoch: Epoch, nodes: &[OutsideNodeConfig]) -> Result<(), SiteError> {
@@ -115,6 +122,7 @@ impl OutsideNodeConfig {
             declared_by: old.map_or_else(|| site.clone(), |old| old.declared_by.clone()),
             token: self.token.clone(),
             spent_by: same_token.and_then(|old| old.spent_by),
+            share: self.share.clone(),
         }
     }
 }
@@ -122,6 +130,7 @@ impl OutsideNodeConfig {
 #[cfg(test)]
 mod tests {
     use diptych_core::ids::DeviceId;
+    use diptych_core::placement::NodeShare;
 
     use super::*;
     use crate::config::DeviceConfig;
@@ -132,6 +141,7 @@ mod tests {
             address: "192.0.2.1:8446".to_owned(),
             devices: vec![DeviceConfig { id: DeviceId(1), path: "/d0".into() }],
             token: token.to_owned(),
+            share: NodeShare::default(),
         }
     }
 

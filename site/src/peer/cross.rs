@@ -15,7 +15,7 @@ use bytes::Bytes;
 use diptych_catalog::{Limits, View};
 use diptych_core::ids::{ExtentId, Row, SiteName};
 use diptych_core::keys;
-use diptych_core::placement::{self, PlacementMap};
+use diptych_core::placement::{self, PlacementMap, Promise};
 use diptych_core::records::{Extent, ExtentKind, ExtentState, Holds, PlacedRow, Position, Record, Wanted};
 use diptych_wire::agent::{AgentError, Cross, CrossTarget, Door};
 use diptych_wire::client::CallError;
@@ -206,7 +206,8 @@ pub(crate) async fn bring_over(
     record: &Extent,
 ) -> Result<Vec<PlacedRow>, SiteError> {
     let rows: Vec<Row> = record.rows_of(&context.site).collect();
-    let placed = placement::place(&map.for_kind(record.holds.kind()), extent, &rows)?;
+    let promise = Promise::new(record.needed, context.survive);
+    let placed = placement::place(&map.for_kind(record.holds.kind()), promise, extent, &rows)?;
     let Some((_, first)) = placed.rows.first().copied() else { return Ok(Vec::new()) };
     let agent = context.agents.of_device(map, first)?;
     let asked = map.find(first).map(|(_, node, _)| node.name.clone());

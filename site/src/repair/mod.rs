@@ -16,9 +16,9 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use diptych_catalog::{Change, Expect, Guard, Write};
-use diptych_core::ids::{ExtentId, Row};
+use diptych_core::ids::{DeviceId, ExtentId, Row};
 use diptych_core::keys;
-use diptych_core::placement;
+use diptych_core::placement::{self, Promise};
 use diptych_core::records::{PlacedRow, Placement, Record};
 use diptych_wire::agent::{AgentError, ReadItem, RowAt};
 use diptych_wire::client::CallError;
@@ -62,6 +62,7 @@ async fn repair_in(context: &SiteContext, place: &Place, need: &Need) -> Result<
     let extent = need.facts.extent;
     let mut need = need.clone();
     let mut open = place.map.for_kind(need.facts.holds.kind()).into_owned();
+    let promise = Promise::new(need.facts.needed, place.survive);
     let mut made: Vec<PlacedRow> = Vec::new();
     let mut failure = None;
     while let (false, None) = (need.missing.is_empty(), &failure) {
@@ -70,7 +71,8 @@ async fn repair_in(context: &SiteContext, place: &Place, need: &Need) -> Result<
             break;
         }
         let staying = need.held().iter().chain(&made).map(|placed| (placed.row, placed.device));
-        let targets = match placement::replace(&open, extent, &staying.collect::<Vec<_>>(), &need.missing) {
+        let staying: Vec<(Row, DeviceId)> = staying.collect();
+        let targets = match placement::replace(&open, promise, extent, &staying, &need.missing) {
             Ok(targets) => targets,
             Err(error) => {
                 failure = Some(error.into());

@@ -2,27 +2,21 @@
 
 use std::time::Duration;
 
-use diptych_core::ids::{BlobId, DeviceId, ExtentId, NodeName, Row};
+use diptych_core::ids::{BlobId, DeviceId, ExtentId, Row};
 use diptych_core::keys;
 use diptych_core::placement::MapDeviceState;
 use diptych_core::records::{DeadMark, PlacedRow, Record};
-use diptych_site::agents::NodeEndpoint;
 use diptych_site::collector::Collector;
 use diptych_site::nodes::NodeWatch;
 use diptych_store::OpenOptions;
 
-use crate::harness::{East, Journaling, NEEDED, ROWS, at_once};
+use crate::harness::{East, Journaling, NEEDED, ROWS, at_once, endpoint};
 use crate::support::{Site, content, facts, head, rows_of, stamp, until};
 
 const EXTENT: usize = 2 << 20;
 
 /// Watches the agents of a site; its map is what they say.
 async fn watch(east: &mut East) -> NodeWatch {
-    let endpoint = |node: &crate::support::Node| NodeEndpoint {
-        name: node.name.parse::<NodeName>().expect("a name"),
-        address: node.address.to_string(),
-        socket: None,
-    };
     let declared = east.site.agents.iter().map(endpoint).collect();
     let (catalog, agents) = (east.context.catalog.clone(), east.context.agents.clone());
     let standing = east.context.standing.clone();

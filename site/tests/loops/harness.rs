@@ -11,7 +11,7 @@ use diptych_core::ids::{DeviceId, Epoch, ExtentId, Generation, InstanceId, Keepe
 use diptych_core::journal::Progress;
 use diptych_core::keyring::{ClusterKey, Keyring, NewRingKey};
 use diptych_core::keys::{self, Key};
-use diptych_core::placement::{MapDevice, MapDeviceState, MapNode, NodeState, PlacementMap};
+use diptych_core::placement::{MapDevice, MapDeviceState, MapNode, NodeShare, NodeState, PlacementMap};
 use diptych_core::planner::Survive;
 use diptych_core::records::{
     CodingPlan, Extent, ExtentState, Gate, Holds, PlacedRow, Placement, Position, Record,
@@ -79,10 +79,7 @@ impl East {
         let own = credentials(&site.authority, "east", Role::Operator, "op");
         let agents = Agents::new(east(), own.clone());
         for node in &site.agents {
-            let name = node.name.parse().expect("a name");
-            agents
-                .declare(&NodeEndpoint { name, address: node.address.to_string(), socket: None })
-                .expect("a client");
+            agents.declare(&endpoint(node)).expect("a client");
         }
         let standing = Standing { active: true, epoch: EPOCH, keeper: KeeperNumber(1) };
         let (standing_sender, standing) = watch::channel(standing);
@@ -133,9 +130,7 @@ impl East {
         let outside = self.site.start_outside(2).await;
         outside.raise_all().await;
         for node in &outside.agents {
-            let name = node.name.parse().expect("a name");
-            let endpoint = NodeEndpoint { name, address: node.address.to_string(), socket: None };
-            self.context.outside.agents.declare(&endpoint).expect("a client");
+            self.context.outside.agents.declare(&endpoint(node)).expect("a client");
         }
         self.context.outside.config.rows = rows;
         self.outside_map.send_replace(Arc::new(map(&outside)));
@@ -348,6 +343,8 @@ fn map(site: &Site) -> PlacementMap {
         address: node.address.to_string(),
         socket: None,
         state: NodeState::Live,
+        domain: None,
+        weight: None,
         devices: vec![device(2 * number as u32), device(2 * number as u32 + 1)],
     };
     PlacementMap { generation: Generation(1), nodes: site.agents.iter().enumerate().map(node).collect() }
@@ -371,12 +368,19 @@ pub(crate) async fn journals_of(east: &East) -> Vec<ExtentId> {
     journals.filter_map(|(key, _)| keys::extent_of(key)).collect()
 }
 
+/// As a site's configuration declares it.
+pub(crate) fn endpoint(node: &crate::support::Node) -> NodeEndpoint {
+    NodeEndpoint {
+        name: node.name.parse().expect("a name"),
+        address: node.address.to_string(),
+        socket: None,
+        share: NodeShare::default(),
+    }
+}
+
 /// An agent that was started again listens elsewhere.
 pub(crate) fn declare(context: &SiteContext, site: &Site, number: usize) {
-    let node = &site.agents[number];
-    let name = node.name.parse().expect("a name");
-    let endpoint = NodeEndpoint { name, address: node.address.to_string(), socket: None };
-    context.agents.declare(&endpoint).expect("a client");
+    context.agents.declare(&endpoint(&site.agents[number])).expect("a client");
 }
 
 /// The journal of a site, written while something else is done.

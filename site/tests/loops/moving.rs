@@ -6,7 +6,7 @@ use std::time::Duration;
 use diptych_core::ids::{DeviceId, NodeName, Row};
 use diptych_core::keys;
 use diptych_core::moving::Stuck;
-use diptych_core::placement::{MapDeviceState, NodeState, PlacementMap};
+use diptych_core::placement::{MapDeviceState, NodeShare, NodeState, PlacementMap};
 use diptych_core::records::{CodingPlan, Drain, PlacedRow, Placement, Record};
 use diptych_core::repair::Cause;
 use diptych_site::agents::NodeEndpoint;
@@ -16,7 +16,7 @@ use diptych_site::nodes::NodeWatch;
 use diptych_site::repair::Repairs;
 use diptych_site::survey::Need;
 
-use crate::harness::{East, NEEDED, ROWS, Stored, at_once};
+use crate::harness::{East, NEEDED, ROWS, Stored, at_once, endpoint};
 use crate::support::Site;
 
 /// Four nodes of two devices each: devices 0 to 7.
@@ -191,12 +191,11 @@ async fn what_another_keeper_has_placed_meanwhile_stays_and_the_copy_goes() {
 
 /// Watches the agents; its map is what they and the catalog say.
 async fn watch(east: &mut East) -> NodeWatch {
-    let endpoint = |node: &crate::support::Node| NodeEndpoint {
-        name: node.name.parse::<NodeName>().expect("a name"),
-        address: node.address.to_string(),
-        socket: None,
-    };
     let declared = east.site.agents.iter().map(endpoint).collect();
+    watch_declared(east, declared).await
+}
+
+async fn watch_declared(east: &mut East, declared: Vec<NodeEndpoint>) -> NodeWatch {
     let (catalog, agents) = (east.context.catalog.clone(), east.context.agents.clone());
     let (standing, survive) = (east.context.standing.clone(), east.context.survive);
     let watch = NodeWatch::begin(catalog, agents, declared, standing, Duration::from_mins(1), survive).await;
@@ -236,4 +235,33 @@ async fn what_a_person_wants_emptied_drains_as_far_as_the_rest_can_do_without_un
     let devices: Vec<MapDeviceState> =
         east.context.map().devices().map(|(_, _, device)| device.state).collect();
     assert_eq!(devices.iter().filter(|state| **state == MapDeviceState::Draining).count(), 1);
+}
+
+/// Two racks of one node and one of two: without them each of the four nodes is as likely to hold one row more.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_move_until_they_are_level_over_the_domains_that_are_declared() {
+    let mut east = four_nodes(at_once()).await;
+    let mut stored = Vec::new();
+    for number in 1..=8 {
+        stored.push(east.store(number, 100_000, &[]).await);
+    }
+    heal(&east).await;
+    let racks = ["rack-1", "rack-2", "rack-3", "rack-3"];
+    let in_rack = |(node, rack): (NodeEndpoint, &str)| {
+        let domain = Some(rack.parse().expect("a name"));
+        NodeEndpoint { share: NodeShare { domain, ..NodeShare::default() }, ..node }
+    };
+    let declared = east.site.agents.iter().map(endpoint).zip(racks).map(in_rack).collect();
+    watch_declared(&mut east, declared).await;
+    assert!(heal(&east).await > 0, "some lay otherwise");
+    for one in &stored {
+        let placed = placement(&east, one).await;
+        let rows_in = |rack: &str| {
+            let nodes = devices(&placed).into_iter().map(|device| racks[device as usize / 2]);
+            nodes.filter(|there| *there == rack).count()
+        };
+        assert_eq!(["rack-1", "rack-2", "rack-3"].map(rows_in), [2, 2, 2], "{placed:?}");
+        assert!(east.is_right(one).await);
+    }
+    assert!(east.survey(&[]).await.needs.is_empty(), "a second look finds nothing");
 }

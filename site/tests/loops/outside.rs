@@ -2,7 +2,7 @@
 
 use diptych_core::ids::{Epoch, NodeName, Row, SiteName};
 use diptych_core::keys;
-use diptych_core::placement::NodeState;
+use diptych_core::placement::{NodeShare, NodeState};
 use diptych_core::records::{Extent, ExtentState, OutsideNode, Placement, Record};
 use diptych_site::collector::Collector;
 use diptych_site::inventory::Inventory;
@@ -181,6 +181,7 @@ async fn declare(east: &East, outside: &Site) {
             declared_by: east.context.site.clone(),
             token: node.name.clone(),
             spent_by: Some([1; 32]),
+            share: NodeShare::default(),
         };
         (keys::outside_node(&node.name.parse::<NodeName>().expect("a name")), record.encode())
     };

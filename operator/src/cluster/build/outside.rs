@@ -65,6 +65,7 @@ pub(super) fn config(names: &Names, seen: &Observed) -> OutsideConfig {
             address: node.spec.outside.as_ref()?.address.clone(),
             devices: node::devices(node),
             token: text(secret, TOKEN).ok()?,
+            share: node::share(node, &seen.domains),
         })
     };
     let mut nodes: Vec<OutsideNodeConfig> = seen.outside.iter().filter_map(node).collect();

@@ -93,6 +93,7 @@ fn node_config(names: &Names, seen: &Observed, node: &StorageNode) -> Option<Nod
         // Gateways see no folder of their node, so no socket either.
         socket: None,
         devices: node::devices(node),
+        share: node::share(node, &seen.domains),
     })
 }
 
