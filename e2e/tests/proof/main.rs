@@ -16,6 +16,7 @@ mod losing;
 mod namespaces;
 mod object_store;
 mod outside;
+mod promises;
 mod resurrect;
 mod sessions;
 mod trace;
