@@ -2,6 +2,8 @@
 //!
 //! A field is only ever added behind a new format byte; a reader refuses a byte that it does not know.
 
+use std::time::Duration;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -85,7 +87,6 @@ macro_rules! record {
 
 record!(
     AccessKey,
-    Bucket,
     Cluster,
     CodingPlan,
     Cursor,
@@ -133,6 +134,21 @@ impl Record for OutsideNode {
     fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let (share, node) = decode_more::<_, Self>(bytes)?;
         Ok(Self { share, ..node })
+    }
+}
+
+/// Likewise: the second format has what the bucket promises of its own first.
+impl Record for Bucket {
+    const NAME: &'static str = "Bucket";
+    const FORMAT: u8 = MORE;
+
+    fn encode(&self) -> Vec<u8> {
+        encode_more(&self.promise, self)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let (promise, bucket) = decode_more::<_, Self>(bytes)?;
+        Ok(Self { promise, ..bucket })
     }
 }
 
@@ -374,6 +390,35 @@ pub struct Bucket {
     pub created_ms: u64,
     /// Whether replaced versions are kept for readers.
     pub versioning: Versioning,
+    /// What its writers are promised.
+    #[serde(skip)]
+    pub promise: Promise,
+}
+
+/// What the writers of a bucket are promised where both sites acknowledge (docs/adr/0015).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct Promise {
+    /// Milliseconds that a write waits for the other site; None: as long as the cluster declares.
+    pub timeout_ms: Option<u32>,
+    /// What becomes of a write that has waited for so long.
+    pub on_timeout: OnTimeout,
+}
+
+impl Promise {
+    /// How long a write waits for the other site; None: as long as the cluster declares.
+    pub fn timeout(&self) -> Option<Duration> {
+        self.timeout_ms.map(|milliseconds| Duration::from_millis(milliseconds.into()))
+    }
+}
+
+/// What becomes of a write that the other site has not confirmed in time. It is committed in this one, whatever is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub enum OnTimeout {
+    /// It is not acknowledged: its outcome is unknown.
+    #[default]
+    Refuse,
+    /// It is acknowledged as one that lies in one site, and the ledger says so.
+    Downgrade,
 }
 
 /// S3's versioning of a bucket. What an older release wrote as yes or no reads as the first two.
@@ -810,6 +855,11 @@ pub enum Noted {
     Conflict,
     /// A delete by version id in an unseen term: the version is still there.
     DiscardNotDone,
+    /// A write was acknowledged by one site where both were asked for: the other had not confirmed it in time.
+    Downgraded {
+        /// What the other site had to confirm: a position of the feed of the site that acknowledged it.
+        position: Position,
+    },
 }
 
 /// How a ledger entry ended.
@@ -830,12 +880,19 @@ pub enum SettledAs {
     KeptConflict,
     /// A person did not want it: its bytes are freed.
     Discarded,
+    /// Both sites have it, or nothing names it any more.
+    Confirmed,
 }
 
 impl LedgerEntry {
     /// Whether it names a version whose bytes a takeover lost, and nothing has been decided of it.
     pub fn is_open_loss(&self) -> bool {
         self.settled.is_none() && matches!(self.what, Noted::Lost { .. })
+    }
+
+    /// Whether it says what became of its version. That a write was acknowledged by one site decides nothing of it.
+    pub fn decides(&self) -> bool {
+        !matches!(self.what, Noted::Downgraded { .. })
     }
 
     /// The number in its key. The version gives it, so that who writes the entry again writes the same one.
@@ -845,11 +902,17 @@ impl LedgerEntry {
     }
 }
 
+/// With the third format there are downgraded writes. Entries of all else have the second one, which older releases read.
 impl Record for LedgerEntry {
     const NAME: &'static str = "LedgerEntry";
-    const FORMAT: u8 = 2;
+    const FORMAT: u8 = 3;
 
-    fn decode_older(_: u8, rest: &[u8]) -> Result<Self, postcard::Error> {
+    fn encode(&self) -> Vec<u8> {
+        let format = if self.decides() { 2 } else { Self::FORMAT };
+        postcard::to_extend(self, vec![format]).unwrap_or_default()
+    }
+
+    fn decode_older(format: u8, rest: &[u8]) -> Result<Self, postcard::Error> {
         #[derive(Deserialize)]
         struct First {
             at_ms: u64,
@@ -859,6 +922,9 @@ impl Record for LedgerEntry {
             what: String,
             // Nothing ever settled an entry then.
             _settled: bool,
+        }
+        if format > 1 {
+            return postcard::from_bytes(rest);
         }
         let First { at_ms, bucket, key, version, what, _settled: _ } = postcard::from_bytes(rest)?;
         Ok(Self { at_ms, bucket, key, version, what: Noted::Sentence(what), settled: None })
@@ -960,10 +1026,37 @@ mod tests {
         #[derive(Serialize)]
         struct Before(BucketId, &'static str, u64, bool);
         for (before, now) in [(false, Versioning::Off), (true, Versioning::Enabled)] {
-            let bytes =
-                postcard::to_extend(&Before(BucketId([1; 8]), "default", 7, before), vec![Bucket::FORMAT]);
-            let bucket = Bucket::decode(&bytes.expect("it encodes")).expect("it reads");
-            assert_eq!(bucket.versioning, now);
+            let bytes = postcard::to_extend(&Before(BucketId([1; 8]), "default", 7, before), vec![1]);
+            let bytes = bytes.expect("it encodes");
+            let bucket = Bucket::decode(&bytes).expect("it reads");
+            assert_eq!((bucket.versioning, bucket.promise), (now, Promise::default()));
+            assert_eq!(bucket.encode(), bytes, "older releases read what says nothing more");
+        }
+    }
+
+    #[test]
+    fn a_bucket_with_a_promise_of_its_own_reads_back_and_is_refused_by_name_where_it_is_not_known() {
+        let promise = Promise { timeout_ms: Some(250), on_timeout: OnTimeout::Downgrade };
+        let (id, namespace) = (BucketId([1; 8]), "default".to_owned());
+        let bucket = Bucket { id, namespace, created_ms: 7, versioning: Versioning::Enabled, promise };
+        let bytes = bucket.encode();
+        assert_eq!((bytes[0], Bucket::decode(&bytes).expect("it reads back")), (2, bucket));
+    }
+
+    #[test]
+    fn only_what_older_releases_did_not_know_has_the_newest_format_of_the_ledger() {
+        let entry = |what| LedgerEntry {
+            at_ms: 7,
+            bucket: BucketId([1; 8]),
+            key: b"key".to_vec(),
+            version: None,
+            what,
+            settled: None,
+        };
+        let downgraded = entry(Noted::Downgraded { position: Position { incarnation: 1, revision: 2 } });
+        for (entry, format) in [(entry(Noted::Conflict), 2), (downgraded, 3)] {
+            let bytes = entry.encode();
+            assert_eq!((bytes[0], LedgerEntry::decode(&bytes).expect("it reads back")), (format, entry));
         }
     }
 

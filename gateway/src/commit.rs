@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use diptych_catalog::{
-    Batch, CatalogError, Change, Expect, Footprint, Guard, Outcome, View, Write, blobs_of, dead_marks,
+    Batch, CatalogError, Change, Expect, Footprint, Guard, Limits, Outcome, View, Write, blobs_of, dead_marks,
 };
 use diptych_core::ids::{BucketId, Epoch, Hlc, VersionId};
 use diptych_core::keys::{self, Key};
@@ -179,7 +179,7 @@ impl Round<'_> {
         let mut footprint = Footprint::default();
         let mut planned = Vec::new();
         let mut changes: Vec<Change> = Vec::new();
-        let mut bytes = 0;
+        let mut room = Room::of(self.shared);
         for &index in open {
             let next =
                 match plan_one(self.context, view, &self.changes[index], self.lease.epoch, self.unclear) {
@@ -193,13 +193,12 @@ impl Round<'_> {
                         continue;
                     }
                 };
-            let more = next.change.bytes();
-            let full =
-                planned.len() == MAX_CHANGES - 1 || (bytes + more > COMMIT_BYTES && !planned.is_empty());
-            if full || footprint.add(&next.change).is_err() {
+            let alone = planned.is_empty().then_some(Room::NONE);
+            let Some(left) = room.with(&next.change).or(alone) else { continue };
+            if footprint.add(&next.change).is_err() {
                 continue;
             }
-            bytes += more;
+            room = left;
             changes.push(next.change);
             planned.push(Planned {
                 index,
@@ -212,6 +211,37 @@ impl Round<'_> {
             changes = vec![together(shared, guard, changes)];
         }
         Ok((planned, changes))
+    }
+}
+
+/// What one commit still takes.
+struct Room {
+    changes: usize,
+    bytes: usize,
+    guards: usize,
+    writes: usize,
+}
+
+impl Room {
+    const NONE: Self = Self { changes: 0, bytes: 0, guards: 0, writes: 0 };
+
+    /// With a shared extent all goes into one change, and the limits of one hold for the sum.
+    fn of(shared: Option<&SharedExtent>) -> Self {
+        let Limits { guards, writes, .. } = Limits::ACTIVE;
+        let (guards, writes) = shared.map_or((usize::MAX, usize::MAX), |shared| {
+            (guards - 1, writes.saturating_sub(1 + shared.writes.len()))
+        });
+        Self { changes: MAX_CHANGES - 1, bytes: COMMIT_BYTES, guards, writes }
+    }
+
+    /// What is left behind a change; None: it does not fit.
+    fn with(&self, change: &Change) -> Option<Self> {
+        Some(Self {
+            changes: self.changes.checked_sub(1)?,
+            bytes: self.bytes.checked_sub(change.bytes())?,
+            guards: self.guards.checked_sub(change.guards.len())?,
+            writes: self.writes.checked_sub(change.writes.len())?,
+        })
     }
 }
 

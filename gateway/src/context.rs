@@ -15,7 +15,7 @@ use diptych_core::keyring::Keyring;
 use diptych_core::keys::{self, Key};
 use diptych_core::placement::PlacementMap;
 use diptych_core::planner::Survive;
-use diptych_core::records::{CodingPlan, Position, Record};
+use diptych_core::records::{CodingPlan, OnTimeout, Position, Promise, Record};
 use diptych_wire::client::CallError;
 use diptych_wire::peer::RowSpan;
 use tokio::sync::{Notify, Semaphore};
@@ -79,15 +79,26 @@ impl Default for Limits {
 /// Tells when the other site has what was committed here. `BothSites` waits for it.
 #[async_trait]
 pub trait PeerConfirmation: Send + Sync + 'static {
-    /// Waits until the other site has applied `position` and holds these extents whole; false: not within the time
-    /// that the cluster declares.
-    async fn confirmed(&self, position: Position, extents: &[ExtentId]) -> bool;
+    /// Waits until the other site has applied `position` and holds these extents whole: how many rows it has of the one that has
+    /// fewest there. None: not within this time, or else the one that the cluster declares.
+    async fn confirmed(
+        &self,
+        position: Position,
+        extents: &[ExtentId],
+        within: Option<Duration>,
+    ) -> Option<u8>;
 
-    /// The same for what was read of a head at `seen`, whoever wrote it.
-    async fn settled(&self, head: &Key, seen: Position, extents: &[ExtentId]) -> bool;
+    /// The same for what was read of a head at `seen`, whoever wrote it; false: not within the time.
+    async fn settled(
+        &self,
+        head: &Key,
+        seen: Position,
+        extents: &[ExtentId],
+        within: Option<Duration>,
+    ) -> bool;
 
     /// The same for many heads that a list went past, each with all its extents.
-    async fn all_settled(&self, heads: &[Key], seen: Position) -> bool;
+    async fn all_settled(&self, heads: &[Key], seen: Position, within: Option<Duration>) -> bool;
 }
 
 /// Rows that the other site has, through its peer door: read where too few are left in this one.
@@ -219,9 +230,11 @@ impl Context {
     }
 
     /// Who is asked whether a failover could take back what is read here. None: with `OneSite` nobody is, and a passive site gives
-    /// out what it has from the active one.
-    pub(crate) fn settler(&self) -> Option<&dyn PeerConfirmation> {
-        self.peer.as_deref().filter(|_| self.authority.role() == Role::Active)
+    /// out what it has from the active one. Nor is anybody where the bucket has writes downgraded: what it holds is acknowledged by one
+    /// site, and would not be read while the other one is away.
+    pub(crate) fn settler(&self, promise: Promise) -> Option<&dyn PeerConfirmation> {
+        let waits = promise.on_timeout == OnTimeout::Refuse && self.authority.role() == Role::Active;
+        self.peer.as_deref().filter(|_| waits)
     }
 
     /// Its keeper's word.

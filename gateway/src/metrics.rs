@@ -35,6 +35,8 @@ pub struct Metrics {
     pub batch_objects: Histogram,
     /// Head changes that were planned anew since another writer was faster.
     pub commit_retries: IntCounter,
+    /// Writes that one site acknowledged where both were asked for.
+    pub downgrades: IntCounter,
     /// 1 while the sub-lease runs.
     pub lease_running: IntGauge,
     /// The newest epoch known.
@@ -102,6 +104,10 @@ impl Metrics {
             refusals: counters("refusals_total", "Requests refused", &["front", "code"])?,
             batch_objects,
             commit_retries: counter("commit_retries_total", "Commits planned anew after a race")?,
+            downgrades: counter(
+                "downgrades_total",
+                "Writes acknowledged by one site, where both were asked for",
+            )?,
             lease_running: gauge("lease_running", "1 while this gateway may acknowledge writes")?,
             epoch: gauge("epoch", "Newest epoch known")?,
             of_site: OfSite {

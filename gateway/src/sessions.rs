@@ -5,7 +5,7 @@ use diptych_catalog::{Change, Expect, Guard, View, Write};
 use diptych_core::ids::FamilyId;
 use diptych_core::keys;
 use diptych_core::lease::SubLease;
-use diptych_core::records::{Record, TokenFamily};
+use diptych_core::records::{Promise, Record, TokenFamily};
 use diptych_core::session::{self, FAMILY_MS, Grant, Holder, TokenError, TokenKind, Tokens};
 use rand::Rng;
 
@@ -93,7 +93,7 @@ pub(crate) async fn refresh(
 /// its feed has told it. Which that does not, since the line is cut, takes them for reads until they run out.
 pub(crate) async fn end(context: &Context, family: FamilyId) -> Result<()> {
     mark_ended(context, family).await?;
-    confirm(context, context.catalog().position().await?, &[]).await
+    confirm(context, Promise::default(), context.catalog().position().await?).await
 }
 
 /// Ends every session of a user; how many there were.
@@ -115,7 +115,7 @@ pub(crate) async fn end_of_user(context: &Context, name: &str) -> Result<u64> {
             None => break,
         }
     }
-    confirm(context, context.catalog().position().await?, &[]).await?;
+    confirm(context, Promise::default(), context.catalog().position().await?).await?;
     Ok(ended)
 }
 

@@ -18,7 +18,7 @@ use crate::error::SiteError;
 use crate::peer::apply::put_or_delete;
 use crate::survey::each;
 
-/// The ledger, by object.
+/// What the ledger has decided, or has to, by object.
 #[derive(Default)]
 pub(crate) struct Ledger(BTreeMap<(BucketId, Vec<u8>), Vec<Noting>>);
 
@@ -35,6 +35,10 @@ impl Ledger {
         let mut ledger = Self::default();
         each(view, &keys::ledger_entries(), |key, raw| {
             let entry = LedgerEntry::decode(raw)?;
+            // The version that such a one names is still to be merged.
+            if !entry.decides() {
+                return Ok(ControlFlow::Continue(()));
+            }
             let of_object = ledger.0.entry((entry.bucket, entry.key.clone())).or_default();
             of_object.push(Noting { key: key.clone(), raw: raw.clone(), entry });
             Ok(ControlFlow::Continue(()))
@@ -134,7 +138,7 @@ impl Here {
 
     /// Closes the entry of a lost version that is head already, or was: another term brought it back.
     pub(crate) fn close(&self, version: VersionId, epoch: Epoch) -> Option<Change> {
-        self.versions().find(|found| found.at.version == version)?;
+        self.version(version)?;
         let mut writing = self.writing(epoch);
         writing.settles_lost(version, SettledAs::Restored);
         writing.writes.insert(keys::conflict(self.bucket, &self.object, version), None);
@@ -166,6 +170,11 @@ impl Here {
         }
         writing.let_go(discarded);
         writing.end()
+    }
+
+    /// A version that is head, or was.
+    pub(crate) fn version(&self, version: VersionId) -> Option<&Head> {
+        self.versions().find(|found| found.at.version == version)
     }
 
     fn versions(&self) -> impl Iterator<Item = &Head> {
@@ -240,7 +249,7 @@ impl Writing<'_> {
     fn let_go(&mut self, discarded: &[Head]) {
         let Here { bucket, object, .. } = self.here;
         for version in discarded {
-            let here = self.here.versions().find(|head| head.at.version == version.at.version);
+            let here = self.here.version(version.at.version);
             match here.map(|head| head.kept) {
                 Some(Kept::Discarded) => {}
                 Some(Kept::No | Kept::Null | Kept::Numbered) => self.note(Noted::DiscardNotDone, version),

@@ -57,6 +57,11 @@ impl RestClient {
         Ok(serde_json::from_slice(&Self::answered(request).await?)?)
     }
 
+    /// Has what the body names set; the body of a good answer.
+    pub async fn patch_json(&self, segments: &[&str], body: &impl Serialize) -> Result<Bytes> {
+        Self::answered(self.request(Method::PATCH, segments, &[]).json(body)).await
+    }
+
     /// Takes back what was asked for.
     pub async fn delete<T: DeserializeOwned>(&self, segments: &[&str]) -> Result<T> {
         Ok(serde_json::from_slice(&self.answer(Method::DELETE, segments, &[]).await?)?)

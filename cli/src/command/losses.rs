@@ -27,11 +27,18 @@ pub trait Rest {
         segments: &[&str],
         query: &[(&str, &str)],
     ) -> impl Future<Output = Result<Bytes>>;
+
+    /// Has what the body names set; the body of a good answer.
+    fn patch(&self, segments: &[&str], body: &impl Serialize) -> impl Future<Output = Result<Bytes>>;
 }
 
 impl Rest for RestClient {
     async fn ask(&self, method: Method, segments: &[&str], query: &[(&str, &str)]) -> Result<Bytes> {
         self.answer(method, segments, query).await
+    }
+
+    async fn patch(&self, segments: &[&str], body: &impl Serialize) -> Result<Bytes> {
+        self.patch_json(segments, body).await
     }
 }
 
@@ -238,12 +245,12 @@ async fn page<T: DeserializeOwned>(
     serde_json::from_slice(&body).context("the gateway's answer can't be read")
 }
 
-fn json(value: &impl Serialize) -> Result<()> {
+pub(super) fn json(value: &impl Serialize) -> Result<()> {
     say(serde_json::to_string_pretty(value)?);
     Ok(())
 }
 
-fn table<const N: usize>(header: [&str; N]) -> Table {
+pub(super) fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
     table
@@ -310,7 +317,7 @@ impl DevConflicts {
     }
 }
 
-fn public(target: &Target) -> Result<RestClient> {
+pub(super) fn public(target: &Target) -> Result<RestClient> {
     let endpoints = target.endpoints()?;
     target.rest(&endpoints.public, &endpoints.token)
 }

@@ -1,5 +1,6 @@
 //! What a person types.
 
+pub mod bucket;
 pub mod drain;
 pub mod drill;
 pub mod get;

@@ -4,11 +4,12 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HOST};
 use http::{Method, Request};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::ResourceExt;
 use kube::api::{Api, ListParams};
+use serde::Serialize;
 
 use super::Site;
 use crate::command::losses::Rest;
@@ -50,17 +51,21 @@ impl Rest for Gateway<'_> {
             path.clear().extend(segments);
         }
         let path = format!("{}?{}", url.path(), url.query().unwrap_or_default());
-        let (status, body) = self.send(method, &path).await?;
-        if !status.is_success() {
-            bail!("{status}: {}", String::from_utf8_lossy(&body));
+        self.send(method, &path, Bytes::new()).await
+    }
+
+    async fn patch(&self, segments: &[&str], body: &impl Serialize) -> Result<Bytes> {
+        let mut url = reqwest::Url::parse("http://gateway/")?;
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.clear().extend(segments);
         }
-        Ok(body)
+        self.send(Method::PATCH, url.path(), serde_json::to_vec(body)?.into()).await
     }
 }
 
 impl Gateway<'_> {
-    /// One request to a gateway's pod.
-    async fn send(&self, method: Method, path: &str) -> Result<(http::StatusCode, Bytes)> {
+    /// One request to a gateway's pod; the body of a good answer.
+    async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes> {
         let Self { site, token } = self;
         let pods: Api<Pod> = Api::namespaced(site.client.clone(), &site.namespace);
         let cluster = site.cluster.name_any();
@@ -80,13 +85,16 @@ impl Gateway<'_> {
             .uri(path)
             .header(HOST, "gateway")
             .header(AUTHORIZATION, format!("Bearer {}", token.trim()))
-            .body(Empty::<Bytes>::new())?;
+            .body(Full::new(body))?;
         let answer = sender.send_request(request).await?;
         let status = answer.status();
         let body = answer.into_body().collect().await?.to_bytes();
         drop(sender);
         connection.abort();
-        Ok((status, body))
+        if !status.is_success() {
+            bail!("{status}: {}", String::from_utf8_lossy(&body));
+        }
+        Ok(body)
     }
 }
 

@@ -10,9 +10,9 @@ use crate::command::losses;
 #[derive(Debug, clap::Args)]
 pub(super) struct Asked<A: clap::Args> {
     #[command(flatten)]
-    ask: A,
+    pub(super) ask: A,
     #[command(flatten)]
-    token: Token,
+    pub(super) token: Token,
 }
 
 impl Asked<losses::Exposed> {

@@ -1,6 +1,7 @@
 //! `kubectl diptych`: what people ask of an installation by Kubernetes. A thin layer over the custom resources: everything here can
 //! be done by `kubectl` alone, with more words.
 
+mod bucket;
 mod drill;
 mod gateway;
 mod losses;
@@ -16,6 +17,7 @@ use kube::api::{Api, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, ResourceExt};
 
+use crate::command::bucket::Buckets;
 use crate::command::losses::{Conflicts, Exposed, Ledger};
 
 /// Between two looks at what is waited for.
@@ -57,6 +59,8 @@ enum Command {
     Ledger(losses::Asked<Ledger>),
     /// List, restore and discard versions that a return or a takeover kept beside the head of their key
     Conflicts(losses::Asked<Conflicts>),
+    /// Say what buckets promise their writers where both sites acknowledge, and set it
+    Bucket(losses::Asked<Buckets>),
 }
 
 impl Kubectl {
@@ -74,6 +78,7 @@ impl Kubectl {
             Command::Exposed(exposed) => exposed.run(&site).await,
             Command::Ledger(ledger) => ledger.run(&site).await,
             Command::Conflicts(conflicts) => conflicts.run(&site).await,
+            Command::Bucket(bucket) => bucket.run(&site).await,
         }
     }
 }

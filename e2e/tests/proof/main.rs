@@ -17,6 +17,7 @@ mod losing;
 mod namespaces;
 mod object_store;
 mod outside;
+mod promises;
 mod resurrect;
 mod sessions;
 mod trace;

@@ -12,8 +12,9 @@ use diptych_core::records::{
 };
 use rand::Rng;
 
+use super::acknowledge::{Committed, WrittenVersion, acknowledge, receipt};
 use super::multipart::{OpenUpload, check_number};
-use super::put::{NewObject, Stored, confirm, receipt};
+use super::put::{NewObject, Stored};
 use super::types::{MAX_OBJECT_BYTES, etag_text};
 use super::versions::version_id;
 use super::{Condition, Objects, part_sums};
@@ -81,12 +82,13 @@ impl Objects {
         let etag = Etag { md5: sums.md5, parts: parts.len() as u16 };
         let written = self.parts_as_written(&open, &parts).await?;
         let stored = if completed {
-            self.made_object(&open, key, &written).await?
+            self.made_object(&lease, &open, key, &written).await?
         } else {
             let object = NewObject {
                 bucket_name: bucket_name.to_owned(),
                 bucket: open.bucket.id,
                 versioning: open.bucket.versioning,
+                promise: open.bucket.promise,
                 key: key.to_owned(),
                 version: open.upload.version,
                 headers: open.upload.headers.clone(),
@@ -113,7 +115,7 @@ impl Objects {
     ) -> Result<Stored> {
         let also = open.change(&open.in_state(UploadState::Completed));
         match self.commit_object(lease, object, written, etag, also).await {
-            Ok((stored, _)) => Ok(stored),
+            Ok(stored) => Ok(stored),
             Err(error) => {
                 if matches!(error, GatewayError::PreconditionFailed(_) | GatewayError::NoSuchKey { .. }) {
                     self.reopen(lease, open).await;
@@ -124,7 +126,13 @@ impl Objects {
     }
 
     /// What the upload has become, for a client that did not hear it.
-    async fn made_object(&self, open: &OpenUpload, key: &str, written: &Written) -> Result<Stored> {
+    async fn made_object(
+        &self,
+        lease: &SubLease,
+        open: &OpenUpload,
+        key: &str,
+        written: &Written,
+    ) -> Result<Stored> {
         let view = self.context.catalog().view().await?;
         let head = view.get(&keys::head(open.bucket.id, key.as_bytes()))?;
         let Some(Head { at, kept, body: HeadBody::Object(object), .. }) = head
@@ -135,14 +143,17 @@ impl Objects {
         else {
             return Err(GatewayError::NoSuchUpload(open.id.to_string()));
         };
-        confirm(&self.context, view.position(), &written.extent_ids()).await?;
+        let (bucket, extents) = (&open.bucket, written.extent_ids());
+        let committed = Committed { promise: bucket.promise, position: view.position(), extents: &extents };
+        let made = WrittenVersion { bucket: bucket.id, key: key.to_owned(), at };
+        let acknowledged = acknowledge(&self.context, lease, committed, &[made]).await?;
         Ok(Stored {
             at,
             version_id: version_id(open.bucket.versioning, kept, at),
             etag: object.etag,
             size: object.size,
             modified_ms: object.modified_ms,
-            receipt: receipt(&self.context, at, written.least_durable())?,
+            receipt: receipt(&self.context, at.epoch, written.least_durable(), acknowledged)?,
             sums: Sums { md5: object.etag.md5, others: Vec::new() },
             replaced: false,
         })

@@ -9,9 +9,10 @@ use diptych_core::keys::{self, Key};
 use diptych_core::records::{Bucket, Head, HeadBody, LedgerEntry, Noted, Record, SettledAs, Settlement};
 use serde::{Deserialize, Serialize};
 
+use super::acknowledge::{Committed, WrittenVersion, acknowledge};
 use super::get::extents;
 use super::types::check_key;
-use super::{Condition, Objects, confirm, etag_text};
+use super::{Condition, Objects, etag_text};
 use crate::authority::may_write;
 use crate::commit::{HeadChange, commit_heads, commit_plain};
 use crate::error::{GatewayError, Result};
@@ -148,7 +149,11 @@ impl Objects {
         };
         let committed = commit_heads(&self.context, &lease, &[change], None).await;
         for head in committed {
-            confirm(&self.context, head?.position, &named).await?;
+            let head = head?;
+            let promise = conflict.bucket.promise;
+            let committed = Committed { promise, position: head.position, extents: &named };
+            let restored = WrittenVersion { bucket: conflict.bucket.id, key: key.to_owned(), at: head.at };
+            acknowledge(&self.context, &lease, committed, &[restored]).await?;
         }
         Ok(())
     }
@@ -239,14 +244,16 @@ fn is_discarded(entry: &LedgerEntry) -> bool {
     entry.settled.is_some_and(|settled| settled.outcome == SettledAs::Discarded)
 }
 
-/// All of the ledger.
+/// All of the ledger that says what became of a version.
 fn ledger(view: &dyn View) -> Result<Vec<Noting>> {
     let (mut range, mut entries) = (keys::ledger_entries(), Vec::new());
     loop {
         let page = view.scan(&range, PAGE)?;
         for (key, raw) in page.entries {
             let entry = LedgerEntry::decode(&raw)?;
-            entries.push((key, raw, entry));
+            if entry.decides() {
+                entries.push((key, raw, entry));
+            }
         }
         match page.next {
             Some(next) => range.start = next,

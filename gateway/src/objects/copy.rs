@@ -9,8 +9,9 @@ use diptych_core::lease::SubLease;
 use diptych_core::records::{Blob, Etag};
 use futures::StreamExt;
 
+use super::acknowledge::receipt;
 use super::conditions::ReadConditions;
-use super::multipart::{check_number, check_open};
+use super::multipart::{StoredUploadPart, check_number, check_open};
 use super::put::{NewObject, PutRequest, Stored, turn};
 use super::tags::check_tags;
 use super::types::{MAX_REQUEST_BYTES, check_key};
@@ -128,7 +129,7 @@ impl Objects {
         };
         let (modified_ms, versioning) = (self.context.clock().now_ms(), object.versioning);
         let done = self.batches.store(lease, object, chunk, (size, etag, modified_ms)).await?;
-        let receipt = super::put::receipt(&self.context, done.at, done.durable)?;
+        let receipt = receipt(&self.context, done.at.epoch, done.durable, done.acknowledged)?;
         let sums = Sums { md5: etag.md5, others: Vec::new() };
         let (at, replaced) = (done.at, done.replaced);
         let version_id = version_id(versioning, versioning.of_new(), at);
@@ -199,12 +200,12 @@ impl Objects {
     /// Copies a range of an object into a part. A range begins and ends where it likes, chunks do not: it is opened and
     /// sealed again.
     ///
-    /// Gives its sums, milliseconds since 1970, and the version that it is of.
+    /// Gives the version that it is of, too.
     pub async fn copy_part(
         &self,
         namespace: &str,
         request: CopyPart<'_>,
-    ) -> Result<(Sums, u64, Option<String>)> {
+    ) -> Result<(StoredUploadPart, Option<String>)> {
         check_number(request.number)?;
         let lease = may_write(self.context.authority())?;
         let (bucket, key, id) = request.target;
@@ -222,7 +223,7 @@ impl Objects {
         let (written, sums) =
             write_body(&self.context, &lease, open.id, description, BytesMut::new(), &mut body, &announced)
                 .await?;
-        let modified_ms = self.commit_part(&lease, &open, (key, request.number), written, &sums).await?;
-        Ok((sums, modified_ms, info.version))
+        let stored = self.commit_part(&lease, &open, (key, request.number), written, sums).await?;
+        Ok((stored, info.version))
     }
 }

@@ -7,11 +7,12 @@ use diptych_core::records::{Bucket, Head, HeadBody, Record, Versioning};
 use futures::future::join_all;
 use rand::Rng;
 
-use super::types::check_key;
+use super::acknowledge::{Acknowledged, Committed, WrittenVersion, acknowledge, receipt_of_delete};
+use super::types::{Receipt, check_key};
 use super::versions::{VersionName, version_id};
-use super::{Condition, Objects, Target, confirm};
+use super::{Condition, Objects, Target};
 use crate::authority::{may_write, still_may_answer};
-use crate::commit::{HeadChange, commit_heads};
+use crate::commit::{CommittedHead, HeadChange, commit_heads};
 use crate::error::Result;
 
 /// Versions of one request that are deleted at one time, each by a commit of its own.
@@ -26,6 +27,8 @@ pub struct Deleted {
     pub is_marker: bool,
     /// Id of the version that was deleted by name, or of the marker that was written; None where the bucket has no versions.
     pub version: Option<String>,
+    /// In which sites it is done; None: there was nothing to do.
+    pub receipt: Option<Receipt>,
 }
 
 /// One of many objects, or versions, that are to be deleted.
@@ -112,19 +115,42 @@ impl Objects {
             }
         }
         let committed = commit_heads(&self.context, lease, &changes, None).await;
-        let outcome = match committed.iter().flatten().map(|head| head.position).max() {
-            Some(position) => confirm(&self.context, position, &[]).await,
-            None => Ok(()),
-        };
+        let acknowledged = self.acknowledge_deletes(lease, bucket, &changes, &committed).await;
         for ((index, existed), result) in indices.into_iter().zip(committed) {
-            let deleted = result.and_then(|done| outcome.clone().map(|()| done)).map(|done| Deleted {
-                existed,
-                is_marker: bucket.versioning != Versioning::Off,
-                version: version_id(bucket.versioning, bucket.versioning.of_new(), done.at),
+            let deleted = result.and_then(|done| {
+                let receipt = receipt_of_delete(&self.context, done.at.epoch, acknowledged.clone()?);
+                Ok(Deleted {
+                    existed,
+                    is_marker: bucket.versioning != Versioning::Off,
+                    version: version_id(bucket.versioning, bucket.versioning.of_new(), done.at),
+                    receipt: Some(receipt),
+                })
             });
             results[index] = Some(deleted);
         }
         results.into_iter().map(|result| result.unwrap_or_else(|| Ok(Deleted::default()))).collect()
+    }
+
+    /// All that were committed are waited for together.
+    async fn acknowledge_deletes(
+        &self,
+        lease: &SubLease,
+        bucket: &Bucket,
+        changes: &[HeadChange],
+        committed: &[Result<CommittedHead>],
+    ) -> Result<Acknowledged> {
+        let done = changes
+            .iter()
+            .zip(committed)
+            .filter_map(|(change, result)| Some((change, result.as_ref().ok()?)));
+        let Some(position) = done.clone().map(|(_, head)| head.position).max() else {
+            return Ok(Acknowledged::OneSite);
+        };
+        let deleted: Vec<WrittenVersion> = done
+            .map(|(change, head)| WrittenVersion { bucket: bucket.id, key: change.key.clone(), at: head.at })
+            .collect();
+        let committed = Committed { promise: bucket.promise, position, extents: &[] };
+        acknowledge(&self.context, lease, committed, &deleted).await
     }
 
     async fn is_there(&self, bucket: &Bucket, name: &str, key: &str, condition: &Condition) -> Result<bool> {

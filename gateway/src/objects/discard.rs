@@ -15,10 +15,11 @@ use diptych_core::lease::SubLease;
 use diptych_core::records::{Bucket, Head, HeadBody, Kept, Record, VersionRef};
 use rand::Rng;
 
+use super::acknowledge::{Committed, WrittenVersion, acknowledge, receipt_of_delete};
 use super::delete::Deleted;
 use super::types::check_key;
 use super::versions::{self, Found, VersionName, version_id};
-use super::{Condition, Objects, confirm};
+use super::{Condition, Objects};
 use crate::authority::{may_write, still_may_answer};
 use crate::commit::{MARKS_WITH_HEAD, ROUNDS, commit_plain, mark_dead};
 use crate::error::{GatewayError, Result};
@@ -52,11 +53,15 @@ impl Objects {
             };
             if commit_plain(&self.context, lease, change, landed).await? {
                 mark_dead(&self.context, lease, marks).await;
-                confirm(&self.context, self.context.catalog().position().await?, &[]).await?;
+                let position = self.context.catalog().position().await?;
+                let committed = Committed { promise: bucket.promise, position, extents: &[] };
+                let gone = WrittenVersion { bucket: bucket.id, key: key.to_owned(), at: found.head.at };
+                let acknowledged = acknowledge(&self.context, lease, committed, &[gone]).await?;
                 return Ok(Deleted {
                     existed: true,
                     is_marker: found.head.body == HeadBody::Marker,
                     version: version_id(bucket.versioning, found.head.kept, found.head.at),
+                    receipt: Some(receipt_of_delete(&self.context, lease.epoch, acknowledged)),
                 });
             }
         }

@@ -89,10 +89,11 @@ impl Objects {
             Ok((info, blobs))
         });
         drop(view);
-        if let Some(other) = self.context.settler() {
+        if let Some(other) = self.context.settler(found.promise) {
             // That there is none may be as new as an object.
             let extents = named.as_ref().map_or_else(|_| Vec::new(), |(_, blobs)| extents(blobs));
-            if !other.settled(&keys::head(found.id, target.key.as_bytes()), seen, &extents).await {
+            let head = keys::head(found.id, target.key.as_bytes());
+            if !other.settled(&head, seen, &extents, found.promise.timeout()).await {
                 return Err(GatewayError::Unsettled);
             }
         }

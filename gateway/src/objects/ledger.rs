@@ -22,7 +22,7 @@ pub struct LedgerLine {
     pub id: String,
     /// The version that it is about.
     pub version: Option<String>,
-    /// `Lost`, `DeleteNotDone`, `MetadataNotDone`, `Conflict`, `Noted`.
+    /// `Lost`, `DeleteNotDone`, `DiscardNotDone`, `MetadataNotDone`, `Conflict`, `Downgraded`, `Noted`.
     pub kind: String,
     /// The same as a sentence.
     pub what: String,
@@ -32,7 +32,7 @@ pub struct LedgerLine {
     pub instead: Option<String>,
     /// Milliseconds since 1970 when a person accepted the loss.
     pub accepted_ms: Option<u64>,
-    /// `Restored`, `KeptConflict`, `Discarded`; None: nothing has been decided.
+    /// `Restored`, `KeptConflict`, `Discarded`, `Confirmed`; None: nothing has been decided.
     pub settled: Option<String>,
     /// Milliseconds since 1970 when it was.
     pub settled_ms: Option<u64>,
@@ -88,12 +88,14 @@ fn line(bucket: &str, entry: &LedgerEntry) -> LedgerLine {
         | Noted::DeleteNotDone
         | Noted::DiscardNotDone
         | Noted::MetadataNotDone
-        | Noted::Conflict => (None, None, None),
+        | Noted::Conflict
+        | Noted::Downgraded { .. } => (None, None, None),
     };
     let settled = entry.settled.map(|settled| match settled.outcome {
         SettledAs::Restored => "Restored",
         SettledAs::KeptConflict => "KeptConflict",
         SettledAs::Discarded => "Discarded",
+        SettledAs::Confirmed => "Confirmed",
     });
     LedgerLine {
         at_ms: entry.at_ms,
@@ -131,6 +133,10 @@ fn said(what: &Noted) -> (&'static str, String) {
         Noted::DiscardNotDone => (
             "DiscardNotDone",
             "a delete by version id that the newer term had not seen was not done: the version is still there".to_owned(),
+        ),
+        Noted::Downgraded { .. } => (
+            "Downgraded",
+            "one site acknowledged it: the other one had not confirmed it in the time that its bucket says".to_owned(),
         ),
         Noted::Conflict => ("Conflict", "a person has decided of a conflict version".to_owned()),
     }

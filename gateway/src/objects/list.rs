@@ -62,8 +62,8 @@ impl Objects {
         let seen = view.position();
         drop(view);
         // What was passed over as deleted may be as new as what is listed.
-        if let Some(other) = self.context.settler()
-            && !other.all_settled(&looked_at, seen).await
+        if let Some(other) = self.context.settler(bucket.promise)
+            && !other.all_settled(&looked_at, seen, bucket.promise.timeout()).await
         {
             return Err(GatewayError::Unsettled);
         }

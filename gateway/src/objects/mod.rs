@@ -1,5 +1,6 @@
 //! The object layer: buckets, objects, uploads. Both fronts call it and nothing else.
 
+mod acknowledge;
 mod buckets;
 mod complete;
 mod conditions;
@@ -24,6 +25,8 @@ use std::sync::Arc;
 use crate::context::Context;
 use crate::write::Batches;
 
+pub(crate) use acknowledge::{Acknowledged, Committed, WrittenVersion, acknowledge, confirm};
+pub use buckets::{BucketDocument, PromiseChange, WantedTimeout};
 pub use complete::{CompletePart, Completion};
 pub use conditions::{Condition, ReadConditions, TagList};
 pub use conflicts::{ConflictVersion, ConflictsPage};
@@ -34,7 +37,7 @@ pub use get::{Download, Wanted};
 pub use ledger::{LedgerLine, LedgerPage};
 pub use list::{ListRequest, Listed, Listing};
 pub use put::{LateSums, PutRequest, Stored};
-pub(crate) use put::{NewObject, confirm, turn};
+pub(crate) use put::{NewObject, turn};
 pub use types::{
     MAX_KEY_BYTES, MAX_OBJECT_BYTES, MAX_REQUEST_BYTES, ObjectInfo, Receipt, SiteRows, Target, etag_text,
 };

@@ -10,10 +10,11 @@ use diptych_core::records::{Bucket, Part, Record, Upload, UploadState};
 use rand::Rng;
 
 use super::Objects;
+use super::acknowledge::{Acknowledged, receipt};
 use super::part_sums;
 use super::put::{LateSums, PutRequest, check_sums, turn};
 use super::tags::check_tags;
-use super::types::{MAX_REQUEST_BYTES, check_key};
+use super::types::{MAX_REQUEST_BYTES, Receipt, check_key};
 use crate::authority::may_write;
 use crate::body::{Body, ByteStream};
 use crate::commit::{MAX_CHANGES, commit_plain};
@@ -22,6 +23,17 @@ use crate::error::{GatewayError, Result};
 use crate::write::{Description, Written, write_body};
 
 const MAX_PARTS: u16 = 10_000;
+
+/// A part was stored.
+#[derive(Debug, Clone)]
+pub struct StoredUploadPart {
+    /// Its sums.
+    pub sums: Sums,
+    /// Milliseconds since 1970.
+    pub modified_ms: u64,
+    /// Where it is durable. The other site is waited for with the whole.
+    pub receipt: Receipt,
+}
 
 pub(crate) struct OpenUpload {
     pub bucket: Bucket,
@@ -92,7 +104,7 @@ impl Objects {
         OpenUpload::find(view.as_ref(), bucket, key, id)
     }
 
-    /// Stores a part; the sums of its bytes.
+    /// Stores a part.
     #[expect(clippy::too_many_arguments, reason = "the request of S3 has so many")]
     pub async fn put_part(
         &self,
@@ -103,7 +115,7 @@ impl Objects {
         length: Option<u64>,
         announced: Announced,
         late: Option<LateSums>,
-    ) -> Result<Sums> {
+    ) -> Result<StoredUploadPart> {
         check_number(number)?;
         let lease = may_write(self.context.authority())?;
         let (bucket, key, id) = target;
@@ -121,20 +133,19 @@ impl Objects {
             written.condemn(&self.context, &lease).await;
             return Err(error);
         }
-        self.commit_part(&lease, &open, (key, number), written, &sums).await?;
-        Ok(sums)
+        self.commit_part(&lease, &open, (key, number), written, sums).await
     }
 
-    /// Enters a part whose bytes are written; it replaces one of the same number. Milliseconds since 1970 when that was.
+    /// Enters a part whose bytes are written; it replaces one of the same number.
     pub(crate) async fn commit_part(
         &self,
         lease: &SubLease,
         open: &OpenUpload,
         (key, number): (&str, u16),
         written: Written,
-        sums: &Sums,
-    ) -> Result<u64> {
-        let size = written.size();
+        sums: Sums,
+    ) -> Result<StoredUploadPart> {
+        let (size, durable) = (written.size(), written.least_durable());
         let (extent_guards, extent_writes) = written.open_changes(&self.context)?;
         let mut blobs = written.into_blobs();
         let (Some(blob), true) = (blobs.pop(), blobs.is_empty()) else {
@@ -159,7 +170,8 @@ impl Objects {
             }
             let landed = |view: &dyn View| Ok(view.get(&part_key)?.as_ref() == Some(&value));
             if commit_plain(&self.context, lease, Change { guards, writes }, landed).await? {
-                return Ok(modified_ms);
+                let receipt = receipt(&self.context, lease.epoch, durable, Acknowledged::OneSite)?;
+                return Ok(StoredUploadPart { sums, modified_ms, receipt });
             }
             let view = self.context.catalog().view().await?;
             match view.get(&open.key)? {

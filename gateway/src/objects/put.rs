@@ -2,14 +2,15 @@
 
 use bytes::BytesMut;
 use diptych_catalog::Change;
-use diptych_core::ids::{BucketId, ExtentId, SiteName, UploadId, VersionId};
+use diptych_core::ids::{BucketId, UploadId, VersionId};
 use diptych_core::lease::SubLease;
-use diptych_core::records::{Bucket, Content, Etag, HeadBody, Object, Position, VersionRef, Versioning};
+use diptych_core::records::{Bucket, Content, Etag, HeadBody, Object, Promise, VersionRef, Versioning};
 use rand::Rng;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::acknowledge::{Committed, WrittenVersion, acknowledge, receipt};
 use super::tags::check_tags;
-use super::types::{MAX_REQUEST_BYTES, Receipt, SiteRows, check_key};
+use super::types::{MAX_REQUEST_BYTES, Receipt, check_key};
 use super::versions::version_id;
 use super::{Condition, Objects};
 use crate::authority::may_write;
@@ -48,6 +49,7 @@ pub(crate) struct NewObject {
     pub(crate) bucket_name: String,
     pub(crate) bucket: BucketId,
     pub(crate) versioning: Versioning,
+    pub(crate) promise: Promise,
     pub(crate) key: String,
     pub(crate) version: VersionId,
     pub(crate) headers: Vec<(String, String)>,
@@ -138,7 +140,7 @@ impl Objects {
         let versioning = object.versioning;
         let done = self.batches.store(lease, object, chunk, (size, etag, modified_ms)).await?;
         drop(room);
-        let receipt = receipt(&self.context, done.at, done.durable)?;
+        let receipt = receipt(&self.context, done.at.epoch, done.durable, done.acknowledged)?;
         let version_id = version_id(versioning, versioning.of_new(), done.at);
         let (at, replaced) = (done.at, done.replaced);
         Ok(Stored { at, version_id, etag, size, modified_ms, receipt, sums, replaced })
@@ -182,7 +184,7 @@ impl Objects {
         if committed.as_ref().is_err_and(|error| error.status().is_client_error()) {
             written.condemn(&self.context, lease).await;
         }
-        Ok(committed?.0)
+        committed
     }
 
     /// Makes written bytes the head of their key.
@@ -193,14 +195,15 @@ impl Objects {
         written: Written,
         etag: Etag,
         also: Change,
-    ) -> Result<(Stored, Position)> {
+    ) -> Result<Stored> {
         let size = written.size();
         let modified_ms = self.context.clock().now_ms();
         let (extents, durable) = (written.extent_ids(), written.least_durable());
         let (content, mut guards, mut writes) = written.enter_live(&self.context, lease, &object).await?;
         guards.extend(also.guards);
         writes.extend(also.writes);
-        let (version, versioning) = (object.version, object.versioning);
+        let (version, versioning, promise) = (object.version, object.versioning, object.promise);
+        let (bucket, key) = (object.bucket, object.key.clone());
         let change = object.into_change(size, etag, modified_ms, content, guards, writes);
         let done = commit_heads(&self.context, lease, std::slice::from_ref(&change), None).await.pop();
         let done =
@@ -214,12 +217,14 @@ impl Objects {
                 return Err(error);
             }
         };
-        confirm(&self.context, done.position, &extents).await?;
-        let receipt = receipt(&self.context, done.at, durable)?;
+        let committed = Committed { promise, position: done.position, extents: &extents };
+        let written = WrittenVersion { bucket, key, at: done.at };
+        let acknowledged = acknowledge(&self.context, lease, committed, &[written]).await?;
+        let receipt = receipt(&self.context, done.at.epoch, durable, acknowledged)?;
         let sums = Sums { md5: etag.md5, others: Vec::new() };
         let (at, replaced) = (done.at, done.replaced.is_some());
         let version_id = version_id(versioning, versioning.of_new(), at);
-        Ok((Stored { at, version_id, etag, size, modified_ms, receipt, sums, replaced }, done.position))
+        Ok(Stored { at, version_id, etag, size, modified_ms, receipt, sums, replaced })
     }
 }
 
@@ -229,6 +234,7 @@ impl NewObject {
             bucket_name: request.bucket.clone(),
             bucket: bucket.id,
             versioning: bucket.versioning,
+            promise: bucket.promise,
             key: request.key.clone(),
             version: VersionId(rand::rng().random()),
             headers: request.headers.clone(),
@@ -289,44 +295,4 @@ pub(crate) fn check_sums(sums: &Sums, announced: &Announced, late: Option<LateSu
         sums.check(&Announced { sums: late(), ..Announced::default() })?;
     }
     Ok(())
-}
-
-/// Waits for the other site where the cluster wants that.
-///
-/// # Errors
-/// The outcome is unknown: it is committed here, and not confirmed there in time.
-pub(crate) async fn confirm(context: &Context, position: Position, extents: &[ExtentId]) -> Result<()> {
-    match context.peer() {
-        Some(peer) if !peer.confirmed(position, extents).await => {
-            let reason = "it is committed in this site, but the other one has not confirmed it in time";
-            Err(GatewayError::OutcomeUnknown(reason.to_owned()))
-        }
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// What the writer of a version is told, once it is confirmed.
-pub(crate) fn receipt(context: &Context, at: VersionRef, durable: u8) -> Result<Receipt> {
-    let plan = context.plan()?;
-    let mut sites: Vec<SiteRows> = plan
-        .rows
-        .iter()
-        .map(|(site, of)| SiteRows {
-            site: site.clone(),
-            durable: own(context.site(), site, durable),
-            of: *of,
-        })
-        .collect();
-    let mut exposed = sites.len() > 1;
-    if context.peer().is_some() {
-        exposed = false;
-        for rows in &mut sites {
-            rows.durable = if rows.site == *context.site() { rows.durable } else { rows.of };
-        }
-    }
-    Ok(Receipt { epoch: at.epoch, sites, exposed })
-}
-
-fn own(here: &SiteName, site: &SiteName, durable: u8) -> u8 {
-    if here == site { durable } else { 0 }
 }

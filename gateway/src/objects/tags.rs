@@ -51,7 +51,8 @@ impl Objects {
             let change = Change { guards: vec![found.guard()], writes };
             let landed = |view: &dyn View| Ok(view.get(&found.key)?.as_ref() == Some(&value));
             if commit_plain(&self.context, &lease, change, landed).await? {
-                confirm(&self.context, self.context.catalog().position().await?, &[]).await?;
+                let position = self.context.catalog().position().await?;
+                confirm(&self.context, bucket.promise, position).await?;
                 return Ok(version_id(bucket.versioning, tagged.kept, tagged.at));
             }
         }

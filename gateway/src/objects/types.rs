@@ -93,17 +93,20 @@ pub struct Receipt {
     pub epoch: Epoch,
     /// By site.
     pub sites: Vec<SiteRows>,
-    /// Whole in one site only, of two.
+    /// Of two sites only this one is known to have it whole.
     pub exposed: bool,
+    /// Both were to acknowledge it, and the other one did not in time.
+    pub downgraded: bool,
 }
 
 impl fmt::Display for Receipt {
-    /// `epoch=1; east=6/6; exposed=no`
+    /// `epoch=1; east=6/6; west=0/6; exposed=yes; downgraded=yes`; the last only where it is so.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "epoch={}", self.epoch)?;
         for rows in &self.sites {
             write!(formatter, "; {}={}/{}", rows.site, rows.durable, rows.of)?;
         }
-        write!(formatter, "; exposed={}", if self.exposed { "yes" } else { "no" })
+        write!(formatter, "; exposed={}", if self.exposed { "yes" } else { "no" })?;
+        if self.downgraded { write!(formatter, "; downgraded=yes") } else { Ok(()) }
     }
 }

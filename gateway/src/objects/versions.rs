@@ -210,8 +210,8 @@ impl Objects {
         let (listing, looked_at) = page(view.as_ref(), bucket.id, request)?;
         let seen = view.position();
         drop(view);
-        if let Some(other) = self.context.settler()
-            && !other.all_settled(&looked_at, seen).await
+        if let Some(other) = self.context.settler(bucket.promise)
+            && !other.all_settled(&looked_at, seen, bucket.promise.timeout()).await
         {
             return Err(GatewayError::Unsettled);
         }

@@ -229,6 +229,7 @@ fn written(status: StatusCode, bucket: &str, id: &str, stored: &Stored, headers:
         "epoch": receipt.epoch.0,
         "sites": receipt.sites.iter().map(rows).collect::<Vec<_>>(),
         "exposed": receipt.exposed,
+        "downgraded": receipt.downgraded,
     });
     let document = FileDocument {
         id,
@@ -319,8 +320,12 @@ pub(super) async fn delete(
 ) -> Answer {
     let condition = Condition { exists: true, matches: tags(&headers, &IF_MATCH), ..Condition::default() };
     let deleted = state.objects.delete(&namespace, Target::newest(target.bucket(), &id), condition).await;
-    deleted.map_err(|error| no_file(error, &id))?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    let deleted = deleted.map_err(|error| no_file(error, &id))?;
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    if let Some(receipt) = deleted.receipt {
+        set(response.headers_mut(), RECEIPT, &receipt.to_string());
+    }
+    Ok(response)
 }
 
 /// Before the first file there is no bucket `files`: what is asked for is a file all the same.

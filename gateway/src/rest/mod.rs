@@ -1,6 +1,7 @@
 //! REST: files, where their fragments are, sessions, health, lease and metrics; and the web page.
 
 mod auth;
+mod buckets;
 mod conflicts;
 mod errors;
 mod files;
@@ -19,7 +20,7 @@ use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{get, patch, post};
 use diptych_wire::http::BoxError;
 use http_body_util::BodyExt;
 use tower::ServiceExt;
@@ -53,6 +54,8 @@ pub(crate) fn answer(
         let one = get(files::read).head(files::describe).put(files::replace).delete(files::delete);
         Router::new().route("/", get(files::list).post(files::create)).route("/{*id}", one)
     };
+    let change = patch(buckets::change).layer(DefaultBodyLimit::max(buckets::BODY_LIMIT));
+    let one_bucket = get(buckets::show).merge(change);
     let guarded = Router::new()
         .nest("/api/v1/files", files())
         .nest("/api/files", files())
@@ -61,6 +64,8 @@ pub(crate) fn answer(
         .route("/api/v1/conflicts", get(conflicts::list))
         .route("/api/v1/conflicts/{version}", post(conflicts::restore).delete(conflicts::discard))
         .route("/api/v1/ledger", get(conflicts::ledger))
+        .route("/api/v1/buckets", get(buckets::list))
+        .route("/api/v1/buckets/{name}", one_bucket)
         .with_state(state.clone())
         .merge(more.unwrap_or_default())
         .layer(DefaultBodyLimit::disable())

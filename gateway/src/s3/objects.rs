@@ -145,11 +145,13 @@ impl S3Front {
         let condition = Condition { matches: input.if_match.map(convert::tags_of), ..Condition::default() };
         let target = Target { bucket: &input.bucket, key: &input.key, version: version.as_ref() };
         let deleted = self.objects.delete(&namespace, target, condition).await?;
-        Ok(S3Response::new(DeleteObjectOutput {
+        let output = DeleteObjectOutput {
             delete_marker: deleted.is_marker.then_some(true),
             version_id: deleted.version,
             request_charged: None,
-        }))
+        };
+        let headers = deleted.receipt.as_ref().map(convert::receipt_headers);
+        Ok(S3Response::with_headers(output, headers.unwrap_or_default()))
     }
 
     pub(super) async fn delete_objects(

@@ -56,11 +56,12 @@ impl S3Front {
         let input = request.input;
         let target = (input.bucket.as_str(), input.key.as_str(), input.upload_id.as_str());
         let number = part_number(input.part_number)?;
-        let sums = self.objects.put_part(&namespace, target, number, body, length, announced, late).await?;
+        let stored = self.objects.put_part(&namespace, target, number, body, length, announced, late).await?;
+        let sums = stored.sums;
         let e_tag = Some(ETag::Strong(hex::encode(sums.md5)));
         let mut output = UploadPartOutput { e_tag, ..Default::default() };
         set_sums!(output, |algorithm| sums::sum(&sums.others, algorithm));
-        Ok(S3Response::new(output))
+        Ok(S3Response::with_headers(output, convert::receipt_headers(&stored.receipt)))
     }
 
     pub(super) async fn upload_part_copy(
@@ -91,18 +92,20 @@ impl S3Front {
             target: (&input.bucket, &input.key, &input.upload_id),
             number: part_number(input.part_number)?,
         };
-        let (sums, modified_ms, copy_source_version_id) = self.objects.copy_part(&namespace, copy).await?;
+        let (stored, copy_source_version_id) = self.objects.copy_part(&namespace, copy).await?;
+        let sums = stored.sums;
         let mut result = CopyPartResult {
             e_tag: Some(ETag::Strong(hex::encode(sums.md5))),
-            last_modified: Some(convert::timestamp(modified_ms)),
+            last_modified: Some(convert::timestamp(stored.modified_ms)),
             ..Default::default()
         };
         set_sums!(result, |algorithm| sums::sum(&sums.others, algorithm));
-        Ok(S3Response::new(UploadPartCopyOutput {
+        let output = UploadPartCopyOutput {
             copy_part_result: Some(result),
             copy_source_version_id,
             ..Default::default()
-        }))
+        };
+        Ok(S3Response::with_headers(output, convert::receipt_headers(&stored.receipt)))
     }
 
     pub(super) async fn complete_multipart_upload(

@@ -4,15 +4,17 @@
 //! (`gathering`). Where both sites must have a write, a batch is in flight until the other one has it: it crosses as one extent,
 //! and is waited for once.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use diptych_catalog::dead_marks;
-use diptych_core::ids::ExtentId;
+use diptych_core::ids::{BucketId, ExtentId};
 use diptych_core::keys;
 use diptych_core::lease::SubLease;
-use diptych_core::records::{Blob, Content, Etag, ExtentState, HeadBody, VersionRef};
+use diptych_core::records::{Blob, Content, Etag, ExtentState, HeadBody, Promise, VersionRef};
+use futures::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::gathering::{Gathering, fill};
@@ -23,7 +25,7 @@ use crate::authority::may_write;
 use crate::commit::{CommittedHead, HeadChange, MAX_CHANGES, SharedExtent, commit_heads, mark_dead};
 use crate::context::Context;
 use crate::error::{GatewayError, Result};
-use crate::objects::{NewObject, confirm};
+use crate::objects::{Acknowledged, Committed, NewObject, WrittenVersion, acknowledge};
 
 /// Batches that are written at one time.
 const IN_FLIGHT: usize = 2;
@@ -66,6 +68,8 @@ pub(crate) struct SmallDone {
     pub at: VersionRef,
     /// Durable rows of it.
     pub durable: u8,
+    /// By whom it is acknowledged.
+    pub acknowledged: Acknowledged,
     /// There was an object before.
     pub replaced: bool,
 }
@@ -139,26 +143,41 @@ fn takes_more(batch: &[Waiting]) -> bool {
     batch.len() < MAX_CHANGES - 1 && bytes < BATCH_BYTES
 }
 
+/// Who waits for an object of a batch, and for what.
+struct Asked {
+    promise: Promise,
+    bucket: BucketId,
+    key: String,
+    answer: oneshot::Sender<Result<SmallDone>>,
+    inside: Inside,
+}
+
+impl Asked {
+    /// Who no longer waits does not want to know.
+    fn tell(self, result: Result<SmallDone>) {
+        let _: Result<(), _> = self.answer.send(result);
+        drop(self.inside);
+    }
+}
+
 async fn run(context: Arc<Context>, batch: Vec<Waiting>, turn: OwnedSemaphorePermit) {
     context.metrics().batch_objects.observe(batch.len() as f64);
     let mut objects = Vec::with_capacity(batch.len());
-    let mut answers = Vec::with_capacity(batch.len());
-    for waiting in batch {
-        answers.push((waiting.answer, waiting.inside));
-        objects.push((waiting.object, waiting.chunk, (waiting.size, waiting.etag, waiting.modified_ms)));
+    let mut asked = Vec::with_capacity(batch.len());
+    for Waiting { object, chunk, size, etag, modified_ms, answer, inside } in batch {
+        let key = object.key.clone();
+        asked.push(Asked { promise: object.promise, bucket: object.bucket, key, answer, inside });
+        objects.push((object, chunk, (size, etag, modified_ms)));
     }
-    let results = match write(&context, objects).await {
-        Ok(written) => confirmed(&context, written, turn).await,
-        Err(error) => answers.iter().map(|_| Err(error.clone())).collect(),
-    };
-    for ((answer, _inside), result) in answers.into_iter().zip(results) {
-        // Who no longer waits does not want to know.
-        let _: Result<(), _> = answer.send(result);
+    match write(&context, objects).await {
+        Ok(written) => answer(&context, written, asked, turn).await,
+        Err(error) => asked.into_iter().for_each(|asked| asked.tell(Err(error.clone()))),
     }
 }
 
 /// What was written together.
 struct Written {
+    lease: SubLease,
     extent: ExtentId,
     /// Durable rows of it.
     durable: u8,
@@ -166,33 +185,52 @@ struct Written {
     heads: Vec<Result<CommittedHead>>,
 }
 
-/// Waits for the other site, once for the batch; the turn ends with that, or after `HOLD`.
-async fn confirmed(
-    context: &Context,
-    written: Written,
-    turn: OwnedSemaphorePermit,
-) -> Vec<Result<SmallDone>> {
-    let Written { extent, durable, heads } = written;
-    let outcome = match heads.iter().flatten().map(|head| head.position).max() {
-        None => Ok(()),
-        Some(position) => {
-            let extents = [extent];
-            let confirming = confirm(context, position, &extents);
-            tokio::pin!(confirming);
-            tokio::select! {
-                outcome = &mut confirming => outcome,
-                () = tokio::time::sleep(HOLD) => {
-                    drop(turn);
-                    confirming.await
-                }
-            }
+/// Waits for the other site, once for each promise in the batch; the turn ends with that, or after `HOLD`.
+async fn answer(context: &Context, written: Written, asked: Vec<Asked>, turn: OwnedSemaphorePermit) {
+    let Written { lease, extent, durable, heads } = written;
+    let mut by_promise: BTreeMap<Promise, Vec<(Asked, CommittedHead)>> = BTreeMap::new();
+    for (asked, head) in asked.into_iter().zip(heads) {
+        match head {
+            Ok(head) => by_promise.entry(asked.promise).or_default().push((asked, head)),
+            Err(error) => asked.tell(Err(error)),
         }
-    };
-    let done = |head: Result<CommittedHead>| {
-        let head = head?;
-        outcome.clone().map(|()| SmallDone { at: head.at, durable, replaced: head.replaced.is_some() })
-    };
-    heads.into_iter().map(done).collect()
+    }
+    let alike = |(promise, objects)| answer_alike(context, &lease, (extent, durable), promise, objects);
+    let answering = join_all(by_promise.into_iter().map(alike));
+    tokio::pin!(answering);
+    tokio::select! {
+        _ = &mut answering => {}
+        () = tokio::time::sleep(HOLD) => {
+            drop(turn);
+            answering.await;
+        }
+    }
+}
+
+/// Answers those of a batch to whom the same is promised.
+async fn answer_alike(
+    context: &Context,
+    lease: &SubLease,
+    (extent, durable): (ExtentId, u8),
+    promise: Promise,
+    objects: Vec<(Asked, CommittedHead)>,
+) {
+    let Some(position) = objects.iter().map(|(_, head)| head.position).max() else { return };
+    let versions: Vec<WrittenVersion> = objects
+        .iter()
+        .map(|(asked, head)| WrittenVersion { bucket: asked.bucket, key: asked.key.clone(), at: head.at })
+        .collect();
+    let committed = Committed { promise, position, extents: &[extent] };
+    let outcome = acknowledge(context, lease, committed, &versions).await;
+    for (asked, head) in objects {
+        let done = |acknowledged| SmallDone {
+            at: head.at,
+            durable,
+            acknowledged,
+            replaced: head.replaced.is_some(),
+        };
+        asked.tell(outcome.clone().map(done));
+    }
 }
 
 async fn write(
@@ -225,7 +263,7 @@ async fn write(
     let unnamed = changes.iter().zip(&committed).filter(|(_, result)| was_refused(result));
     let marks = unnamed.filter_map(|(change, _)| blobs_in(change)).flat_map(dead_marks).collect();
     mark_dead(context, &lease, marks).await;
-    Ok(Written { extent: extent.id, durable: extent.placement.rows.len() as u8, heads: committed })
+    Ok(Written { lease, extent: extent.id, durable: extent.placement.rows.len() as u8, heads: committed })
 }
 
 /// Surely not committed. A mark on the blob of an unknown outcome could free bytes that a head names.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::common::{Others, TOKEN, TestSite, noise, user};
 use async_trait::async_trait;
@@ -256,15 +257,15 @@ struct Beside {
 
 #[async_trait]
 impl PeerConfirmation for Beside {
-    async fn confirmed(&self, _: Position, _: &[ExtentId]) -> bool {
-        true
+    async fn confirmed(&self, _: Position, _: &[ExtentId], _: Option<Duration>) -> Option<u8> {
+        Some(6)
     }
 
-    async fn settled(&self, _: &Key, _: Position, _: &[ExtentId]) -> bool {
+    async fn settled(&self, _: &Key, _: Position, _: &[ExtentId], _: Option<Duration>) -> bool {
         self.has.load(Ordering::SeqCst)
     }
 
-    async fn all_settled(&self, heads: &[Key], _: Position) -> bool {
+    async fn all_settled(&self, heads: &[Key], _: Position, _: Option<Duration>) -> bool {
         heads.is_empty() || self.has.load(Ordering::SeqCst)
     }
 }

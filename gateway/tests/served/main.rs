@@ -7,6 +7,7 @@ mod files;
 mod losses;
 mod multipart;
 mod part_sums;
+mod promises;
 mod s3;
 mod sessions;
 mod uploads;

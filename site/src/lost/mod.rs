@@ -11,6 +11,7 @@
 //! Every step can be done again: what has given way is whole, and that all has is written down last.
 
 mod account;
+mod downgraded;
 pub mod lacking;
 mod settle;
 
@@ -37,7 +38,8 @@ pub struct Done {
     pub settled: u64,
 }
 
-/// One pass of the active site: what its takeover lost goes to the ledger, then what has come since is settled.
+/// One pass of the active site: what its takeover lost goes to the ledger, then what has come since is settled, and so is
+/// what one site acknowledged for both.
 pub async fn pass(context: &SiteContext) -> Result<Done, SiteError> {
     let mut done = Done::default();
     let (Some(epoch), Some(_)) = (context.active_epoch(), &context.peer) else { return Ok(done) };
@@ -47,7 +49,7 @@ pub async fn pass(context: &SiteContext) -> Result<Done, SiteError> {
     if !accounted {
         done.lost = account::account(context, epoch).await?;
     }
-    done.settled = settle::settle(context, epoch).await?;
+    done.settled = settle::settle(context, epoch).await? + downgraded::close(context, epoch).await?;
     Ok(done)
 }
 

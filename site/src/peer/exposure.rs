@@ -11,7 +11,7 @@ use std::time::Duration;
 use diptych_catalog::{Catalog, FeedEntry, FeedStart};
 use diptych_core::ids::{ExtentId, SiteName};
 use diptych_core::keys::{self, Key, Owner};
-use diptych_core::records::{Cursor, Position, Record};
+use diptych_core::records::{Cursor, Placement, Position, Record};
 use futures::StreamExt;
 use tokio::sync::watch;
 
@@ -265,7 +265,7 @@ pub async fn peer_has_head(
     }
     let exposed = progress.borrow().exposes(head);
     match exposed {
-        Some(position) => peer_holds(catalog, peer, progress, position, extents).await,
+        Some(position) => peer_holds(catalog, peer, progress, position, extents).await.map(drop),
         None => Ok(()),
     }
 }
@@ -286,25 +286,26 @@ pub async fn peer_has_heads(progress: &mut watch::Receiver<Progress>, heads: &[K
     }
 }
 
-/// Whether the other site has applied all up to `position` and holds these extents, whatever else it lacks.
+/// Waits until the other site has applied all up to `position` and holds these extents, whatever else it lacks: how many rows it
+/// has of the extent that has fewest there.
 pub async fn peer_holds(
     catalog: &dyn Catalog,
     peer: &SiteName,
     progress: &mut watch::Receiver<Progress>,
     position: Position,
     extents: &[ExtentId],
-) -> Result<(), SiteError> {
+) -> Result<u8, SiteError> {
     let placements: Vec<Key> = extents.iter().map(|extent| keys::placement(peer, *extent)).collect();
     loop {
         progress.mark_unchanged();
         if progress.borrow().has_applied(position) {
             let view = catalog.view().await?;
-            let mut whole = true;
-            for key in &placements {
-                whole &= view.get(key)?.is_some();
-            }
-            if whole {
-                return Ok(());
+            let placed = placements
+                .iter()
+                .map(|key| Ok(view.get(key)?.as_deref().map(Placement::decode).transpose()?));
+            let placed: Vec<Option<Placement>> = placed.collect::<Result<_, SiteError>>()?;
+            if let Some(placed) = placed.into_iter().collect::<Option<Vec<_>>>() {
+                return Ok(placed.iter().map(|placement| placement.rows.len()).min().unwrap_or(0) as u8);
             }
         }
         if progress.changed().await.is_err() {

@@ -10,8 +10,8 @@ use diptych_core::ids::{BlobId, BucketId, ExtentId, Hlc, Row, VersionId};
 use diptych_core::journal::{Document, Fresh, Journal, Writer, seal};
 use diptych_core::keys;
 use diptych_core::records::{
-    Bucket, Content, DeadMark, Extent, Head, HeadBody, Holds, Placement, Position, Record, Span, VersionRef,
-    Versioning,
+    Bucket, Content, DeadMark, Extent, Head, HeadBody, Holds, Placement, Position, Promise, Record, Span,
+    VersionRef, Versioning,
 };
 use diptych_core::tail::{TailBuilder, TailEntry};
 use diptych_wire::agent::ExtentFacts;
@@ -91,7 +91,14 @@ fn head(later: i64, body: HeadBody) -> Vec<u8> {
 }
 
 fn bucket() -> Vec<u8> {
-    Bucket { id: BUCKET, namespace: "default".into(), created_ms: 1, versioning: Versioning::Off }.encode()
+    Bucket {
+        id: BUCKET,
+        namespace: "default".into(),
+        created_ms: 1,
+        versioning: Versioning::Off,
+        promise: Promise::default(),
+    }
+    .encode()
 }
 
 /// A site with a bucket and nothing in it, all of it journaled.

@@ -9,8 +9,8 @@ use diptych_core::ids::{
 use diptych_core::keys::{self, Key};
 use diptych_core::records::{
     Blob, Bucket, Content, Cursor, Etag, Extent, ExtentKind, ExtentState, Head, HeadBody, Holds, Layout,
-    LedgerEntry, Noted, Object, Piece, PlacedRow, Placement, Record, SettledAs, Settlement, Term, VersionRef,
-    Versioning, Wanted,
+    LedgerEntry, Noted, Object, Piece, PlacedRow, Placement, Position, Promise, Record, SettledAs,
+    Settlement, Term, VersionRef, Versioning, Wanted,
 };
 use diptych_site::absorb::absorb;
 use diptych_site::collector::Collector;
@@ -111,8 +111,13 @@ async fn lacks(east: &East, number: u8) {
 async fn told() -> East {
     let east = East::start(Some(west()), at_once()).await;
     let (first, second) = (version(1, None), version(2, Some(1)));
-    let bucket =
-        Bucket { id: BUCKET, namespace: "default".to_owned(), created_ms: 0, versioning: Versioning::Off };
+    let bucket = Bucket {
+        id: BUCKET,
+        namespace: "default".to_owned(),
+        created_ms: 0,
+        versioning: Versioning::Off,
+        promise: Promise::default(),
+    };
     has(&east, 1).await;
     lacks(&east, 2).await;
     east.put(vec![
@@ -286,7 +291,7 @@ async fn nothing_is_collected_before_the_loss_is_in_the_ledger() {
     let east = took_over().await;
     let mut collector = Collector::default();
     let confirmed = async || {
-        let all = diptych_core::records::Position { revision: 1 << 40, ..east.position().await };
+        let all = Position { revision: 1 << 40, ..east.position().await };
         let cursor = Cursor { applied: all, confirmed: all };
         east.put(vec![(keys::cursor(&west()), cursor.encode())]).await;
     };
@@ -375,7 +380,7 @@ async fn a_conflict_that_was_discarded_is_freed_once_the_other_site_knows() {
         collector.pass(&east.context).await.expect("a pass");
     }
     assert!(east.get(&kept).await.is_some(), "the other site does not know yet");
-    let all = diptych_core::records::Position { revision: 1 << 40, ..east.position().await };
+    let all = Position { revision: 1 << 40, ..east.position().await };
     let cursor = Cursor { applied: all, confirmed: all };
     east.put(vec![(keys::cursor(&west()), cursor.encode())]).await;
     for _ in 0..3 {
@@ -386,4 +391,77 @@ async fn a_conflict_that_was_discarded_is_freed_once_the_other_site_knows() {
     let wanted = keys::wanted(&crate::harness::east(), extent(2));
     assert_eq!(east.get(&wanted).await, None, "and nobody waits for them any more");
     assert_eq!(east.get(&mark(1).0).await, None, "those of the head are not");
+}
+
+/// Another number than the version's: that is for what becomes of it.
+fn downgraded(epoch: Epoch) -> Key {
+    keys::ledger(epoch, 7)
+}
+
+fn acknowledged_by_one(version: VersionRef, position: Position) -> LedgerEntry {
+    let what = Noted::Downgraded { position };
+    LedgerEntry { at_ms: 1, bucket: BUCKET, key: KEY.to_vec(), version: Some(version), what, settled: None }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_site_acknowledged_for_both_is_merged_as_any_other_version_when_that_site_returns() {
+    let east = told().await;
+    has(&east, 2).await;
+    let mut east = east;
+    east.take_over(TOOK_OVER).await;
+    pass(&east).await;
+    // West had acknowledged it alone, and hands the ledger over before the versions.
+    let theirs = Position { incarnation: 99, revision: 5 };
+    let third = version(3, Some(2));
+    let versions = vec![
+        (downgraded(EPOCH), acknowledged_by_one(third.at, theirs).encode()),
+        (keys::extent(extent(3)), record(ExtentState::Live)),
+        (keys::head(BUCKET, KEY), third.encode()),
+    ];
+    let term = UnseenTerm { site: west(), epoch: TOOK_OVER, versions };
+    absorb(east.context.catalog.as_ref(), TOOK_OVER, &term).await.expect("it is taken in");
+    assert_eq!(head(&east).await.expect("a head").at.version, third.at.version);
+    let kept = async || {
+        let raw = east.get(&downgraded(EPOCH)).await.expect("the entry came with it");
+        LedgerEntry::decode(&raw).expect("it reads")
+    };
+    pass(&east).await;
+    assert_eq!(outcome(&kept().await), None, "its bytes are on their way");
+    has(&east, 3).await;
+    assert_eq!(pass(&east).await.settled, 1);
+    assert_eq!(outcome(&kept().await), Some(SettledAs::Confirmed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_one_site_acknowledged_and_a_takeover_lost_comes_back_as_any_other() {
+    let east = told().await;
+    let mut east = east;
+    let theirs = Position { incarnation: 99, revision: 5 };
+    east.put(vec![(downgraded(EPOCH), acknowledged_by_one(at(2), theirs).encode())]).await;
+    east.take_over(TOOK_OVER).await;
+    assert_eq!(pass(&east).await, lost::Done { lost: 1, settled: 0 });
+    has(&east, 2).await;
+    assert_eq!(pass(&east).await, lost::Done { lost: 0, settled: 2 }, "the loss, and what was acknowledged");
+    assert_eq!(outcome(&entry(&east, 2).await), Some(SettledAs::Restored));
+    assert_eq!(head(&east).await.expect("a head").at.version, at(2).version);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_of_a_downgraded_write_is_closed_when_the_other_site_has_confirmed_it() {
+    let east = took_over().await;
+    pass(&east).await;
+    let position = east.position().await;
+    east.put(vec![(downgraded(TOOK_OVER), acknowledged_by_one(at(9), position).encode())]).await;
+    let confirm = async |revision| {
+        let confirmed = Position { revision, ..position };
+        let cursor = Cursor { applied: confirmed, confirmed };
+        east.put(vec![(keys::cursor(&west()), cursor.encode())]).await;
+    };
+    confirm(position.revision - 1).await;
+    assert_eq!(pass(&east).await.settled, 0);
+    confirm(position.revision).await;
+    assert_eq!(pass(&east).await.settled, 1);
+    let raw = east.get(&downgraded(TOOK_OVER)).await.expect("it stays");
+    assert_eq!(outcome(&LedgerEntry::decode(&raw).expect("it reads")), Some(SettledAs::Confirmed));
+    assert_eq!(pass(&east).await, lost::Done::default());
 }

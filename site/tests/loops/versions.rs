@@ -4,7 +4,7 @@
 use diptych_core::ids::{BlobId, BucketId, Epoch, ExtentId, Hlc, RingKeyNumber, VersionId};
 use diptych_core::keys::{self, Key};
 use diptych_core::records::{
-    Blob, Bucket, Content, Etag, Head, HeadBody, Kept, Layout, LedgerEntry, Object, Piece, Record,
+    Blob, Bucket, Content, Etag, Head, HeadBody, Kept, Layout, LedgerEntry, Object, Piece, Promise, Record,
     VersionRef, Versioning,
 };
 use diptych_site::absorb::absorb;
@@ -60,8 +60,13 @@ async fn found(east: &East, key: &Key) -> Option<Head> {
 }
 
 async fn versioned(east: &East) {
-    let bucket =
-        Bucket { id: BUCKET, namespace: "default".into(), created_ms: 1, versioning: Versioning::Enabled };
+    let bucket = Bucket {
+        id: BUCKET,
+        namespace: "default".into(),
+        created_ms: 1,
+        versioning: Versioning::Enabled,
+        promise: Promise::default(),
+    };
     east.put(vec![(keys::bucket("bucket"), bucket.encode())]).await;
 }
 

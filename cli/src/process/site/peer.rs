@@ -232,26 +232,39 @@ struct BothSites {
     catalog: Arc<dyn Catalog>,
     peer: SiteName,
     progress: watch::Receiver<Progress>,
+    /// Where a bucket has none of its own.
     limit: Duration,
 }
 
 #[async_trait]
 impl PeerConfirmation for BothSites {
-    async fn confirmed(&self, position: Position, extents: &[ExtentId]) -> bool {
+    async fn confirmed(
+        &self,
+        position: Position,
+        extents: &[ExtentId],
+        within: Option<Duration>,
+    ) -> Option<u8> {
         let mut progress = self.progress.clone();
         let held = peer_holds(self.catalog.as_ref(), &self.peer, &mut progress, position, extents);
-        matches!(tokio::time::timeout(self.limit, held).await, Ok(Ok(())))
+        tokio::time::timeout(within.unwrap_or(self.limit), held).await.ok()?.ok()
     }
 
-    async fn settled(&self, head: &Key, seen: Position, extents: &[ExtentId]) -> bool {
+    async fn settled(
+        &self,
+        head: &Key,
+        seen: Position,
+        extents: &[ExtentId],
+        within: Option<Duration>,
+    ) -> bool {
         let mut progress = self.progress.clone();
         let held = peer_has_head(self.catalog.as_ref(), &self.peer, &mut progress, head, seen, extents);
-        matches!(tokio::time::timeout(self.limit, held).await, Ok(Ok(())))
+        matches!(tokio::time::timeout(within.unwrap_or(self.limit), held).await, Ok(Ok(())))
     }
 
-    async fn all_settled(&self, heads: &[Key], seen: Position) -> bool {
+    async fn all_settled(&self, heads: &[Key], seen: Position, within: Option<Duration>) -> bool {
         let mut progress = self.progress.clone();
-        tokio::time::timeout(self.limit, peer_has_heads(&mut progress, heads, seen)).await.is_ok()
+        let held = peer_has_heads(&mut progress, heads, seen);
+        tokio::time::timeout(within.unwrap_or(self.limit), held).await.is_ok()
     }
 }
 
