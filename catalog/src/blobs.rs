@@ -59,7 +59,11 @@ pub fn is_whole(
     for piece in blobs.iter().flat_map(|blob| &blob.pieces) {
         let record = view.get(&keys::extent(piece.extent))?.map(|raw| Extent::decode(&raw)).transpose();
         let record = record.map_err(|error| CatalogError::Corrupt { reason: error.to_string() })?;
-        let lives = record.is_some_and(|record| record.state == ExtentState::Live);
+        let lives = record.is_some_and(|record| match record.state {
+            // A version may have been switched to it, and it is freed as little.
+            ExtentState::Live | ExtentState::Compacting(_) => true,
+            ExtentState::Open(_) | ExtentState::Condemned => false,
+        });
         let here = view.get(&keys::placement(site, piece.extent))?.is_some();
         if !lives || !here || view.get(&keys::wanted(site, piece.extent))?.is_some() {
             return Ok(false);

@@ -8,6 +8,7 @@ pub mod checksum;
 pub mod chunk;
 pub mod cipher;
 pub mod clock;
+pub mod compaction;
 pub mod drill;
 pub mod durability;
 pub mod edge;

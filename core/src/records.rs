@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::checksum::{ChecksumAlgorithm, UploadChecksum};
+use crate::compaction::Recipe;
 use crate::ids::{
     BlobId, BucketId, ClusterId, DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, KeeperNumber,
     NodeName, RingKeyNumber, Row, SiteName, UploadId, VersionId,
@@ -93,7 +94,6 @@ record!(
     DeadMark,
     Device,
     Drain,
-    Extent,
     Gate,
     KeeperBeat,
     KeeperLease,
@@ -106,6 +106,17 @@ record!(
     Vote,
     Wanted
 );
+
+/// The second format is that of an extent that compaction is filling: a release that knows no recipes refuses it by name.
+impl Record for Extent {
+    const NAME: &'static str = "Extent";
+    const FORMAT: u8 = 2;
+
+    fn encode(&self) -> Vec<u8> {
+        let format = if matches!(self.state, ExtentState::Compacting(_)) { Self::FORMAT } else { 1 };
+        postcard::to_extend(self, vec![format]).unwrap_or_default()
+    }
+}
 
 /// The first format has what a version in a bucket without versioning says; with the second one that it says more comes first.
 impl Record for Head {
@@ -696,7 +707,15 @@ impl Extent {
 }
 
 /// Life of an extent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// ```text
+/// Open ──────────completed──┐
+///                           ▼
+/// (a write's commit) ───► Live ──all of it dead──► Condemned
+///                           ▲
+/// Compacting ──switched─────┘
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExtentState {
     /// A version names it.
     Live,
@@ -704,6 +723,9 @@ pub enum ExtentState {
     Open(UploadId),
     /// Nothing names it; its rows are freed when both sites know.
     Condemned,
+    /// Live blobs of mostly dead extents were copied into it; versions are switched to it once it is whole in both sites. What of it
+    /// no version names yet has a dead mark.
+    Compacting(Recipe),
 }
 
 /// What an extent holds.
@@ -934,6 +956,7 @@ impl Record for LedgerEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compaction::SourceRange;
 
     #[test]
     fn a_record_of_a_newer_format_is_refused_by_name() {
@@ -952,6 +975,28 @@ mod tests {
         assert_eq!((entry.at_ms, &entry.key[..], entry.version), (7, &b"key"[..], Some(at)));
         assert_eq!(entry.what, Noted::Sentence("a delete was not done".to_owned()));
         assert_eq!(LedgerEntry::decode(&entry.encode()).expect("it reads back"), entry);
+    }
+
+    #[test]
+    fn only_an_extent_that_compaction_fills_has_the_format_that_older_releases_refuse() {
+        let range = SourceRange { extent: ExtentId([2; 16]), offset: 7, length: 9 };
+        let recipe = Recipe { ranges: vec![range], tail: vec![1, 2, 3] };
+        for (state, format) in [(ExtentState::Live, 1), (ExtentState::Compacting(recipe), 2)] {
+            let extent = Extent {
+                state,
+                holds: Holds::Data,
+                length: 12,
+                payload: 9,
+                hash: [0; 32],
+                needed: 4,
+                rows: Vec::new(),
+                epoch: Epoch(1),
+                hlc: Hlc(1),
+            };
+            let bytes = extent.encode();
+            assert_eq!(bytes[0], format);
+            assert_eq!(Extent::decode(&bytes).expect("it reads back"), extent);
+        }
     }
 
     #[test]

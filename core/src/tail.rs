@@ -121,7 +121,11 @@ impl TailBuilder {
 
     /// Adds a blob's run: what it is, and its chunks as they were sealed.
     pub fn add(&mut self, entry: TailEntry, chunks: &[SealedChunk]) {
-        let lengths = chunks.iter().map(SealedChunk::length).collect();
+        self.add_copied(entry, chunks.iter().map(SealedChunk::length).collect());
+    }
+
+    /// Adds a blob's run as another extent's tail has it, but for where it begins.
+    pub fn add_copied(&mut self, entry: TailEntry, lengths: Vec<ChunkLength>) {
         self.runs.push(ChunkRun { offset: entry.offset, lengths });
         self.entries.push(entry);
     }

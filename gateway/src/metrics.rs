@@ -53,6 +53,8 @@ struct OfSite {
     predicted_recovery_ms: IntGauge,
     drill_passed: IntGauge,
     repair_queue: IntGauge,
+    dead_bytes: IntGauge,
+    compacting_extents: IntGauge,
     journal_behind: IntGauge,
     feed_entries: IntGauge,
     catalog_bytes: IntGauge,
@@ -126,6 +128,11 @@ impl Metrics {
                     "When a drill last passed that did more than look; 0: none has",
                 )?,
                 repair_queue: gauge("repair_queue", "Extents that wait for repair")?,
+                dead_bytes: gauge("dead_bytes", "Bytes that nothing names and that are not freed yet")?,
+                compacting_extents: gauge(
+                    "compacting_extents",
+                    "Extents of live blobs whose versions wait for being switched to them",
+                )?,
                 journal_behind: gauge(
                     "journal_behind",
                     "1 while a journal or checkpoint can't be written: nothing is freed then",
@@ -154,6 +161,8 @@ impl Metrics {
         }
         set(&of.drill_passed, number("/passed_drill/ended_ms").map(|ended| ended / 1_000));
         set(&of.repair_queue, number("/repair/waiting"));
+        set(&of.dead_bytes, number("/compaction/dead_bytes"));
+        set(&of.compacting_extents, number("/compaction/extents"));
         set(&of.feed_entries, number("/feed/entries"));
         set(&of.catalog_bytes, number("/feed/bytes"));
         set(
@@ -188,6 +197,7 @@ mod tests {
         let metrics = Metrics::new().expect("metrics");
         let mut status = json!({
             "exposure": {"bytes": 42, "objects": 5, "age_ms": 1_500}, "repair": {"waiting": 3},
+            "compaction": {"dead_bytes": 6, "extents": 2},
             "prediction": {"recovery_time": 5_030}, "passed_drill": {"ended_ms": 1_700_000_000_123_i64},
             "journal": {"trouble": "no room"}, "feed": {"entries": 7, "bytes": 8},
         });
@@ -200,6 +210,8 @@ mod tests {
             "predicted_recovery_milliseconds 5030",
             "drill_passed_timestamp_seconds 1700000000",
             "repair_queue 3",
+            "dead_bytes 6",
+            "compacting_extents 2",
             "journal_behind 1",
             "feed_entries 7",
             "catalog_bytes 8",

@@ -106,7 +106,7 @@ impl Collector {
 
 /// The epoch under which what nothing names is collected; None: this site is not active, or what it lost by taking over is not in
 /// the ledger yet.
-fn collecting(context: &SiteContext, view: &dyn View) -> Result<Option<Epoch>, SiteError> {
+pub(crate) fn collecting(context: &SiteContext, view: &dyn View) -> Result<Option<Epoch>, SiteError> {
     let Some(epoch) = context.active_epoch() else { return Ok(None) };
     let collects = context.peer.is_none() || lost::is_accounted(view, &context.site, epoch)?;
     Ok(Some(epoch).filter(|_| collects))
@@ -151,14 +151,7 @@ fn look(view: &dyn View, options: &LoopOptions) -> Result<Seen, SiteError> {
         }
         Ok(ControlFlow::Continue(()))
     })?;
-    let mut dead: BTreeMap<ExtentId, u64> = BTreeMap::new();
-    each(view, &keys::prefix_range(b"g/"), |key, value| {
-        if let Some(extent) = key.0.get(2..18).and_then(|bytes| bytes.try_into().ok()).map(ExtentId) {
-            *dead.entry(extent).or_default() += DeadMark::decode(value)?.sealed;
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    for (extent, sealed) in dead {
+    for (extent, sealed) in dead_bytes(view)? {
         let key = keys::extent(extent);
         let Some(raw) = view.get(&key)? else { continue };
         let record = Extent::decode(&raw)?;
@@ -167,6 +160,18 @@ fn look(view: &dyn View, options: &LoopOptions) -> Result<Seen, SiteError> {
         }
     }
     Ok(seen)
+}
+
+/// Bytes of each extent that nothing names any more, by their marks.
+pub(crate) fn dead_bytes(view: &dyn View) -> Result<BTreeMap<ExtentId, u64>, SiteError> {
+    let mut dead: BTreeMap<ExtentId, u64> = BTreeMap::new();
+    each(view, &keys::prefix_range(b"g/"), |key, value| {
+        if let Some(extent) = key.0.get(2..18).and_then(|bytes| bytes.try_into().ok()).map(ExtentId) {
+            *dead.entry(extent).or_default() += DeadMark::decode(value)?.sealed;
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(dead)
 }
 
 /// Takes older versions, discarded conflicts and tombstones away, each with its pages, and leaves dead marks for its bytes: those that were

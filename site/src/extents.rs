@@ -1,4 +1,4 @@
-//! Extents that a keeper writes and reads itself: journals and checkpoints, small enough to be in memory.
+//! Extents that a keeper writes and reads itself, small enough to be in memory: journals, checkpoints, and what compaction makes.
 
 use bytes::Bytes;
 use diptych_catalog::{Batch, Change, Expect, Guard, View, Write};
@@ -51,6 +51,10 @@ impl Pen {
         &self.keyring
     }
 
+    pub(crate) fn plan(&self) -> &CodingPlan {
+        &self.plan
+    }
+
     /// Seals a document and makes its rows durable; `born` says until when it tells all.
     ///
     /// # Errors
@@ -64,29 +68,25 @@ impl Pen {
     ) -> Result<Written, SiteError> {
         let fresh =
             Fresh { extent: ExtentId(rand::random()), blob: BlobId(rand::random()), nonce: rand::random() };
-        let (ring_key, needed) = (self.keyring.current().clone(), self.plan.needed);
-        let (holds, rows) = (document.holds(), self.plan.own_rows(&context.site));
-        let numbers = rows.clone();
+        let (ring_key, holds) = (self.keyring.current().clone(), document.holds());
         let sealed = tokio::task::spawn_blocking(move || {
             let sealed = seal(&document, &ring_key, &fresh)?;
             let hash = *blake3::hash(&sealed.bytes).as_bytes();
-            let rows = whole::split(needed, &numbers, &sealed.bytes)?;
-            Ok::<_, SiteError>((sealed, hash, rows))
+            Ok::<_, SiteError>((sealed, hash))
         });
-        let (sealed, hash, bytes) = sealed.await.map_err(|_| SiteError::Stopped)??;
+        let (sealed, hash) = sealed.await.map_err(|_| SiteError::Stopped)??;
         let record = Extent {
             state: ExtentState::Live,
             holds,
             length: sealed.bytes.len() as u32,
             payload: sealed.payload,
             hash,
-            needed,
+            needed: self.plan.needed,
             rows: self.plan.rows_by_site(&context.site),
             epoch,
             hlc: born,
         };
-        let rows: Vec<(Row, Bytes)> = rows.into_iter().zip(bytes).collect();
-        let placed = place(context, &facts_of(fresh.extent, &record), &rows).await?;
+        let placed = make_rows(context, fresh.extent, &record, sealed.bytes).await?;
         let placement = Placement { rows: placed, verified_day: 0 };
         Ok(Written { extent: fresh.extent, record, placement })
     }
@@ -111,6 +111,25 @@ impl Written {
         let batch = Batch::one(Some(epoch), self.entering(context));
         if context.catalog.commit(batch).await?.all_applied() { Ok(()) } else { Err(SiteError::Changed) }
     }
+}
+
+/// Makes this site's rows of an extent, which is all in `bytes`, durable; where they are.
+///
+/// # Errors
+/// `NotDurable` where fewer rows became durable than a client's write must have; those that can be reached are deleted again.
+pub(crate) async fn make_rows(
+    context: &SiteContext,
+    extent: ExtentId,
+    record: &Extent,
+    bytes: Vec<u8>,
+) -> Result<Vec<PlacedRow>, SiteError> {
+    let (needed, numbers): (u8, Vec<Row>) = (record.needed, record.rows_of(&context.site).collect());
+    let rows = tokio::task::spawn_blocking(move || {
+        let rows = whole::split(needed, &numbers, &bytes)?;
+        Ok::<Vec<(Row, Bytes)>, SiteError>(numbers.into_iter().zip(rows).collect())
+    });
+    let rows = rows.await.map_err(|_| SiteError::Stopped)??;
+    place(context, &facts_of(extent, record), &rows).await
 }
 
 /// Writes rows where the map says; what is not taken there is sent once to other devices.

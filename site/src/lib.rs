@@ -7,6 +7,7 @@ pub mod absorb;
 pub mod agents;
 pub mod bootstrap;
 pub mod collector;
+pub mod compaction;
 pub mod config;
 pub mod context;
 pub mod door;

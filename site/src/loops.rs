@@ -14,6 +14,7 @@ use diptych_core::lease::Waiting;
 use tokio::sync::watch;
 
 use crate::collector::Collector;
+use crate::compaction::Compaction;
 use crate::context::SiteContext;
 use crate::error::SiteError;
 use crate::forget::Forgetting;
@@ -23,7 +24,9 @@ use crate::nodes::{NodeWatch, Rotten, Seen};
 use crate::notify::transitions;
 use crate::peer::exposure::Progress;
 use crate::repair::{Repairs, look_again};
-use crate::status::{FeedStatus, JournalStatus, RepairStatus, SiteStatus, WouldLose, last_written};
+use crate::status::{
+    CompactionStatus, FeedStatus, JournalStatus, RepairStatus, SiteStatus, WouldLose, last_written,
+};
 use crate::survey::{Health, Scope, Survey, survey};
 use crate::{journal, keyring, lost, outside, verified};
 
@@ -51,6 +54,7 @@ struct Shared {
     health: watch::Sender<Health>,
     repair: watch::Sender<RepairStatus>,
     inventory: watch::Sender<Arc<Found>>,
+    compaction: watch::Sender<CompactionStatus>,
     journal: watch::Sender<JournalStatus>,
     feed: watch::Sender<FeedStatus>,
     would_lose: watch::Sender<Option<WouldLose>>,
@@ -103,6 +107,7 @@ pub async fn run(context: Arc<SiteContext>, nodes: Watched, progress: Option<wat
         lost_loop(&context),
         would_lose_loop(&context, &shared),
         collect_loop(&context),
+        compact_loop(&context, &shared),
         forget_loop(&context, &shared),
         inventory_loop(&context, &shared),
         verify_loop(&context, seen.own.clone()),
@@ -341,6 +346,20 @@ async fn collect_loop(context: &SiteContext) {
             Ok(_) => {}
             Err(error) => tracing::warn!(site = %context.site, %error, "a pass of the collector failed"),
         }
+        tokio::time::sleep(pause(COLLECT_EVERY, begun)).await;
+    }
+}
+
+/// Behind all repair: what is mostly dead is no danger to anybody.
+async fn compact_loop(context: &SiteContext, shared: &Shared) {
+    let mut compaction = Compaction::new(context);
+    loop {
+        let begun = Instant::now();
+        let may_begin = shared.repair.borrow().queue() == 0;
+        if let Err(error) = compaction.pass(context, may_begin).await {
+            tracing::warn!(site = %context.site, %error, "a pass of compaction failed");
+        }
+        shared.compaction.send_replace(compaction.status());
         tokio::time::sleep(pause(COLLECT_EVERY, begun)).await;
     }
 }

@@ -12,7 +12,7 @@ use diptych_catalog::{Batch, Change, FeedStart, Guard, View, Write};
 use diptych_core::ids::{Epoch, SiteName};
 use diptych_core::keys::{self, Key, KeyRange, Owner};
 use diptych_core::lease::{Admission, Event, Persisted, SiteRecord};
-use diptych_core::records::{Position, Record, Term};
+use diptych_core::records::{Extent, ExtentState, Position, Record, Term};
 use diptych_wire::peer::{TermLabel, UnseenTerm};
 use futures::StreamExt;
 use tokio::time::timeout;
@@ -204,6 +204,7 @@ async fn after(
             unseen.note(key, value);
         }
     }
+    unseen.drop_compaction()?;
     Ok(Some(unseen))
 }
 
@@ -219,6 +220,21 @@ async fn everything(context: &SiteContext) -> Result<Unseen, SiteError> {
 }
 
 impl Unseen {
+    /// Leaves out the extents that compaction filled.
+    ///
+    /// FENCING (compaction in an unseen term is dropped): no version names one before the other site has it. One that it does not
+    /// have goes with its key here, and its rows after that.
+    fn drop_compaction(&mut self) -> Result<(), SiteError> {
+        let mut filling = BTreeSet::new();
+        for (key, value) in self.records.iter().filter(|(key, _)| key.0.starts_with(b"x/")) {
+            if matches!(Extent::decode(value)?.state, ExtentState::Compacting(_)) {
+                filling.insert(key.clone());
+            }
+        }
+        self.records.retain(|(key, _)| !filling.contains(key));
+        Ok(())
+    }
+
     fn note(&mut self, key: Key, value: Option<Bytes>) {
         if keys::owner(&key) != Some(Owner::Active) {
             return;

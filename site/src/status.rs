@@ -39,6 +39,9 @@ pub struct SiteStatus {
     /// What the last comparison of devices and catalog found.
     #[serde(default)]
     pub inventory: InventoryStatus,
+    /// Bytes that nothing names any more, and what is done about those that share an extent with others.
+    #[serde(default)]
+    pub compaction: CompactionStatus,
     /// What a resurrection would be made of.
     #[serde(default)]
     pub journal: JournalStatus,
@@ -138,6 +141,19 @@ pub struct InventoryStatus {
     pub orphan_bytes: u64,
     /// Rows that the catalog names and their device lacks.
     pub lost: u64,
+}
+
+/// What is dead and not freed yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompactionStatus {
+    /// Bytes of ciphertext that nothing names and that lie in each site still.
+    pub dead_bytes: u64,
+    /// New extents whose versions wait for being switched.
+    pub extents: u64,
+    /// Versions that were switched to new extents since this keeper began.
+    pub versions: u64,
+    /// Bytes that were read and written for that.
+    pub bytes: u64,
 }
 
 /// What the active site has written down of its catalog outside of it.

@@ -106,6 +106,13 @@ fn show(status: &SiteStatus) {
         inventory.orphans,
         human(inventory.orphan_bytes)
     ));
+    let compaction = &status.compaction;
+    say(format_args!(
+        "  dead and not freed yet: {}; compaction: {} extents under way, {} versions moved",
+        human(compaction.dead_bytes),
+        compaction.extents,
+        compaction.versions
+    ));
     say(format_args!("  journal: {}", journaled(&status.journal)));
     say(format_args!("  catalog: {}", catalog(&status.feed)));
     if let Some(exposure) = &status.exposure {

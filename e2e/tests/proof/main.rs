@@ -5,6 +5,7 @@
 mod bad_input;
 mod balancer;
 mod clients;
+mod compacting;
 mod domains;
 mod drain;
 mod drills;

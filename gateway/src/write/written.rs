@@ -131,7 +131,7 @@ impl Written {
         extent: WrittenExtent,
     ) -> Result<()> {
         let state = ExtentState::Open(self.owner);
-        let record = extent.encoded(state);
+        let record = extent.encoded(state.clone());
         let key = keys::extent(extent.id);
         let landed = |view: &dyn View| Ok(view.get(&key)?.as_ref() == Some(&record));
         if !commit_plain(context, lease, extent.entering(context, state)?, landed).await? {

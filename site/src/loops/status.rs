@@ -67,6 +67,7 @@ pub(super) fn status(
         health,
         repair: shared.repair.borrow().clone(),
         inventory: shared.inventory.borrow().status.clone(),
+        compaction: shared.compaction.borrow().clone(),
         journal: shared.journal.borrow().clone(),
         feed: shared.feed.borrow().clone(),
         lease: lease_status(&lease, context.witness.as_deref(), would_lose.as_ref()),

@@ -24,6 +24,7 @@ use futures::stream::FuturesUnordered;
 use tokio::sync::{mpsc, watch};
 
 use super::reached::{Reached, Whole};
+use crate::compaction::recipe;
 use crate::context::SiteContext;
 use crate::error::SiteError;
 use crate::survey::{each, facts_of};
@@ -185,6 +186,14 @@ fn oldest_wanted(
 /// One extent; None: the other site no longer has it.
 async fn cross(context: &SiteContext, next: Lacking) -> Result<Option<Whole>, SiteError> {
     let Lacking { extent, record, wanted } = next;
+    if let ExtentState::Compacting(recipe) = &record.state {
+        match recipe::make(context, extent, &record, recipe).await {
+            Ok(rows) => return Ok(Some(Whole { extent, wanted, rows })),
+            Err(error) => {
+                tracing::info!(site = %context.site, %extent, %error, "it is not made of what is here, and crosses");
+            }
+        }
+    }
     let crossed = bring_over(context, &context.map(), &context.doors, extent, &record).await;
     match crossed {
         Ok(rows) => Ok(Some(Whole { extent, wanted, rows })),

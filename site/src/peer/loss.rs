@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
+use diptych_core::ids::ExtentId;
+use diptych_core::keys;
 use diptych_core::lease::{BootTime, LossDecision, Millis};
+use diptych_core::records::{Extent, ExtentState, Record};
 
 use super::each_lacking;
 use super::follow::Followed;
@@ -56,22 +59,66 @@ impl LossGate {
 
 pub(super) async fn oldest_wanted_ms(context: &SiteContext) -> Result<Option<u64>, SiteError> {
     let view = context.catalog.view().await?;
-    let mut oldest = None;
-    each_lacking(view.as_ref(), &context.site, |_, wanted| {
-        oldest = oldest.into_iter().chain([wanted.since_ms]).min();
+    let mut lacking: Vec<(ExtentId, u64)> = Vec::new();
+    each_lacking(view.as_ref(), &context.site, |key, wanted| {
+        lacking.extend(keys::extent_of(key).map(|extent| (extent, wanted.since_ms)));
     })?;
-    Ok(oldest)
+    lacking.sort_by_key(|(_, since_ms)| *since_ms);
+    for (extent, since_ms) in lacking {
+        let raw = view.get(&keys::extent(extent))?;
+        let record = raw.as_deref().map(Extent::decode).transpose()?;
+        // No version names what never was whole here.
+        if !record.is_some_and(|record| matches!(record.state, ExtentState::Compacting(_))) {
+            return Ok(Some(since_ms));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Instant;
 
-    use diptych_core::records::Position;
+    use bytes::Bytes;
+    use diptych_catalog::{Batch, Change, Write};
+    use diptych_core::compaction::Recipe;
+    use diptych_core::ids::{Epoch, Hlc, Row};
+    use diptych_core::records::{ExtentKind, Holds, Position, Wanted};
 
     use super::*;
     use crate::keeper::KeeperState;
     use crate::testing::west;
+
+    #[tokio::test]
+    async fn an_extent_that_compaction_fills_is_no_loss_while_it_is_not_here() {
+        let (context, _folder) = west();
+        let lacking = |number: u8, state: ExtentState| {
+            let record = Extent {
+                state,
+                holds: Holds::Data,
+                length: 1,
+                payload: 1,
+                hash: [0; 32],
+                needed: 4,
+                rows: vec![(context.site.clone(), Row(6), 6)],
+                epoch: Epoch(1),
+                hlc: Hlc(1),
+            };
+            let since_ms = u64::from(number);
+            let wanted = Wanted { kind: ExtentKind::Data, bytes: 1, since_ms, revision: 1 };
+            let extent = ExtentId([number; 16]);
+            let writes = vec![
+                Write::Put(keys::extent(extent), Bytes::from(record.encode())),
+                Write::Put(keys::wanted(&context.site, extent), Bytes::from(wanted.encode())),
+            ];
+            context.catalog.commit(Batch::one(None, Change::blind(writes)))
+        };
+        let recipe = Recipe { ranges: Vec::new(), tail: Vec::new() };
+        lacking(1, ExtentState::Compacting(recipe)).await.expect("it commits");
+        assert_eq!(oldest_wanted_ms(&context).await.expect("it reads"), None);
+        lacking(2, ExtentState::Live).await.expect("it commits");
+        assert_eq!(oldest_wanted_ms(&context).await.expect("it reads"), Some(2));
+    }
 
     #[tokio::test]
     async fn what_was_never_followed_has_no_age_and_a_site_that_went_on_unheard_counts() {

@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
 use diptych_catalog::{Catalog, View};
-use diptych_core::ids::{BucketId, VersionId};
-use diptych_core::records::{Gate, Vote};
+use diptych_core::compaction::Recipe;
+use diptych_core::ids::{BucketId, ExtentId, Hlc, Row, VersionId};
+use diptych_core::records::{Gate, Holds, Vote};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 
@@ -91,6 +92,34 @@ async fn only_what_the_newer_term_never_saw_is_handed_over() {
         "the feed says the rest"
     );
     assert!(!back.settle().await, "it has rejoined");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extent_that_an_unseen_term_filled_is_not_handed_over_and_one_that_it_wrote_is() {
+    let back = Return::begin().await;
+    let entered = |number: u8, state: ExtentState| {
+        let record = Extent {
+            state,
+            holds: Holds::Data,
+            length: 1,
+            payload: 1,
+            hash: [0; 32],
+            needed: 4,
+            rows: vec![(back.west.site.clone(), Row(0), 6)],
+            epoch: Epoch(1),
+            hlc: Hlc(1),
+        };
+        Write::Put(keys::extent(ExtentId([number; 16])), Bytes::from(record.encode()))
+    };
+    let recipe = Recipe { ranges: Vec::new(), tail: Vec::new() };
+    let unseen = vec![entered(1, ExtentState::Live), entered(2, ExtentState::Compacting(recipe))];
+    write(back.west.catalog.as_ref(), unseen).await;
+    assert!(!back.settle().await);
+    for catalog in [&back.east, &back.west.catalog] {
+        let view = catalog.view().await.expect("a view");
+        let has = |number: u8| view.get(&keys::extent(ExtentId([number; 16]))).expect("it reads").is_some();
+        assert_eq!((has(1), has(2)), (true, false), "{}", catalog.site());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use diptych_core::ids::{BlobId, BucketId, Epoch, ExtentId, Hlc, RingKeyNumber, VersionId};
 use diptych_core::keys::{self, Key};
 use diptych_core::records::{
-    Blob, Content, Cursor, DeadMark, Etag, Extent, ExtentKind, ExtentState, Head, HeadBody, Holds, Layout,
-    Object, Piece, Position, Record, VersionRef, Wanted,
+    Blob, Content, DeadMark, Etag, Extent, ExtentKind, ExtentState, Head, HeadBody, Holds, Layout, Object,
+    Piece, Position, Record, VersionRef, Wanted,
 };
 use diptych_site::collector::Collector;
 use diptych_site::inventory::Inventory;
@@ -87,13 +87,6 @@ async fn rows_whose_extent_the_catalog_no_longer_knows_are_freed() {
     assert_eq!(east.get(&keys::placement(&crate::harness::east(), stored.extent)).await, None);
 }
 
-/// Puts the position into the other site's cursor.
-async fn confirm(east: &East) {
-    let position = east.position().await;
-    let cursor = Cursor { applied: position, confirmed: position };
-    east.put(vec![(keys::cursor(&west()), cursor.encode())]).await;
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_orphan_is_freed_after_its_hold_and_not_before_the_other_site_has_confirmed() {
     let mut east = East::start(Some(west()), at_once()).await;
@@ -106,7 +99,7 @@ async fn an_orphan_is_freed_after_its_hold_and_not_before_the_other_site_has_con
         let found = inventory.pass(&east.context, &east.context.here()).await.expect("a pass");
         assert_eq!((found.status.orphans, found.freed), (5, 0), "the other site has not confirmed anything");
     }
-    confirm(&east).await;
+    east.confirm().await;
     east.context.options.orphan_hold = std::time::Duration::from_hours(1);
     let found = inventory.pass(&east.context, &east.context.here()).await.expect("a pass");
     assert_eq!((found.status.orphans, found.freed), (5, 0), "the hold runs");
@@ -128,7 +121,7 @@ async fn condemned_rows_wait_for_the_other_site() {
     let mut collector = Collector::default();
     passes(&east, &mut collector, 2).await;
     assert_eq!(east.records().await, 6);
-    confirm(&east).await;
+    east.confirm().await;
     passes(&east, &mut collector, 1).await;
     assert_eq!(east.records().await, 0);
 }

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use diptych_core::keys::{self, Key};
 use diptych_core::placement::{MapDevice, MapDeviceState, MapNode, NodeShare, NodeState, PlacementMap};
 use diptych_core::planner::Survive;
 use diptych_core::records::{
-    CodingPlan, Extent, ExtentState, Gate, Holds, PlacedRow, Placement, Position, Record,
+    CodingPlan, Cursor, Extent, ExtentState, Gate, Holds, PlacedRow, Placement, Position, Record,
 };
 use diptych_site::agents::{Agents, NodeEndpoint};
 use diptych_site::config::{Acknowledge, OutsideConfig, Policy};
@@ -23,6 +24,8 @@ use diptych_site::drill::CutSwitch;
 use diptych_site::journal;
 use diptych_site::nodes::Rotten;
 use diptych_site::notify::Notifier;
+use diptych_site::peer::cross;
+use diptych_site::peer::reached::Reached;
 use diptych_site::place::Outside;
 use diptych_site::status::JournalStatus;
 use diptych_site::survey::{Scope, Survey, survey};
@@ -267,6 +270,13 @@ impl East {
         placement
     }
 
+    /// The other site has confirmed all up to now.
+    pub(crate) async fn confirm(&self) {
+        let position = self.position().await;
+        let cursor = Cursor { applied: position, confirmed: position };
+        self.put(vec![(keys::cursor(&west()), cursor.encode())]).await;
+    }
+
     /// As the other site tells it: it has its six rows of an extent.
     pub(crate) async fn whole_in_west(&self, extent: ExtentId) {
         let row = |index: u8| PlacedRow {
@@ -281,6 +291,27 @@ impl East {
             (keys::map(&west()), map.encode()),
         ])
         .await;
+    }
+
+    /// Sees to what is wanted until this extent is here; its rows.
+    pub(crate) async fn brought_here(self, extent: ExtentId) -> Vec<(Row, Bytes)> {
+        let Self { site, context, _folder, .. } = self;
+        let context = Arc::new(context);
+        let reached = Arc::new(Reached::new(Arc::clone(&context)));
+        let placement = async || {
+            let view = context.catalog.view().await.expect("a view");
+            view.get(&keys::placement(&context.site, extent)).expect("it reads")
+        };
+        tokio::select! {
+            () = cross::run(Arc::clone(&context), reached) => unreachable!("it goes on for ever"),
+            () = until("it is here", || async { placement().await.is_some() }) => {}
+        }
+        let raw = placement().await.expect("it is placed");
+        let mut rows = Vec::new();
+        for placed in Placement::decode(&raw).expect("it reads").rows {
+            rows.extend(read_row(&site, extent, &placed).await.map(|bytes| (placed.row, bytes)));
+        }
+        rows
     }
 
     /// Whether the placement is whole and every row of it reads as it should.
@@ -299,11 +330,7 @@ impl East {
     }
 
     pub(crate) async fn read(&self, extent: ExtentId, placed: &PlacedRow) -> Option<Bytes> {
-        let device = placed.device.0;
-        let client = self.site.operator(device as usize / 2);
-        let at = at(extent, device, placed.row.0, Some(placed.instance));
-        let length = client.describe(at).await.ok()?.head.len as usize;
-        client.read(whole(at, length)).await.ok()
+        read_row(&self.site, extent, placed).await
     }
 
     /// Records on all devices.
@@ -317,19 +344,31 @@ impl East {
         records
     }
 
-    /// Opens a door of `west` that gives these bytes for whatever is asked.
-    pub(crate) async fn open_door(&mut self, bytes: &[u8]) {
+    /// Opens a door of `west` that gives these bytes for whatever is asked; how often it was.
+    pub(crate) async fn open_door(&mut self, bytes: &[u8]) -> Arc<AtomicUsize> {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address").to_string();
         let who = credentials(&self.site.authority, "west", Role::Gateway, "gw");
         let bytes = Bytes::copy_from_slice(bytes);
         let service = tower::service_fn(move |_: http::Request<hyper::body::Incoming>| {
+            counted.fetch_add(1, Ordering::Relaxed);
             let answer = Response::builder().status(StatusCode::OK).body(full(bytes.clone()));
             async move { Ok::<_, Infallible>(answer.expect("an answer")) }
         });
         tokio::spawn(async move { serve(listener, &who, Expected::any_of(CLUSTER), service).await });
         self.context.doors = vec![Door { address, site: west() }];
+        asked
     }
+}
+
+async fn read_row(site: &Site, extent: ExtentId, placed: &PlacedRow) -> Option<Bytes> {
+    let device = placed.device.0;
+    let client = site.operator(device as usize / 2);
+    let at = at(extent, device, placed.row.0, Some(placed.instance));
+    let length = client.describe(at).await.ok()?.head.len as usize;
+    client.read(whole(at, length)).await.ok()
 }
 
 fn accounted(epoch: Epoch) -> (Key, Vec<u8>) {

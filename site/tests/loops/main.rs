@@ -5,6 +5,7 @@ mod support;
 
 mod coding;
 mod collecting;
+mod compacting;
 mod filling;
 mod finding;
 mod forgetting;
@@ -16,5 +17,6 @@ mod outside;
 mod repairing;
 mod resurrecting;
 mod sessions;
+mod shared;
 mod verifying;
 mod versions;
