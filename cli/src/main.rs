@@ -43,6 +43,8 @@ enum Command {
     Ledger(command::losses::DevLedger),
     /// List, restore and discard versions that a return or a takeover kept beside the head of their key
     Conflicts(command::losses::DevConflicts),
+    /// Say which keys are in use and how far an exchange of the cluster key is; make another ring key
+    Keys(command::keys::DevKeys),
     /// Read a file's fragments from the devices themselves and compute every hash anew
     Inspect(command::inspect::Inspect),
     /// Make a site's catalog anew from its devices and the cluster key
@@ -117,6 +119,7 @@ async fn main() -> Result<()> {
         Command::Exposed(exposed) => exposed.run().await,
         Command::Ledger(ledger) => ledger.run().await,
         Command::Conflicts(conflicts) => conflicts.run().await,
+        Command::Keys(keys) => keys.run().await,
         Command::Inspect(inspect) => inspect.run().await,
         Command::Resurrect(resurrect) => resurrect.run().await,
         Command::Site(file) => Box::pin(process::site::run(&file)).await,

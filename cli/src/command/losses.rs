@@ -238,19 +238,19 @@ async fn page<T: DeserializeOwned>(
     serde_json::from_slice(&body).context("the gateway's answer can't be read")
 }
 
-fn json(value: &impl Serialize) -> Result<()> {
+pub(super) fn json(value: &impl Serialize) -> Result<()> {
     say(serde_json::to_string_pretty(value)?);
     Ok(())
 }
 
-fn table<const N: usize>(header: [&str; N]) -> Table {
+pub(super) fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
     table
 }
 
 /// `2026-09-21T14:13:20Z`
-fn instant(milliseconds: u64) -> String {
+pub(super) fn instant(milliseconds: u64) -> String {
     let time = OffsetDateTime::from_unix_timestamp(milliseconds as i64 / 1_000);
     time.ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }
@@ -310,7 +310,7 @@ impl DevConflicts {
     }
 }
 
-fn public(target: &Target) -> Result<RestClient> {
+pub(super) fn public(target: &Target) -> Result<RestClient> {
     let endpoints = target.endpoints()?;
     target.rest(&endpoints.public, &endpoints.token)
 }

@@ -16,6 +16,7 @@ use kube::api::{Api, ListParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, ResourceExt};
 
+use crate::command::keys::Keys;
 use crate::command::losses::{Conflicts, Exposed, Ledger};
 
 /// Between two looks at what is waited for.
@@ -57,6 +58,8 @@ enum Command {
     Ledger(losses::Asked<Ledger>),
     /// List, restore and discard versions that a return or a takeover kept beside the head of their key
     Conflicts(losses::Asked<Conflicts>),
+    /// Say which keys are in use and how far an exchange of the cluster key is; make another ring key
+    Keys(losses::Asked<Keys>),
 }
 
 impl Kubectl {
@@ -74,6 +77,7 @@ impl Kubectl {
             Command::Exposed(exposed) => exposed.run(&site).await,
             Command::Ledger(ledger) => ledger.run(&site).await,
             Command::Conflicts(conflicts) => conflicts.run(&site).await,
+            Command::Keys(keys) => keys.run(&site).await,
         }
     }
 }

@@ -67,6 +67,7 @@ pub(super) fn status(
         repair: shared.repair.borrow().clone(),
         inventory: shared.inventory.borrow().status.clone(),
         journal: shared.journal.borrow().clone(),
+        keys: shared.keys.borrow().clone(),
         feed: shared.feed.borrow().clone(),
         lease: lease_status(&lease, context.witness.as_deref(), would_lose.as_ref()),
         exposure,

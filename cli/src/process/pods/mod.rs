@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use diptych_catalog::{Catalog, EtcdCatalog, EtcdOptions, EtcdTls};
-use diptych_core::keyring::ClusterKey;
 use diptych_operator::PodConfig;
+use diptych_site::keys::KeyProvider;
 use diptych_wire::files::{Followed, Pem};
 use diptych_wire::tls::{Credentials, TlsError};
 
@@ -62,6 +62,6 @@ fn renewed(catalog: Arc<EtcdCatalog>, identity: Followed) -> Result<Arc<dyn Cata
     Ok(catalog)
 }
 
-fn cluster_key(config: &PodConfig) -> Result<Arc<ClusterKey>> {
-    Ok(Arc::new(ClusterKey::parse(&read(&config.site.cluster_key)?)?))
+fn cluster_keys(config: &PodConfig) -> Result<Arc<KeyProvider>> {
+    Ok(Arc::new(KeyProvider::read(&config.site.cluster_key)?))
 }
