@@ -215,19 +215,17 @@ async fn fetch_config(options: &OperatorOptions) -> Result<(), OperatorError> {
 /// The key, and the one before while the Secret has it, too.
 fn keep_cluster_keys(path: &std::path::Path, secret: &Secret) -> Result<(), OperatorError> {
     let (newest, before) = (text(secret, "key")?, previous_of(path));
-    // At no moment does the newest stand alone where both are given.
-    match text(secret, PREVIOUS_KEY) {
-        Ok(text) => keep(&before, &text).and_then(|_| keep(path, &newest)).map(drop),
-        Err(_) => {
-            keep(path, &newest)?;
-            match std::fs::remove_file(&before) {
-                Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(OperatorError::Local {
-                    what: format!("{} can't be removed", before.display()),
-                    source,
-                }),
-                _ => Ok(()),
-            }
+    if let Ok(text) = text(secret, PREVIOUS_KEY) {
+        // At no moment does the newest stand alone where both are given.
+        keep(&before, &text)?;
+        return keep(path, &newest).map(drop);
+    }
+    keep(path, &newest)?;
+    match std::fs::remove_file(&before) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(OperatorError::Local { what: format!("{} can't be removed", before.display()), source })
         }
+        _ => Ok(()),
     }
 }
 

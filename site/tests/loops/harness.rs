@@ -142,6 +142,16 @@ impl East {
         outside
     }
 
+    /// A node is back, at another address.
+    pub(crate) async fn restart(&mut self, number: usize) {
+        self.site.restart(number).await;
+        self.site.raise_all().await;
+        let node = &self.site.agents[number];
+        let name = node.name.parse().expect("a name");
+        let endpoint = NodeEndpoint { name, address: node.address.to_string(), socket: None };
+        self.context.agents.declare(&endpoint).expect("a client");
+    }
+
     /// The nodes and devices are so from now on.
     pub(crate) fn set_map(&self, map: PlacementMap) {
         self.map.send_replace(Arc::new(map));

@@ -94,8 +94,7 @@ async fn a_cluster_key_goes_only_when_every_device_was_read_back() {
     // Back again it is told before anything else.
     east.set_map((*live).clone());
     assert!(!pass(&east).await.may_go);
-    east.site.restart(2).await;
-    east.site.raise_all().await;
+    east.restart(2).await;
     assert!(pass(&east).await.may_go);
     files.hold(8, None);
     assert_eq!(pass(&east).await.waiting, "Settled");
@@ -179,8 +178,7 @@ async fn a_ring_key_seals_when_every_device_has_it_and_not_before() {
         let status = pass(&east).await;
         assert_eq!((status.current, status.missing.len()), (1, 2), "{status:?}");
     }
-    east.site.restart(1).await;
-    east.site.raise_all().await;
+    east.restart(1).await;
     pass(&east).await;
     let status = pass(&east).await;
     // The first key is older than thirty days, this one is, too.
