@@ -57,10 +57,10 @@ fn show(keys: &KeysStatus) {
     }
     let mut table = table(["RING KEY", "MADE", "STATE"]);
     for key in &keys.ring_keys {
-        let state = match key.in_use {
-            true if key.number == keys.current => "seals what is new",
-            true => "opens what it sealed",
-            false => "prepared: in use when every device has it",
+        let state = match (key.in_use, key.number == keys.current) {
+            (true, true) => "seals what is new",
+            (true, false) => "opens what it sealed",
+            (false, _) => "prepared: in use when every device has it",
         };
         table.add_row([key.number.to_string(), instant(key.made_ms), state.to_owned()]);
     }

@@ -6,11 +6,10 @@ mod lent;
 mod loops;
 pub mod operator;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use diptych_catalog::{Catalog, EtcdCatalog, EtcdOptions, EtcdTls};
 use diptych_operator::PodConfig;
 use diptych_site::keys::KeyProvider;
@@ -19,10 +18,6 @@ use diptych_wire::tls::{Credentials, TlsError};
 
 /// Between two attempts to open the catalog: its members start with everything else.
 const AGAIN: Duration = Duration::from_secs(1);
-
-fn read(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))
-}
 
 /// Opens the site's catalog; waits for its members.
 async fn open_catalog(config: &PodConfig) -> Result<Arc<dyn Catalog>> {
