@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use diptych_catalog::{Catalog, RedbCatalog, RedbOptions};
 use diptych_core::lease::{Config as LeaseConfig, Millis, Mode, Timers};
 use diptych_gateway::Gateway;
