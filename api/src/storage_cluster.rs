@@ -482,8 +482,9 @@ fn four_gibibytes() -> String {
 #[serde(rename_all = "camelCase")]
 pub struct Encryption {
     /// Secret with the cluster key under `key`: 32 random bytes, base64 (`openssl rand -base64 32`). The same in both
-    /// sites. Without it nothing can ever be read again: keep it somewhere else too.
-    #[x_kube(validation = ("self == oldSelf", "the cluster key can't be exchanged yet"))]
+    /// sites. Without it nothing can ever be read again: keep it somewhere else too. To exchange it, put the new one there
+    /// and the one before under `previous-key`, in both sites, until condition KeyRotation says `PreviousMayGo`.
+    #[x_kube(validation = ("self == oldSelf", "the Secret stays, the cluster key in it is exchanged (the new one as key, the one before as previous-key)"))]
     pub key_secret_ref: NameRef,
 }
 

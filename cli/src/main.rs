@@ -45,6 +45,8 @@ enum Command {
     Conflicts(command::losses::DevConflicts),
     /// Say what buckets promise their writers where both sites acknowledge, and set it
     Bucket(command::bucket::DevBuckets),
+    /// Say which keys are in use and how far an exchange of the cluster key is; make another ring key
+    Keys(command::keys::DevKeys),
     /// Read a file's fragments from the devices themselves and compute every hash anew
     Inspect(command::inspect::Inspect),
     /// Make a site's catalog anew from its devices and the cluster key
@@ -120,6 +122,7 @@ async fn main() -> Result<()> {
         Command::Ledger(ledger) => ledger.run().await,
         Command::Conflicts(conflicts) => conflicts.run().await,
         Command::Bucket(bucket) => bucket.run().await,
+        Command::Keys(keys) => keys.run().await,
         Command::Inspect(inspect) => inspect.run().await,
         Command::Resurrect(resurrect) => resurrect.run().await,
         Command::Site(file) => Box::pin(process::site::run(&file)).await,

@@ -88,7 +88,8 @@ mod tests {
     use super::*;
     use crate::cipher::SecretKey;
     use crate::ids::ClusterId;
-    use crate::keyring::NewRingKey;
+    use crate::ids::Epoch;
+    use crate::keyring::{NewRingKey, RingKeyState};
 
     #[test]
     fn a_secret_opens_for_its_own_access_key_only() {
@@ -104,7 +105,7 @@ mod tests {
         let new = || NewRingKey { key: SecretKey::new([3; 32]), nonce: [4; 12], made_ms: 1 };
         let keyring = Keyring::create(ClusterId([1; 16]), new());
         let sealed = seal_authority_key(&keyring, "PRIVATE KEY", &[9; 12]).expect("it seals");
-        let later = keyring.with_ring_key(new());
+        let later = keyring.with_ring_key(Epoch(1), new(), RingKeyState::InUse).expect("a number is left");
         assert_eq!(open_authority_key(&later, &sealed).expect("it opens").as_str(), "PRIVATE KEY");
         let other = Keyring::create(ClusterId([2; 16]), new());
         assert!(matches!(open_authority_key(&other, &sealed), Err(AccessError::AuthorityKey { .. })));

@@ -4,26 +4,26 @@
 //! Blobs' keys are derived from ring keys, so a new cluster key rewraps kilobytes and touches no blob.
 //!
 //! ```text
-//! magic `DPKEYRNG` 8, format 2, wrap algorithm 1, zero 1, count 4, cluster 16, generation 8, cluster key's mark 8,
-//! count × (number 4, zeros 4, made at 8, nonce 12, ring key sealed 32 + 16),
+//! magic `DPKEYRNG` 8, format 2, wrap algorithm 1, zero 1, count 4, cluster 16, generation 8, cluster key's id 8,
+//! count × (number 4, state 1, zeros 3, made at 8, nonce 12, ring key sealed 32 + 16),
 //! HMAC-SHA256 of all before it 32, CRC32C of all before it 4
 //! ```
-//! Keys are HKDF-SHA256 of the cluster key, salt the cluster id: one wraps, one authenticates; the mark only tells a
-//! wrong key from a damaged keyring.
+//! Keys are HKDF-SHA256 of the cluster key, salt the cluster id: one wraps, one authenticates; the id only tells a
+//! wrong key from a damaged keyring. State 0 is in use, 1 prepared.
+//!
+//! A ring key's number is the epoch in which it was made, and which of that epoch's it is: two terms that did not know of
+//! each other never gave one number to two keys, so the union of their keyrings has both (docs/adr/0016).
 
+mod cluster_key;
 mod format;
+mod merge;
+pub mod rotation;
 
-use std::fmt;
-
-use data_encoding::{BASE64_NOPAD, BASE64URL_NOPAD};
 use thiserror::Error;
-use zeroize::{Zeroize, Zeroizing};
 
-use crate::cipher::{
-    CipherError, KEY_LEN, Nonce, Purpose, SecretKey, blob_key, open_with_nonce, seal_with_nonce, subkey,
-    tail_key,
-};
-use crate::ids::{BlobId, ClusterId, ExtentId, Generation, RingKeyNumber};
+pub use self::cluster_key::{ClusterKey, ClusterKeys, KeyId};
+use crate::cipher::{Nonce, Purpose, SecretKey, blob_key, subkey, tail_key};
+use crate::ids::{BlobId, ClusterId, Epoch, ExtentId, Generation, RingKeyNumber};
 
 /// Format that this version writes.
 pub const FORMAT: u16 = 1;
@@ -53,13 +53,19 @@ pub enum KeyringError {
     Damaged(&'static str),
     /// The keyring is whole, but another cluster key wrapped it.
     #[error(
-        "the cluster key is not the one that wrapped this keyring (cluster {cluster}, generation {generation})"
+        "the cluster key is not the one that wrapped this keyring (cluster {cluster}, generation {generation}): it needs \
+         the cluster key of id {needed}, and those given are {}",
+        list(held)
     )]
     WrongKey {
         /// The keyring's cluster.
         cluster: ClusterId,
         /// The keyring's generation.
         generation: Generation,
+        /// The key that opens it.
+        needed: KeyId,
+        /// The keys that were tried.
+        held: Vec<KeyId>,
     },
     /// No ring key of that number: this copy is older than what it shall open.
     #[error("ring key {number} is not in the keyring of generation {generation}: a newer keyring is needed")]
@@ -69,85 +75,27 @@ pub enum KeyringError {
         /// The keyring's generation.
         generation: Generation,
     },
+    /// An epoch has made as many ring keys as it has numbers for.
+    #[error(
+        "no number is left for a ring key of epoch {0}: a term makes up to {KEYS_OF_AN_EPOCH}; the next term can make another"
+    )]
+    NoNumber(Epoch),
+    /// Two keyrings that can't be one.
+    #[error("keyrings of clusters {0} and {1} are not merged: one of them is not this cluster's")]
+    OtherCluster(ClusterId, ClusterId),
+    /// Two keys under one number: a site wrote under an epoch that it did not have.
+    #[error(
+        "two different ring keys have number {0}: neither keyring is changed, keep both and ask for help"
+    )]
+    SameNumber(RingKeyNumber),
 }
 
-/// The key in `encryption.keySecretRef`; wiped when it goes, never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct ClusterKey(SecretKey);
-
-impl ClusterKey {
-    /// Takes 32 random bytes.
-    pub const fn new(bytes: [u8; KEY_LEN]) -> Self {
-        Self(SecretKey::new(bytes))
-    }
-
-    /// Reads 64 hexadecimal digits or base64 (either alphabet, padded or not); white space around it is ignored.
-    ///
-    /// # Errors
-    /// [`KeyringError::KeyText`], which tells the length, not the text.
-    pub fn parse(text: &str) -> Result<Self, KeyringError> {
-        let text = text.trim();
-        let unpadded = text.trim_end_matches('=').as_bytes();
-        let mut key = [0; KEY_LEN];
-        let is_base64 = BASE64_NOPAD.decode_len(unpadded.len()) == Ok(KEY_LEN);
-        let read = hex::decode_to_slice(text, &mut key).is_ok()
-            || is_base64 && BASE64_NOPAD.decode_mut(unpadded, &mut key).is_ok()
-            || is_base64 && BASE64URL_NOPAD.decode_mut(unpadded, &mut key).is_ok();
-        let parsed = read.then(|| Self::new(key));
-        key.zeroize();
-        parsed.ok_or_else(|| KeyringError::KeyText(format!("{} characters", text.chars().count())))
-    }
-
-    /// Seals what one site tells the other that joins it. `nonce` is random and fresh.
-    ///
-    /// # Errors
-    /// More bytes than the cipher takes.
-    pub fn seal_for_join(
-        &self,
-        cluster: ClusterId,
-        nonce: &Nonce,
-        plain: &[u8],
-    ) -> Result<Vec<u8>, CipherError> {
-        seal_with_nonce(&self.join_key(cluster), nonce, cluster.as_bytes(), plain)
-    }
-
-    /// Opens what [`ClusterKey::seal_for_join`] made.
-    ///
-    /// # Errors
-    /// `NotAuthentic`: another cluster key sealed it, or another cluster's site. `WrongLength`: a part of it.
-    pub fn open_from_join(
-        &self,
-        cluster: ClusterId,
-        sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>, CipherError> {
-        open_with_nonce(&self.join_key(cluster), cluster.as_bytes(), sealed).map(Zeroizing::new)
-    }
-
-    fn join_key(&self, cluster: ClusterId) -> SecretKey {
-        self.0.derive(cluster.as_bytes(), b"diptych/1 site join")
-    }
-
-    fn wrapping_key(&self, cluster: ClusterId) -> SecretKey {
-        self.0.derive(cluster.as_bytes(), b"diptych/1 keyring wrap")
-    }
-
-    fn authentication_key(&self, cluster: ClusterId) -> SecretKey {
-        self.0.derive(cluster.as_bytes(), b"diptych/1 keyring authentication")
-    }
-
-    fn mark(&self, cluster: ClusterId) -> [u8; 8] {
-        let derived = self.0.derive(cluster.as_bytes(), b"diptych/1 keyring mark");
-        let mut mark = [0; 8];
-        mark.copy_from_slice(&derived.expose()[..8]);
-        mark
-    }
+fn list(ids: &[KeyId]) -> String {
+    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-impl fmt::Debug for ClusterKey {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("ClusterKey(..)")
-    }
-}
+/// Numbers that each epoch has for its ring keys.
+const KEYS_OF_AN_EPOCH: u32 = 256;
 
 /// Fresh randomness for a ring key.
 #[derive(Debug, Clone)]
@@ -160,10 +108,20 @@ pub struct NewRingKey {
     pub made_ms: u64,
 }
 
+/// What a ring key may be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RingKeyState {
+    /// Opens, and seals nothing yet: not every device has it.
+    Prepared,
+    /// Opens and seals.
+    InUse,
+}
+
 /// A ring key: blobs' and other keys are derived from it, it seals nothing by itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RingKey {
     number: RingKeyNumber,
+    state: RingKeyState,
     made_ms: u64,
     nonce: Nonce,
     key: SecretKey,
@@ -173,6 +131,11 @@ impl RingKey {
     /// Its number: blobs, access keys and tails name it.
     pub const fn number(&self) -> RingKeyNumber {
         self.number
+    }
+
+    /// What it may be used for.
+    pub const fn state(&self) -> RingKeyState {
+        self.state
     }
 
     /// Milliseconds since 1970 when it was made.
@@ -201,14 +164,14 @@ impl RingKey {
 pub struct Keyring {
     cluster: ClusterId,
     generation: Generation,
-    /// In order of their numbers; never empty.
+    /// In order of their numbers; one at least is in use.
     ring_keys: Vec<RingKey>,
 }
 
 impl Keyring {
     /// A keyring of one ring key, number 1, in generation 1.
     pub fn create(cluster: ClusterId, first: NewRingKey) -> Self {
-        let ring_key = RingKey::from_new(RingKeyNumber(1), first);
+        let ring_key = RingKey::from_new(RingKeyNumber(1), first, RingKeyState::InUse);
         Self { cluster, generation: Generation(1), ring_keys: vec![ring_key] }
     }
 
@@ -226,6 +189,14 @@ impl Keyring {
     /// `NotAKeyring`, `NewerFormat`, `Damaged`.
     pub fn generation_of(bytes: &[u8]) -> Result<Generation, KeyringError> {
         format::generation_of(bytes)
+    }
+
+    /// The cluster key that wrapped a sealed keyring; otherwise as [`Keyring::generation_of`].
+    ///
+    /// # Errors
+    /// `NotAKeyring`, `NewerFormat`, `Damaged`.
+    pub fn wrapped_by(bytes: &[u8]) -> Result<KeyId, KeyringError> {
+        format::names(bytes).map(|(_, _, key)| key)
     }
 
     /// The sealed bytes. The same keyring and key give the same bytes.
@@ -248,9 +219,15 @@ impl Keyring {
         &self.ring_keys
     }
 
-    /// The key that new blobs take: the one of the highest number.
+    /// The key that new blobs take: of those in use the one of the highest number.
     pub fn current(&self) -> &RingKey {
-        self.ring_keys.last().expect("a keyring is made with a key, and none is ever taken out")
+        let used = self.ring_keys.iter().rev().find(|key| key.state == RingKeyState::InUse);
+        used.expect("a keyring is made with a key in use, and none is ever taken out")
+    }
+
+    /// The key that is in use next.
+    pub fn prepared(&self) -> Option<&RingKey> {
+        self.ring_keys.iter().rev().find(|key| key.state == RingKeyState::Prepared)
     }
 
     /// A ring key by its number.
@@ -262,11 +239,43 @@ impl Keyring {
         self.ring_keys.iter().find(|key| key.number == number).ok_or(unknown)
     }
 
-    /// The keyring with one more ring key, which becomes the current one; a generation higher.
-    pub fn with_ring_key(&self, new: NewRingKey) -> Self {
-        let number = RingKeyNumber(self.current().number.0 + 1);
+    /// The keyring with one more ring key, made under `epoch`; a generation higher.
+    ///
+    /// # Errors
+    /// `NoNumber`.
+    pub fn with_ring_key(
+        &self,
+        epoch: Epoch,
+        new: NewRingKey,
+        state: RingKeyState,
+    ) -> Result<Self, KeyringError> {
+        let number = self.next_number(epoch)?;
         let mut next = self.next_generation();
-        next.ring_keys.push(RingKey::from_new(number, new));
+        next.ring_keys.push(RingKey::from_new(number, new, state));
+        next.ring_keys.sort_unstable_by_key(|key| key.number);
+        Ok(next)
+    }
+
+    /// FENCING: an epoch is one site's, so what is numbered by it is numbered by one catalog, under its compare-and-set.
+    fn next_number(&self, epoch: Epoch) -> Result<RingKeyNumber, KeyringError> {
+        let spent = || KeyringError::NoNumber(epoch);
+        let first = u32::try_from(epoch.0).ok().and_then(|epoch| epoch.checked_mul(KEYS_OF_AN_EPOCH));
+        let first = first.ok_or_else(spent)?;
+        let of_epoch = self.ring_keys.iter().map(|key| key.number.0);
+        let of_epoch = of_epoch.filter(|number| number / KEYS_OF_AN_EPOCH == first / KEYS_OF_AN_EPOCH);
+        let offset = of_epoch.max().map_or(0, |last| last - first + 1);
+        if offset == KEYS_OF_AN_EPOCH {
+            return Err(spent());
+        }
+        Ok(RingKeyNumber(first + offset))
+    }
+
+    /// The keyring with every key in use, a generation higher.
+    pub fn all_in_use(&self) -> Self {
+        let mut next = self.next_generation();
+        for key in &mut next.ring_keys {
+            key.state = RingKeyState::InUse;
+        }
         next
     }
 
@@ -277,8 +286,8 @@ impl Keyring {
 }
 
 impl RingKey {
-    fn from_new(number: RingKeyNumber, new: NewRingKey) -> Self {
-        Self { number, made_ms: new.made_ms, nonce: new.nonce, key: new.key }
+    fn from_new(number: RingKeyNumber, new: NewRingKey, state: RingKeyState) -> Self {
+        Self { number, state, made_ms: new.made_ms, nonce: new.nonce, key: new.key }
     }
 }
 

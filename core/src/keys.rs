@@ -183,6 +183,11 @@ pub fn keyring() -> Key {
     joined(&[b"s/keyring"])
 }
 
+/// `s/keys/<site>`: `records::SiteKeys`.
+pub fn site_keys(site: &SiteName) -> Key {
+    joined(&[b"s/keys/", site.as_str().as_bytes()])
+}
+
 /// `s/plan/<n>`: `records::CodingPlan`.
 pub fn plan(number: u32) -> Key {
     joined(&[b"s/plan/", &number.to_be_bytes()])
@@ -479,7 +484,9 @@ pub fn owner(key: &Key) -> Option<Owner> {
     if let Some(site) = site_after(b"s/site/") {
         return Some(Owner::Private(site));
     }
-    for prefix in [b"s/cursor/".as_slice(), b"s/map/", b"s/dev/", b"s/drain/", b"s/drill/", b"l/", b"n/"] {
+    for prefix in
+        [b"s/cursor/".as_slice(), b"s/keys/", b"s/map/", b"s/dev/", b"s/drain/", b"s/drill/", b"l/", b"n/"]
+    {
         if let Some(site) = site_after(prefix) {
             return Some(if site == SiteName::outside() { Owner::Active } else { Owner::Site(site) });
         }
@@ -561,12 +568,14 @@ mod tests {
             map(&east),
             device(&east, DeviceId(1)),
             drills(&east),
+            site_keys(&east),
             drain(&east, &"n1".parse().expect("a name")),
             placement(&east, extent_id),
         ] {
             assert_eq!(owner(&key), Some(Owner::Site(east.clone())), "{key:?}");
         }
-        for key in [cluster(), term(Epoch(1)), bucket("b"), head(BUCKET, b"k"), extent(extent_id)] {
+        for key in [cluster(), keyring(), term(Epoch(1)), bucket("b"), head(BUCKET, b"k"), extent(extent_id)]
+        {
             assert_eq!(owner(&key), Some(Owner::Active), "{key:?}");
         }
         assert_eq!(owner(&token_family(FamilyId([1; 16]))), Some(Owner::Active));

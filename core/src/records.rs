@@ -14,6 +14,7 @@ use crate::ids::{
     BlobId, BucketId, ClusterId, DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, KeeperNumber,
     NodeName, RingKeyNumber, Row, SiteName, UploadId, VersionId,
 };
+use crate::keyring::KeyId;
 use crate::placement::NodeShare;
 
 /// A value that does not read as the record that its key promises.
@@ -94,6 +95,7 @@ record!(
     DeadMark,
     Device,
     Drain,
+    SiteKeys,
     Gate,
     KeeperBeat,
     KeeperLease,
@@ -342,6 +344,21 @@ pub enum DeviceState {
 pub struct Drain {
     /// These of its devices; none: all of them, and the node takes no rows.
     pub devices: Vec<DeviceId>,
+}
+
+/// `s/keys/<site>`: which cluster keys a site is given, and where in it the keyring was read back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteKeys {
+    /// Ids of the cluster keys, the newest first.
+    pub held: Vec<KeyId>,
+    /// Of the keyring that was read back.
+    pub generation: Generation,
+    /// The cluster key that wraps it.
+    pub wrapped_by: KeyId,
+    /// Devices and nodes where it was not read back; what is dead is left out.
+    pub missing: Vec<String>,
+    /// Checkpoint and journals hold it; the active site alone writes these.
+    pub journaled: bool,
 }
 
 /// `s/outside/<node>`: a node in neither site, as it is declared, and who joined as it.

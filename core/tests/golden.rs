@@ -15,7 +15,7 @@ use diptych_core::ids::{
     BlobId, BucketId, ClusterId, DeviceId, Epoch, ExtentId, FamilyId, Generation, Hlc, InstanceId,
     KeeperNumber, RingKeyNumber, Row, SegmentId, Stamp, UploadId, VersionId,
 };
-use diptych_core::keyring::{ClusterKey, Keyring, NewRingKey};
+use diptych_core::keyring::{ClusterKey, Keyring, NewRingKey, RingKeyState};
 use diptych_core::layout::{CHUNK, StripeBuilder, StripeLayout};
 use diptych_core::records::{Etag, ExtentKind, Position, Record as _};
 use diptych_core::session::{self, FAMILY_MS, Grant, Holder, SESSION_MS, TokenKind, User};
@@ -244,11 +244,9 @@ fn keyring() -> Keyring {
         nonce: array(nonce),
         made_ms,
     };
-    Keyring::create(cluster(), new("ring key 1", "nonce 1", 1000)).with_ring_key(new(
-        "ring key 2",
-        "nonce 2",
-        2000,
-    ))
+    let first = Keyring::create(cluster(), new("ring key 1", "nonce 1", 1000));
+    let second = new("ring key 2", "nonce 2", 2000);
+    first.with_ring_key(Epoch(0), second, RingKeyState::InUse).expect("a number is left")
 }
 
 #[test]

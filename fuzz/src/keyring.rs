@@ -4,8 +4,8 @@
 //! 16, generation 8, and ring keys of number 4, made at 8, nonce 12, key 32.
 
 use diptych_core::cipher::{Algorithm, SecretKey, seal_metadata};
-use diptych_core::ids::{ClusterId, Generation};
-use diptych_core::keyring::{ClusterKey, FORMAT, Keyring, KeyringError, NewRingKey};
+use diptych_core::ids::{ClusterId, Epoch, Generation};
+use diptych_core::keyring::{ClusterKey, FORMAT, Keyring, KeyringError, NewRingKey, RingKeyState};
 use hkdf::Hkdf;
 use sha2::{Digest, Sha256};
 
@@ -48,7 +48,8 @@ pub(crate) fn golden_keyring() -> Keyring {
         ClusterId(*b"\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1a\x1b\x1c\x1d\x1e\x1f"),
         ring_key("ring key 1", "nonce 1", 1000),
     );
-    first.with_ring_key(ring_key("ring key 2", "nonce 2", 2000))
+    let second = ring_key("ring key 2", "nonce 2", 2000);
+    first.with_ring_key(Epoch(0), second, RingKeyState::InUse).expect("a number is left")
 }
 
 /// The keyring that the bytes are, if they are one; then it seals and opens again.
@@ -123,6 +124,8 @@ fn notices_changes(bytes: &[u8], keyring: &Keyring, alteration: &Alteration) {
         assert!(Keyring::open(&forged, &cluster_key()).is_err(), "a forged keyring opens");
     }
     let (cluster, generation): (ClusterId, Generation) = (keyring.cluster(), keyring.generation());
-    let wrong = Keyring::open(bytes, &ClusterKey::new([9; 32]));
-    assert_eq!(wrong, Err(KeyringError::WrongKey { cluster, generation }));
+    let other = ClusterKey::new([9; 32]);
+    let (needed, held) = (cluster_key().id(cluster), vec![other.id(cluster)]);
+    let wrong = Keyring::open(bytes, &other);
+    assert_eq!(wrong, Err(KeyringError::WrongKey { cluster, generation, needed, held }));
 }

@@ -2,7 +2,7 @@
 
 use diptych_core::ids::Stamp;
 use diptych_store::Keyring;
-use diptych_wire::agent::{AgentError, Format, PutKeyring, SealedKeyring};
+use diptych_wire::agent::{AgentError, DeviceKeyring, Format, PutKeyring, SealedKeyring};
 
 use crate::agent::Agent;
 use crate::rows::invalid;
@@ -52,6 +52,17 @@ impl Agent {
         let keyrings = self.devices.open().into_iter().filter_map(|(_, device)| device.keyring());
         let newest = keyrings.max_by_key(|keyring| keyring.number)?;
         Some(SealedKeyring { generation: newest.number, sealed: newest.bytes })
+    }
+
+    /// Of each device in use, as it lies on the device.
+    pub(crate) async fn read_keyrings(&self) -> Result<Vec<DeviceKeyring>, AgentError> {
+        let mut kept = Vec::new();
+        for (slot, device) in self.devices.open() {
+            let read = slot.with(diptych_store::Device::read_keyring).await?;
+            let keyring = read.map(|kept| SealedKeyring { generation: kept.number, sealed: kept.bytes });
+            kept.push(DeviceKeyring { device: device.identity().device, keyring });
+        }
+        Ok(kept)
     }
 
     /// Makes an empty folder that the agent was given a device, and takes it into use.

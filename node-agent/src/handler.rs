@@ -95,7 +95,7 @@ impl AgentHandler {
             Op::Rebuild => reply(&request, |m: Rebuild| agent.rebuild(m)).await,
             Op::Cross => reply(&request, |m: Cross| agent.cross(m)).await,
             Op::PutKeyring => reply(&request, |m: PutKeyring| agent.put_keyring(m)).await,
-            Op::GetKeyring => (Answer::of(&Ok(agent.keyring()), Vec::new()), None),
+            Op::GetKeyring => (Answer::of(&agent.read_keyrings().await, Vec::new()), None),
             Op::Format => reply(&request, |m: Format| agent.format(m)).await,
             Op::Metrics => {
                 let text = agent.metrics_text(self.counters.get().map(|counters| &**counters)).await;

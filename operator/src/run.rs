@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diptych_api::{StorageCluster, StorageNode};
+use diptych_site::keys::previous_of;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, Secret};
@@ -26,7 +27,7 @@ use crate::join;
 use crate::leader::Leader;
 use crate::names::MANAGER;
 use crate::options::OperatorOptions;
-use crate::secrets::text;
+use crate::secrets::{PREVIOUS_KEY, text};
 use crate::{access_key, drill, file, tunnel_token};
 
 /// Between two looks for the configuration of this process's loops, until it has one.
@@ -191,7 +192,7 @@ async fn fetch_config(options: &OperatorOptions) -> Result<(), OperatorError> {
     else {
         return Ok(());
     };
-    keep(&paths.cluster_key, &text(&key, "key")?)?;
+    keep_cluster_keys(&paths.cluster_key, &key)?;
     if let Some(path) = &paths.authority_key {
         keep(path, &text(&authority, "ca.key")?)?;
     }
@@ -209,6 +210,23 @@ async fn fetch_config(options: &OperatorOptions) -> Result<(), OperatorError> {
         options.site.config.send_replace(Some(config));
     }
     Ok(())
+}
+
+/// The key, and the one before while the Secret has it, too.
+fn keep_cluster_keys(path: &std::path::Path, secret: &Secret) -> Result<(), OperatorError> {
+    let (newest, before) = (text(secret, "key")?, previous_of(path));
+    if let Ok(text) = text(secret, PREVIOUS_KEY) {
+        // At no moment does the newest stand alone where both are given.
+        keep(&before, &text)?;
+        return keep(path, &newest).map(drop);
+    }
+    keep(path, &newest)?;
+    match std::fs::remove_file(&before) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(OperatorError::Local { what: format!("{} can't be removed", before.display()), source })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// True: it was not there, or another.

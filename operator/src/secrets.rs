@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use diptych_core::ids::{ClusterId, SiteName};
+use diptych_core::keyring::{ClusterKey, ClusterKeys};
 use diptych_wire::authority::{Authority, Issued, Request};
 use diptych_wire::identity::{Identity, Role};
 use k8s_openapi::api::core::v1::Secret;
@@ -14,6 +15,7 @@ use kube::ResourceExt;
 use rand::RngCore;
 use serde_json::{Value, json};
 use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::Zeroizing;
 
 use crate::apply::Child;
 use crate::error::OperatorError;
@@ -22,6 +24,8 @@ use crate::names::Names;
 
 /// Entry of a join Secret: the token's name.
 pub const TOKEN: &str = "token";
+/// Entry of the Secret with the cluster key: the one before, while it is exchanged.
+pub const PREVIOUS_KEY: &str = "previous-key";
 /// A join token is worth nothing after this.
 const JOIN_VALIDITY: Duration = Duration::from_hours(7 * 24);
 /// Life of a certificate, in a Secret or of a node-agent.
@@ -45,6 +49,19 @@ pub fn text(secret: &Secret, key: &str) -> Result<String, OperatorError> {
         name: secret.name_any(),
         reason: format!("it has no entry {key:?}"),
     })
+}
+
+/// The cluster key under `key`, and the one before where there is one.
+///
+/// # Errors
+/// Says which entry holds no key.
+pub fn cluster_keys(secret: &Secret) -> Result<ClusterKeys, String> {
+    let named = |entry: &str| {
+        let text = Zeroizing::new(text(secret, entry).map_err(|error| error.to_string())?);
+        ClusterKey::parse(&text).map_err(|error| format!("entry {entry:?}: {error}"))
+    };
+    let before = secret.data.iter().flatten().any(|(entry, _)| entry == PREVIOUS_KEY);
+    Ok(ClusterKeys::new(named("key")?, before.then(|| named(PREVIOUS_KEY)).transpose()?))
 }
 
 fn data(entries: &[(&str, &str)]) -> Value {

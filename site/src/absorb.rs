@@ -15,6 +15,7 @@ use diptych_wire::peer::UnseenTerm;
 use crate::context::now_ms;
 use crate::error::SiteError;
 use crate::history::{Here, Ledger};
+use crate::keys::{KeyProvider, take_in};
 use crate::peer::want_all;
 use crate::sessions;
 
@@ -22,10 +23,19 @@ use crate::sessions;
 const ROUNDS: usize = 32;
 
 /// Takes an unseen term in; how many of its records were new here.
-pub async fn absorb(catalog: &dyn Catalog, epoch: Epoch, term: &UnseenTerm) -> Result<u64, SiteError> {
+pub async fn absorb(
+    catalog: &dyn Catalog,
+    epoch: Epoch,
+    provider: &KeyProvider,
+    term: &UnseenTerm,
+) -> Result<u64, SiteError> {
     let mut taken = 0;
+    // FENCING: nothing is taken in that lies under a ring key which this keyring has not.
+    for (_, unseen) in term.versions.iter().filter(|(key, _)| *key == keys::keyring()) {
+        taken += u64::from(take_in(catalog, epoch, provider, unseen).await?);
+    }
     let mut objects: BTreeMap<(BucketId, Vec<u8>), Vec<Head>> = BTreeMap::new();
-    for (key, value) in &term.versions {
+    for (key, value) in term.versions.iter().filter(|(key, _)| *key != keys::keyring()) {
         if let Some(object) = keys::bucket_and_object(key) {
             objects.entry(object).or_default().push(Head::decode(value)?);
             continue;

@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use diptych_catalog::Catalog;
 use diptych_core::ids::{Epoch, KeeperNumber, SiteName, Stamp};
 use diptych_core::journal::TOMBSTONE_HOLD;
-use diptych_core::keyring::ClusterKey;
 use diptych_core::placement::PlacementMap;
 use diptych_core::planner::Survive;
 use diptych_core::records::Position;
@@ -19,6 +18,7 @@ use crate::drill::CutSwitch;
 use crate::edge::EdgeStatus;
 use crate::keeper::KeeperState;
 use crate::keeper::witness::Witness;
+use crate::keys::KeyProvider;
 use crate::name::NameSeen;
 use crate::notify::Notifier;
 use crate::peer::follow::Followed;
@@ -152,7 +152,7 @@ pub struct SiteContext {
     /// What an extent's rows must survive.
     pub survive: Survive,
     /// Opens the keyring.
-    pub cluster_key: Arc<ClusterKey>,
+    pub cluster_keys: Arc<KeyProvider>,
     /// All role-owned changes up to it are in a whole checkpoint and the journals behind it; None: no checkpoint of this catalog
     /// is whole yet, or that is not known.
     pub journaled: watch::Sender<Option<Position>>,

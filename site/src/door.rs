@@ -35,6 +35,7 @@ use crate::absorb::absorb;
 use crate::drill::{CutSwitch, DrillOrders};
 use crate::error::SiteError;
 use crate::keeper::{KeeperHandle, boot_time, record};
+use crate::keys::KeyProvider;
 use crate::lost::is_accounted;
 use crate::outside::OutsideJoins;
 use crate::status::last_written;
@@ -92,6 +93,8 @@ pub struct DoorParts {
     pub peer: SiteName,
     /// This site's catalog.
     pub catalog: Arc<dyn Catalog>,
+    /// Open the keyring of an unseen term.
+    pub cluster_keys: Arc<KeyProvider>,
     /// This site's keeper.
     pub keeper: Arc<dyn DoorKeeper>,
     /// This site's rows.
@@ -255,7 +258,7 @@ async fn unseen(_: FromPeer, State(door): State<Door>, body: Bytes) -> Response 
         }
         Err(error) => return failed(&error),
     }
-    match absorb(door.catalog.as_ref(), epoch, &term).await {
+    match absorb(door.catalog.as_ref(), epoch, &door.cluster_keys, &term).await {
         Ok(taken) => reply(&taken),
         Err(error) => failed(&error),
     }

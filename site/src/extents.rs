@@ -44,7 +44,7 @@ impl Pen {
     pub(crate) fn find(context: &SiteContext, view: &dyn View) -> Result<Self, SiteError> {
         let sealed = view.get(&keys::keyring())?.ok_or(SiteError::NothingYet("keyring"))?;
         let (_, plan) = view.last(&keys::plans())?.ok_or(SiteError::NothingYet("coding plan"))?;
-        Ok(Self { keyring: Keyring::open(&sealed, &context.cluster_key)?, plan: CodingPlan::decode(&plan)? })
+        Ok(Self { keyring: context.cluster_keys.open(&sealed)?, plan: CodingPlan::decode(&plan)? })
     }
 
     pub(crate) fn keyring(&self) -> &Keyring {

@@ -22,7 +22,7 @@ mod history;
 pub mod inventory;
 pub mod journal;
 pub mod keeper;
-pub mod keyring;
+pub mod keys;
 pub mod loops;
 pub mod lost;
 pub mod name;

@@ -25,10 +25,11 @@ use crate::notify::transitions;
 use crate::peer::exposure::Progress;
 use crate::repair::{Repairs, look_again};
 use crate::status::{
-    CompactionStatus, FeedStatus, JournalStatus, RepairStatus, SiteStatus, WouldLose, last_written,
+    CompactionStatus, FeedStatus, JournalStatus, KeysStatus, RepairStatus, SiteStatus, WouldLose,
+    last_written,
 };
 use crate::survey::{Health, Scope, Survey, survey};
-use crate::{journal, keyring, lost, outside, verified};
+use crate::{journal, lost, outside, verified};
 
 /// A survey is made at least so often, and at once when the map changes or something rots.
 const SURVEY_EVERY: Duration = Duration::from_secs(5);
@@ -56,6 +57,7 @@ struct Shared {
     inventory: watch::Sender<Arc<Found>>,
     compaction: watch::Sender<CompactionStatus>,
     journal: watch::Sender<JournalStatus>,
+    keys: watch::Sender<Option<KeysStatus>>,
     feed: watch::Sender<FeedStatus>,
     would_lose: watch::Sender<Option<WouldLose>>,
 }
@@ -112,7 +114,7 @@ pub async fn run(context: Arc<SiteContext>, nodes: Watched, progress: Option<wat
         inventory_loop(&context, &shared),
         verify_loop(&context, seen.own.clone()),
         journal::run(&context, &shared.journal),
-        keyring::run(&context, seen.own.clone(), seen.outside.clone()),
+        crate::keys::run(&context, &shared.keys),
         status_loop(&context, seen, &shared, progress),
     );
 }

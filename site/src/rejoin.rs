@@ -241,7 +241,9 @@ impl Unseen {
         }
         // Dead marks stay behind: what an unseen change replaced may be head again. So do terms: each is its holder's.
         let merged = [b"h/".as_slice(), b"v/", b"x/", b"p/", b"b/", b"a/", b"t/", b"c/", b"y/"];
-        if let Some(value) = value.filter(|_| merged.iter().any(|family| key.0.starts_with(family))) {
+        let merged =
+            |key: &Key| *key == keys::keyring() || merged.iter().any(|family| key.0.starts_with(family));
+        if let Some(value) = value.filter(|_| merged(&key)) {
             self.records.push((key.clone(), value.to_vec()));
         }
         self.touched.insert(key);
@@ -256,7 +258,10 @@ async fn hand_over(
 ) -> Result<(), FollowError> {
     // Heads name pages and extents, so these go first.
     let names = |key: &Key| key.0.starts_with(b"h/") || key.0.starts_with(b"v/");
-    let (heads, others): (Vec<_>, Vec<_>) = unseen.records.iter().cloned().partition(|(key, _)| names(key));
+    let (heads, mut others): (Vec<_>, Vec<_>) =
+        unseen.records.iter().cloned().partition(|(key, _)| names(key));
+    // FENCING: the ring keys that all of it lies under come before it.
+    others.sort_by_key(|(key, _)| *key != keys::keyring());
     // All versions of a key are settled by one call.
     let mut by_object: BTreeMap<_, Vec<(Key, Vec<u8>)>> = BTreeMap::new();
     for (key, value) in heads {

@@ -45,6 +45,9 @@ pub struct SiteStatus {
     /// What a resurrection would be made of.
     #[serde(default)]
     pub journal: JournalStatus,
+    /// The keyring, and how far an exchange of the cluster key is; None: there is no keyring yet.
+    #[serde(default)]
+    pub keys: Option<KeysStatus>,
     /// What the catalog keeps for those who follow it.
     #[serde(default)]
     pub feed: FeedStatus,
@@ -171,6 +174,51 @@ pub struct JournalStatus {
     pub checkpoint_bytes: u64,
     /// Why nothing is written; None: it is.
     pub trouble: Option<String>,
+}
+
+/// The keyring of a site, and how far an exchange of the cluster key is. No key stands in it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeysStatus {
+    /// Of the keyring.
+    pub generation: Generation,
+    /// Id of the cluster key that wraps it.
+    pub wrapped_by: String,
+    /// Ids of the cluster keys that this site is given, the newest first.
+    pub held: Vec<String>,
+    /// The ring key that new bytes are sealed by.
+    pub current: u32,
+    /// All ring keys.
+    pub ring_keys: Vec<RingKeyStatus>,
+    /// Where in this site the keyring was not read back.
+    pub missing: Vec<String>,
+    /// Nothing needs another cluster key than the newest.
+    pub over: bool,
+    /// The key before may be taken away.
+    pub may_go: bool,
+    /// How far the exchange of the cluster key is: one word.
+    pub waiting: String,
+    /// The same as a sentence, with what a person can do.
+    pub waiting_for: String,
+    /// Why the keyring is not looked after; None: it is.
+    pub trouble: Option<String>,
+}
+
+/// A ring key as people see it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RingKeyStatus {
+    /// Its number.
+    pub number: u32,
+    /// Milliseconds since 1970 when it was made.
+    pub made_ms: u64,
+    /// It may seal; if not, not every device is known to have it.
+    pub in_use: bool,
+}
+
+impl KeysStatus {
+    /// Nothing is waited for.
+    pub fn is_settled(&self) -> bool {
+        self.over && self.missing.is_empty() && self.ring_keys.iter().all(|key| key.in_use)
+    }
 }
 
 /// The feed of a site's catalog, and the room that both take.

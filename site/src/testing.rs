@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use diptych_catalog::{Catalog, RedbCatalog, RedbOptions};
 use diptych_core::ids::{ClusterId, Epoch, ExtentId, KeeperNumber, SiteName};
-use diptych_core::keyring::ClusterKey;
+use diptych_core::keyring::{ClusterKey, ClusterKeys};
 use diptych_core::lease::Message;
 use diptych_core::placement::PlacementMap;
 use diptych_core::planner::Survive;
@@ -25,6 +25,7 @@ use crate::config::{Acknowledge, OutsideConfig, Policy};
 use crate::context::{LoopOptions, SiteContext, Standing};
 use crate::door::{DoorKeeper, DoorParts, ExtentSource, router};
 use crate::drill::{CutSwitch, DrillOrders};
+use crate::keys::KeyProvider;
 use crate::notify::Notifier;
 use crate::outside::OutsideJoins;
 use crate::peer::PeerClient;
@@ -83,11 +84,17 @@ impl OutsideJoins for Willing {
     }
 }
 
+/// The cluster key of both sites.
+pub(crate) fn cluster_keys() -> Arc<KeyProvider> {
+    Arc::new(ClusterKeys::from(ClusterKey::new([9; 32])).into())
+}
+
 /// A door to a catalog for `peer`, of a site that serves under that epoch.
 pub(crate) fn willing(catalog: Arc<dyn Catalog>, peer: &str, serves: Option<Epoch>) -> DoorParts {
     DoorParts {
         peer: peer.parse().expect("a name"),
         catalog,
+        cluster_keys: cluster_keys(),
         keeper: Arc::new(Willing { serves }),
         extents: Arc::new(Willing { serves }),
         joins: None,
@@ -155,7 +162,7 @@ pub(crate) fn site_of_two(site: &str, peer: &str) -> (SiteContext, TempDir) {
         generation: 0,
         options: LoopOptions::default(),
         survive: Survive::default(),
-        cluster_key: Arc::new(ClusterKey::new([9; 32])),
+        cluster_keys: cluster_keys(),
         journaled: watch::Sender::default(),
     };
     (context, folder)

@@ -293,6 +293,13 @@ impl Device {
         self.0.record.get().keyring()
     }
 
+    /// The keyring as it lies on the disk.
+    ///
+    /// Errors: [`StoreError::Damaged`], [`StoreError::Io`], [`StoreError::Missing`].
+    pub fn read_keyring(&self) -> Result<Option<Keyring>, StoreError> {
+        Ok(self.0.record.read_again(&*self.0.disk)?.keyring())
+    }
+
     /// Keeps a keyring, durable when this returns. The same number with the same bytes is no change.
     ///
     /// Errors: [`StoreError::OldKeyring`], [`StoreError::Io`], [`StoreError::DeviceFailed`].

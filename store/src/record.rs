@@ -179,6 +179,12 @@ impl RecordFile {
         self.store(disk, &mut record, |fresh| fresh.keyring = Some((keyring.number, keyring.bytes)))
     }
 
+    /// What stands in the file now.
+    pub(crate) fn read_again(&self, disk: &dyn Disk) -> Result<DeviceRecord, StoreError> {
+        let _unchanged = self.get();
+        read(disk, &self.folder)
+    }
+
     /// Notes that a round of scrub ended.
     pub(crate) fn scrub_finished(&self, disk: &dyn Disk, now_ms: u64) -> Result<(), StoreError> {
         let mut record = self.record.write().unwrap_or_else(PoisonError::into_inner);

@@ -257,7 +257,7 @@ pub(super) fn table<const N: usize>(header: [&str; N]) -> Table {
 }
 
 /// `2026-09-21T14:13:20Z`
-fn instant(milliseconds: u64) -> String {
+pub(super) fn instant(milliseconds: u64) -> String {
     let time = OffsetDateTime::from_unix_timestamp(milliseconds as i64 / 1_000);
     time.ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }

@@ -5,6 +5,7 @@ pub mod drain;
 pub mod drill;
 pub mod get;
 pub mod inspect;
+pub mod keys;
 pub mod losses;
 pub mod ls;
 pub mod put;

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use diptych_catalog::{RedbCatalog, RedbOptions};
 use diptych_core::ids::SiteName;
-use diptych_core::keyring::ClusterKey;
+use diptych_core::keyring::ClusterKeys;
+use diptych_site::keys::read_keys;
 use diptych_site::resurrect::{FoundVersion, Options, Report, resurrect};
-use zeroize::Zeroizing;
 
 use super::say;
 use crate::folders::Folders;
@@ -22,7 +22,7 @@ pub struct Resurrect {
     /// Folders of the devices, all that are left of the site, and of the other one where they are at hand
     #[arg(long, required = true, num_args = 1.., value_name = "FOLDER")]
     devices: Vec<PathBuf>,
-    /// File with the cluster key
+    /// File with the cluster key; the one before is beside it as `previous-` and its name, if it is needed
     #[arg(long, value_name = "FILE")]
     cluster_key: PathBuf,
     /// Folder that gets the catalog; it must not have one
@@ -42,11 +42,7 @@ pub struct Resurrect {
 impl Resurrect {
     /// Runs it. Where it fails there is no catalog.
     pub async fn run(self) -> Result<()> {
-        let key = Zeroizing::new(
-            std::fs::read_to_string(&self.cluster_key)
-                .with_context(|| format!("the cluster key {} can't be read", self.cluster_key.display()))?,
-        );
-        let cluster_key = ClusterKey::parse(&key)?;
+        let cluster_keys = read_keys(&self.cluster_key)?;
         let target = self.into.join(CATALOG);
         ensure!(!target.exists(), "{} is there already: move it away first", target.display());
         let folders = Folders::open(&self.devices)?;
@@ -56,7 +52,7 @@ impl Resurrect {
         let unfinished = self.into.join(format!("{CATALOG}.unfinished"));
         remove(&unfinished)?;
         let options = Options { accept_gap: self.accept_gap };
-        let made = make(&unfinished, &site, &folders, &cluster_key, options).await;
+        let made = make(&unfinished, &site, &folders, &cluster_keys, options).await;
         match made {
             Ok(report) => {
                 std::fs::rename(&unfinished, &target)?;
@@ -91,11 +87,11 @@ async fn make(
     path: &Path,
     site: &SiteName,
     folders: &Folders,
-    cluster_key: &ClusterKey,
+    cluster_keys: &ClusterKeys,
     options: Options,
 ) -> Result<Report> {
     let catalog = RedbCatalog::open(path, site.clone(), &RedbOptions::default())?;
-    Ok(resurrect(folders, cluster_key, &catalog, options).await?)
+    Ok(resurrect(folders, cluster_keys, &catalog, options).await?)
 }
 
 fn remove(path: &Path) -> Result<()> {

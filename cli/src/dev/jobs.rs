@@ -17,6 +17,7 @@ use diptych_wire::agent::Door;
 use diptych_wire::authority::{Authority, Request};
 use diptych_wire::identity::{Identity, Role};
 use rand::RngCore;
+use zeroize::Zeroizing;
 
 use super::plan::{DevPlan, NodePlan, OutsideNodePlan, OutsidePlan, PublicVia, SitePlan};
 use super::supervise::Job;
@@ -352,10 +353,10 @@ fn authority(plan: &DevPlan, data_dir: &Path) -> Result<Authority> {
 fn cluster_key(data_dir: &Path) -> Result<PathBuf> {
     let path = data_dir.join("cluster.key");
     if !path.exists() {
-        let mut key = [0; 32];
-        rand::rng().fill_bytes(&mut key);
-        let text = base64::engine::general_purpose::STANDARD.encode(key);
-        write_private(&path, format!("{text}\n").as_bytes())?;
+        let mut key = Zeroizing::new([0; 32]);
+        rand::rng().fill_bytes(key.as_mut());
+        let text = Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(key.as_slice()) + "\n");
+        write_private(&path, text.as_bytes())?;
     }
     Ok(path)
 }

@@ -1,10 +1,10 @@
-//! `kubectl diptych exposed`, `ledger` and `conflicts`, by a gateway of the site.
+//! `kubectl diptych exposed`, `ledger`, `conflicts` and `keys`, by a gateway of the site.
 
 use anyhow::Result;
 
 use super::Site;
 use super::gateway::{Gateway, Token};
-use crate::command::losses;
+use crate::command::{keys, losses};
 
 /// What is asked, and by whom.
 #[derive(Debug, clap::Args)]
@@ -28,6 +28,12 @@ impl Asked<losses::Ledger> {
 }
 
 impl Asked<losses::Conflicts> {
+    pub(super) async fn run(self, site: &Site) -> Result<()> {
+        self.ask.run(&Gateway::reach(site, &self.token).await?).await
+    }
+}
+
+impl Asked<keys::Keys> {
     pub(super) async fn run(self, site: &Site) -> Result<()> {
         self.ask.run(&Gateway::reach(site, &self.token).await?).await
     }

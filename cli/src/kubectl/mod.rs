@@ -18,6 +18,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config, ResourceExt};
 
 use crate::command::bucket::Buckets;
+use crate::command::keys::Keys;
 use crate::command::losses::{Conflicts, Exposed, Ledger};
 
 /// Between two looks at what is waited for.
@@ -61,6 +62,8 @@ enum Command {
     Conflicts(losses::Asked<Conflicts>),
     /// Say what buckets promise their writers where both sites acknowledge, and set it
     Bucket(losses::Asked<Buckets>),
+    /// Say which keys are in use and how far an exchange of the cluster key is; make another ring key
+    Keys(losses::Asked<Keys>),
 }
 
 impl Kubectl {
@@ -79,6 +82,7 @@ impl Kubectl {
             Command::Ledger(ledger) => ledger.run(&site).await,
             Command::Conflicts(conflicts) => conflicts.run(&site).await,
             Command::Bucket(bucket) => bucket.run(&site).await,
+            Command::Keys(keys) => keys.run(&site).await,
         }
     }
 }

@@ -12,9 +12,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use diptych_catalog::{Catalog, RedbCatalog, RedbOptions};
-use diptych_core::keyring::ClusterKey;
 use diptych_core::lease::{Config as LeaseConfig, Millis, Mode, Timers};
 use diptych_gateway::Gateway;
 use diptych_site::agents::{Agents, NodeEndpoint};
@@ -23,6 +22,7 @@ use diptych_site::context::{SiteContext, Standing};
 use diptych_site::drill::{CutSwitch, Obey};
 use diptych_site::keeper::witness::Witness;
 use diptych_site::keeper::{Keeper, KeeperHandle, KeeperParts, election};
+use diptych_site::keys::KeyProvider;
 use diptych_site::loops::{self, Watched};
 use diptych_site::nodes::NodeWatch;
 use diptych_site::notify::Notifier;
@@ -57,7 +57,7 @@ pub async fn run(file: &ConfigFile) -> Result<()> {
 async fn serve(config: SiteConfig) -> Result<()> {
     let config = Arc::new(config);
     let own = credentials(&config.identity)?;
-    let cluster_key = cluster_key(&config)?;
+    let cluster_keys = Arc::new(KeyProvider::read(&config.cluster_key)?);
     let catalog = open_catalog(&config)?;
     // The catalog's file lock shows that no other process speaks for the site.
     let holder = format!("pid {}", std::process::id());
@@ -80,7 +80,7 @@ async fn serve(config: SiteConfig) -> Result<()> {
     let authority = Arc::new(KeeperAuthority::new(handle.clone()));
     let of_keeper = OfKeeper { handle: &handle, cut, witness: links.as_ref().map(peer::Links::witness) };
     let (context, nodes) =
-        context(&config, &catalog, keepers_own, of_keeper, Arc::clone(&cluster_key)).await?;
+        context(&config, &catalog, keepers_own, of_keeper, Arc::clone(&cluster_keys)).await?;
     let drills = Drills::new(&config, links.as_ref().map(|links| &links.peer), &context, &handle);
     let obeys = Obey::new(Arc::clone(&context), handle.clone(), drills.as_ref().map(Drills::desk));
     let two_sites = match links {
@@ -98,10 +98,10 @@ async fn serve(config: SiteConfig) -> Result<()> {
     let seen = nodes.own.seen();
     let first_start = seeds::tell_devices(handle.clone(), seen, config.nodes.len());
     let seeding =
-        seeds::sow(Arc::clone(&config), Arc::clone(&catalog), handle.clone(), Arc::clone(&cluster_key));
+        seeds::sow(Arc::clone(&config), Arc::clone(&catalog), handle.clone(), Arc::clone(&cluster_keys));
     let given = Given {
         authority,
-        cluster_key,
+        cluster_keys,
         namespace: seeds::NAMESPACE.to_owned(),
         reviews: None,
         peer: two_sites.as_ref().map_or_else(OfPeer::default, |two_sites| two_sites.given(&config, &handle)),
@@ -136,7 +136,7 @@ pub(super) async fn context(
     catalog: &Arc<dyn Catalog>,
     own: Credentials,
     OfKeeper { handle, cut, witness }: OfKeeper<'_>,
-    cluster_key: Arc<ClusterKey>,
+    cluster_keys: Arc<KeyProvider>,
 ) -> Result<(Arc<SiteContext>, Watched)> {
     let options = site.policy.loop_options(site.node_dead_after_s);
     let dead_after = options.node_dead_after;
@@ -179,16 +179,10 @@ pub(super) async fn context(
         cut,
         notifier: Notifier::to(site.webhook.clone()),
         survive: site.survive.into(),
-        cluster_key,
+        cluster_keys,
         journaled: watch::Sender::default(),
     };
     Ok((Arc::new(context), Watched { own: nodes, outside: outside_nodes }))
-}
-
-fn cluster_key(config: &SiteConfig) -> Result<Arc<ClusterKey>> {
-    let text = std::fs::read_to_string(&config.cluster_key)
-        .with_context(|| format!("the cluster key {} can't be read", config.cluster_key.display()))?;
-    Ok(Arc::new(ClusterKey::parse(&text)?))
 }
 
 fn open_catalog(config: &SiteConfig) -> Result<Arc<dyn Catalog>> {

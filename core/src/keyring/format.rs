@@ -4,7 +4,7 @@ use bytes::{Buf, BufMut};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
-use super::{ClusterKey, FORMAT, Keyring, KeyringError, RingKey};
+use super::{ClusterKey, FORMAT, KeyId, Keyring, KeyringError, RingKey, RingKeyState};
 use crate::cipher::{
     Algorithm, KEY_LEN, NONCE_LEN, SecretKey, TAG_LEN, hmac_sha256, open_metadata, seal_metadata,
 };
@@ -25,6 +25,22 @@ fn associated_data(cluster: ClusterId, number: RingKeyNumber, made_ms: u64) -> V
     aad
 }
 
+/// The state, and the zeros behind it.
+const fn code(state: RingKeyState) -> u32 {
+    match state {
+        RingKeyState::InUse => 0,
+        RingKeyState::Prepared => 1,
+    }
+}
+
+const fn state(code: u32) -> Result<RingKeyState, KeyringError> {
+    match code {
+        0 => Ok(RingKeyState::InUse),
+        1 => Ok(RingKeyState::Prepared),
+        _ => Err(KeyringError::Damaged("a ring key has a state that this version does not know")),
+    }
+}
+
 pub(super) fn seal(keyring: &Keyring, cluster_key: &ClusterKey) -> Vec<u8> {
     let cluster = keyring.cluster;
     let mut bytes = Vec::with_capacity(HEAD_LEN + keyring.ring_keys.len() * ENTRY_LEN + END_LEN);
@@ -35,11 +51,11 @@ pub(super) fn seal(keyring: &Keyring, cluster_key: &ClusterKey) -> Vec<u8> {
     bytes.put_u32_le(keyring.ring_keys.len() as u32);
     bytes.put_slice(cluster.as_bytes());
     bytes.put_u64_le(keyring.generation.0);
-    bytes.put_slice(&cluster_key.mark(cluster));
+    bytes.put_slice(&cluster_key.id(cluster).0);
     let wrapping = cluster_key.wrapping_key(cluster);
     for ring_key in &keyring.ring_keys {
         bytes.put_u32_le(ring_key.number.0);
-        bytes.put_u32_le(0);
+        bytes.put_u32_le(code(ring_key.state));
         bytes.put_u64_le(ring_key.made_ms);
         bytes.put_slice(&ring_key.nonce);
         let aad = associated_data(cluster, ring_key.number, ring_key.made_ms);
@@ -58,7 +74,7 @@ struct Head {
     count: usize,
     cluster: ClusterId,
     generation: Generation,
-    mark: [u8; 8],
+    wrapped_by: KeyId,
 }
 
 /// Checks that it is a whole keyring of this format.
@@ -81,15 +97,20 @@ fn parse_head(bytes: &[u8]) -> Result<Head, KeyringError> {
     let count = fields.get_u32_le() as usize;
     let cluster = ClusterId(fields.get_u128_le().to_le_bytes());
     let generation = Generation(fields.get_u64_le());
-    let mark = fields.get_u64_le().to_le_bytes();
+    let wrapped_by = KeyId(fields.get_u64_le().to_le_bytes());
     if count == 0 || count.checked_mul(ENTRY_LEN) != Some(bytes.len() - HEAD_LEN - END_LEN) {
         return Err(KeyringError::Damaged("its length does not fit its number of keys"));
     }
-    Ok(Head { algorithm, count, cluster, generation, mark })
+    Ok(Head { algorithm, count, cluster, generation, wrapped_by })
 }
 
 pub(super) fn generation_of(bytes: &[u8]) -> Result<Generation, KeyringError> {
     parse_head(bytes).map(|head| head.generation)
+}
+
+/// Whose it is, which, and by which cluster key it is wrapped.
+pub(super) fn names(bytes: &[u8]) -> Result<(ClusterId, Generation, KeyId), KeyringError> {
+    parse_head(bytes).map(|head| (head.cluster, head.generation, head.wrapped_by))
 }
 
 pub(super) fn open(bytes: &[u8], cluster_key: &ClusterKey) -> Result<Keyring, KeyringError> {
@@ -98,8 +119,10 @@ pub(super) fn open(bytes: &[u8], cluster_key: &ClusterKey) -> Result<Keyring, Ke
     if head.algorithm != Algorithm::Aes256Gcm.code() {
         return Err(KeyringError::UnknownAlgorithm(head.algorithm));
     }
-    if head.mark != cluster_key.mark(cluster) {
-        return Err(KeyringError::WrongKey { cluster, generation });
+    let held = cluster_key.id(cluster);
+    if head.wrapped_by != held {
+        let (needed, held) = (head.wrapped_by, vec![held]);
+        return Err(KeyringError::WrongKey { cluster, generation, needed, held });
     }
     let (covered, mac) = bytes[..bytes.len() - 4].split_at(bytes.len() - END_LEN);
     let expected = hmac_sha256(&cluster_key.authentication_key(cluster), covered);
@@ -116,12 +139,15 @@ pub(super) fn open(bytes: &[u8], cluster_key: &ClusterKey) -> Result<Keyring, Ke
         }
         ring_keys.push(ring_key);
     }
+    if ring_keys.iter().all(|key| key.state != RingKeyState::InUse) {
+        return Err(KeyringError::Damaged("none of its keys is in use"));
+    }
     Ok(Keyring { cluster, generation, ring_keys })
 }
 
 fn open_entry(fields: &mut &[u8], cluster: ClusterId, wrapping: &SecretKey) -> Result<RingKey, KeyringError> {
     let number = RingKeyNumber(fields.get_u32_le());
-    fields.advance(4);
+    let state = state(fields.get_u32_le())?;
     let made_ms = fields.get_u64_le();
     let mut nonce = [0; NONCE_LEN];
     fields.copy_to_slice(&mut nonce);
@@ -133,7 +159,7 @@ fn open_entry(fields: &mut &[u8], cluster: ClusterId, wrapping: &SecretKey) -> R
     let mut key = [0; KEY_LEN];
     key.copy_from_slice(&plain);
     plain.zeroize();
-    let ring_key = RingKey { number, made_ms, nonce, key: SecretKey::new(key) };
+    let ring_key = RingKey { number, state, made_ms, nonce, key: SecretKey::new(key) };
     key.zeroize();
     Ok(ring_key)
 }

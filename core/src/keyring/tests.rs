@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::cipher::KEY_LEN;
 
 const CLUSTER: ClusterId = ClusterId([1; 16]);
 
@@ -12,8 +13,13 @@ fn fresh(byte: u8) -> NewRingKey {
     NewRingKey { key: SecretKey::new([byte; KEY_LEN]), nonce: [byte; 12], made_ms: u64::from(byte) }
 }
 
+/// With one more ring key in use, of that epoch.
+fn with(keyring: &Keyring, epoch: u64, byte: u8) -> Keyring {
+    keyring.with_ring_key(Epoch(epoch), fresh(byte), RingKeyState::InUse).expect("a number is left")
+}
+
 fn keyring() -> Keyring {
-    Keyring::create(CLUSTER, fresh(7)).with_ring_key(fresh(8))
+    with(&Keyring::create(CLUSTER, fresh(7)), 0, 8)
 }
 
 /// Makes the checksum fit again, as a forger would.
@@ -39,7 +45,8 @@ fn a_new_ring_key_becomes_the_current_one_and_the_old_one_stays() {
 #[test]
 fn a_wrong_cluster_key_is_told_from_damage() {
     let bytes = keyring().seal(&cluster_key(9));
-    let wrong = KeyringError::WrongKey { cluster: CLUSTER, generation: Generation(2) };
+    let (needed, held) = (cluster_key(9).id(CLUSTER), vec![cluster_key(10).id(CLUSTER)]);
+    let wrong = KeyringError::WrongKey { cluster: CLUSTER, generation: Generation(2), needed, held };
     assert_eq!(Keyring::open(&bytes, &cluster_key(10)), Err(wrong));
     assert_eq!(Keyring::open(&bytes, &cluster_key(9)), Ok(keyring()));
 }
@@ -89,6 +96,49 @@ fn a_new_cluster_key_rewraps_the_same_ring_keys() {
 }
 
 #[test]
+fn while_a_key_is_exchanged_either_opens_and_a_missing_one_is_named() {
+    let both = ClusterKeys::new(cluster_key(10), Some(cluster_key(9)));
+    assert_eq!(both.open(&keyring().seal(&cluster_key(9))), Ok(keyring()));
+    assert_eq!(both.open(&keyring().seal(&cluster_key(10))), Ok(keyring()));
+    let error = both.open(&keyring().seal(&cluster_key(11))).unwrap_err().to_string();
+    for key in [cluster_key(11), cluster_key(10), cluster_key(9)] {
+        assert!(error.contains(&key.id(CLUSTER).to_string()), "{error}");
+    }
+    let text = format!("{both:?}");
+    assert_eq!(text, "ClusterKeys { newest: ClusterKey(..), previous: Some(ClusterKey(..)) }");
+}
+
+#[test]
+fn a_prepared_ring_key_opens_and_seals_nothing_before_it_is_in_use() {
+    let prepared = keyring().with_ring_key(Epoch(4), fresh(9), RingKeyState::Prepared).unwrap();
+    let number = RingKeyNumber(4 * 256);
+    assert_eq!(
+        (prepared.current().number(), prepared.prepared().map(RingKey::number)),
+        (RingKeyNumber(2), Some(number))
+    );
+    let opened = Keyring::open(&prepared.seal(&cluster_key(9)), &cluster_key(9)).unwrap();
+    assert!(opened == prepared && opened.ring_key(number).is_ok());
+    let used = opened.all_in_use();
+    assert_eq!((used.current().number(), used.prepared(), used.generation()), (number, None, Generation(4)));
+}
+
+#[test]
+fn each_epoch_has_numbers_of_its_own_and_no_others() {
+    let mut full = with(&keyring(), 5, 1);
+    assert_eq!(full.current().number(), RingKeyNumber(5 * 256));
+    // A key of a later term does not make one of an earlier term follow it.
+    assert_eq!(with(&full, 3, 2).ring_key(RingKeyNumber(3 * 256)).unwrap().made_ms(), 2);
+    for _ in 1..256 {
+        full = with(&full, 5, 3);
+    }
+    assert_eq!(full.current().number(), RingKeyNumber(5 * 256 + 255));
+    for epoch in [Epoch(5), Epoch(1 << 24), Epoch(u64::MAX)] {
+        let refused = full.with_ring_key(epoch, fresh(1), RingKeyState::InUse);
+        assert_eq!(refused, Err(KeyringError::NoNumber(epoch)));
+    }
+}
+
+#[test]
 fn a_cluster_key_reads_as_hexadecimal_and_as_base64() {
     let expected = ClusterKey::new([0xfb; KEY_LEN]);
     let hexadecimal = "fb".repeat(32);
@@ -123,7 +173,9 @@ proptest! {
     fn a_keyring_opens_as_it_was_sealed(keys in prop::collection::vec(any::<([u8; 32], [u8; 12], u64)>(), 1..8)) {
         let mut keys = keys.into_iter().map(|(key, nonce, made_ms)| NewRingKey { key: SecretKey::new(key), nonce, made_ms });
         let first = Keyring::create(CLUSTER, keys.next().expect("one at least"));
-        let keyring = keys.fold(first, |keyring, key| keyring.with_ring_key(key));
+        let keyring = keys.fold(first, |keyring, key| {
+            keyring.with_ring_key(Epoch(3), key, RingKeyState::Prepared).expect("a number is left")
+        });
         prop_assert_eq!(Keyring::open(&keyring.seal(&cluster_key(1)), &cluster_key(1)), Ok(keyring));
     }
 }

@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cipher::SecretKey;
-use crate::ids::ClusterId;
-use crate::keyring::NewRingKey;
+use crate::ids::{ClusterId, Epoch};
+use crate::keyring::{NewRingKey, RingKeyState};
 
 const NOW: u64 = 1_790_000_000_000;
 const FAMILY: FamilyId = FamilyId([1; 16]);
@@ -62,7 +62,7 @@ fn one_kind_is_not_taken_for_the_other() {
 fn a_token_outlives_the_rotation_of_ring_keys_and_no_other_cluster_takes_it() {
     let old = keyring(3);
     let tokens = tokens(&old);
-    let rotated = old.with_ring_key(new_key(4));
+    let rotated = old.with_ring_key(Epoch(1), new_key(4), RingKeyState::InUse).expect("a number is left");
     assert!(read(&rotated, TokenKind::Session, &tokens.session, NOW).is_ok());
     let newer = issue(&rotated, (FAMILY, jane()), [2; 16], NOW + 5, NOW).expect("tokens");
     let unknown = read(&old, TokenKind::Session, &newer.session, NOW);
@@ -106,7 +106,7 @@ fn only_the_newest_refresh_token_is_taken_and_none_of_an_ended_family() {
 fn a_mark_is_that_of_one_token_under_one_keyring() {
     let old = keyring(3);
     let mark = TokenMark::of(&old, "token");
-    let rotated = old.with_ring_key(new_key(4));
+    let rotated = old.with_ring_key(Epoch(1), new_key(4), RingKeyState::InUse).expect("a number is left");
     assert!(mark.is_of(&rotated, "token") && !mark.is_of(&rotated, "another"));
     assert!(!mark.is_of(&keyring(5), "token"), "by itself it tells nothing of a token");
     assert!(!TokenMark::of(&rotated, "token").is_of(&old, "token"), "its ring key is not there");

@@ -10,10 +10,10 @@ use diptych_core::ids::{
 use diptych_core::records::{ExtentKind, Holds};
 use diptych_wire::agent::{
     Abandon, AgentError, AgentStatus, Append, Begin, BeginReply, BeginRow, Call, Cross, CrossTarget,
-    CrossedRow, Delete, Describe, DeviceFacts, DeviceState, Door, ExtentFacts, FarNode, Finding, Format,
-    GetKeyring, Hello, HelloReply, Inventory, InventoryPage, InventoryRecord, Metrics, Ping, PlaceRows,
-    PutKeyring, Raise, Read, ReadItem, Rebuild, Rebuilt, RowAt, RowFacts, Scrub, ScrubProgress, Seal,
-    SealedKeyring, Source, Status, StreamId, Verified, Verify,
+    CrossedRow, Delete, Describe, DeviceFacts, DeviceKeyring, DeviceState, Door, ExtentFacts, FarNode,
+    Finding, Format, GetKeyring, Hello, HelloReply, Inventory, InventoryPage, InventoryRecord, Metrics, Ping,
+    PlaceRows, PutKeyring, Raise, Read, ReadItem, Rebuild, Rebuilt, RowAt, RowFacts, Scrub, ScrubProgress,
+    Seal, SealedKeyring, Source, Status, StreamId, Verified, Verify,
 };
 use diptych_wire::frame::Outgoing;
 use diptych_wire::identity::{Identity, Role};
@@ -92,7 +92,7 @@ pub(super) fn seeds() -> Vec<Seed> {
         pair(&rebuild, Rebuilt { instance: INSTANCE, liars: vec![source()] }),
         pair(&cross, vec![CrossedRow { row: Row(5), device: DEVICE, instance: INSTANCE }]),
         pair(&PutKeyring { stamp: STAMP, keyring: keyring.clone() }, ()),
-        pair(&GetKeyring {}, Some(keyring)),
+        pair(&GetKeyring {}, vec![DeviceKeyring { device: DEVICE, keyring: Some(keyring) }]),
         pair(&format, ()),
         pair(&Metrics {}, "rows 1\n".to_owned()),
         pair(&Verify { at: AT }, Verified { row_len: 3, extent_hash: [8; 32] }),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use diptych_api::{AccessKey, AccessKeyStatus, StorageCluster};
 use diptych_catalog::Catalog;
 use diptych_core::ids::Epoch;
-use diptych_core::keyring::{ClusterKey, Keyring};
+use diptych_core::keyring::Keyring;
 use diptych_core::keys;
 use diptych_site::status::SiteStatus;
 use futures::Stream;
@@ -28,7 +28,7 @@ use crate::error::{Asked, OperatorError};
 use crate::events;
 use crate::finalizer;
 use crate::options::OperatorOptions;
-use crate::secrets::{random_text, text};
+use crate::secrets::{cluster_keys, random_text, text};
 
 /// Holds an AccessKey until the catalog no longer has its record.
 const FINALIZER: &str = "diptych.dev/access-key";
@@ -197,8 +197,8 @@ async fn open_keyring(
     let name = found.spec.encryption.key_secret_ref.name;
     let secret = secrets.get(&name).await.asked(|| format!("read Secret {name}"))?;
     let wrong = |reason: String| OperatorError::Secret { name: name.clone(), reason };
-    let key = ClusterKey::parse(&text(&secret, "key")?).map_err(|error| wrong(error.to_string()))?;
-    Keyring::open(sealed, &key).map_err(|error| wrong(error.to_string()))
+    let keys = cluster_keys(&secret).map_err(wrong)?;
+    keys.open(sealed).map_err(|error| wrong(error.to_string()))
 }
 
 /// `of`: name of the Secret, and the id that is or was made from it; None: both as they were.

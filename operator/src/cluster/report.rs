@@ -7,7 +7,7 @@ use diptych_api::storage_cluster_status::{
     StorageClusterStatus,
 };
 use diptych_core::records::CodingPlan;
-use diptych_site::status::{NodeStatus, OutsideStatus, SiteStatus};
+use diptych_site::status::{KeysStatus, NodeStatus, OutsideStatus, SiteStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::Resource;
@@ -99,10 +99,20 @@ fn says(seen: &Observed, plan: &Plan, failure: Option<&OperatorError>) -> Vec<Sa
         None => Says::unknown("Degraded", "Unknown", "the site's keeper has written no status yet"),
         Some(site) => degraded(site),
     });
+    all.extend(site.and_then(|site| site.keys.as_ref()).map(key_rotation));
     if seen.cluster.spec.peer.is_some() {
         all.extend(failover::says(&seen.cluster.spec, site, seen.now));
     }
     all
+}
+
+/// True: nothing needs another cluster key than the newest.
+fn key_rotation(keys: &KeysStatus) -> Says {
+    match &keys.trouble {
+        Some(trouble) => Says::no("KeyRotation", "KeyMissing", trouble.clone()),
+        None if keys.over => Says::yes("KeyRotation", &keys.waiting, keys.waiting_for.clone()),
+        None => Says::no("KeyRotation", &keys.waiting, keys.waiting_for.clone()),
+    }
 }
 
 /// The keeper takes a new declaration by itself, a moment after the rest.

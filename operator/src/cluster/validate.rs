@@ -16,7 +16,7 @@ use thiserror::Error;
 
 use super::Observed;
 use super::policy::policy;
-use crate::secrets::text;
+use crate::secrets::{cluster_keys, text};
 
 /// A spec that can't be carried out.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -65,8 +65,6 @@ pub struct Declared {
     pub scrub_every: Duration,
     /// Times and budgets.
     pub policy: Policy,
-    /// The cluster key, as its Secret has it.
-    pub cluster_key: String,
     /// The other site.
     pub peer: Option<DeclaredPeer>,
     /// Addresses that the public name points to.
@@ -165,6 +163,9 @@ pub fn validate(spec: &StorageClusterSpec, seen: &Observed) -> Result<Declared, 
     };
     let key = &spec.encryption.key_secret_ref.name;
     let how = "make it with `openssl rand -base64 32` under `key`, the same in both sites";
+    secret(key, "key", how)?;
+    cluster_keys(&seen.secrets[key])
+        .map_err(|error| Invalid::Secret(format!("Secret {key}, {error}: {how}")))?;
     check_outside(spec, &seen.outside)?;
     let node_names = seen.nodes.iter().map(|node| node.spec.node.parse::<NodeName>());
     node_names
@@ -185,7 +186,6 @@ pub fn validate(spec: &StorageClusterSpec, seen: &Observed) -> Result<Declared, 
             .map_err(|error| Invalid::field("repair.nodeDeadAfter", error))?,
         scrub_every: duration(&spec.scrub.every).map_err(|error| Invalid::field("scrub.every", error))?,
         policy: policy(spec)?,
-        cluster_key: secret(key, "key", how)?.trim().to_owned(),
         peer: spec.peer.as_ref().map(|_| peer(spec, seen, &secret)).transpose()?,
         public_addresses: addresses(spec)?,
         webhook: spec.notifications.as_ref().map(|to| webhook(&to.webhook, &secret)).transpose()?,

@@ -31,7 +31,7 @@ use serde_json::json;
 use crate::cluster::{joins, own_cluster};
 use crate::error::{Asked, OperatorError};
 use crate::options::OperatorOptions;
-use crate::secrets::{Foundation, TOKEN, text, texts};
+use crate::secrets::{Foundation, TOKEN, cluster_keys, text, texts};
 
 /// Where a keeper is asked; the token's name follows.
 pub const JOIN: &str = "/keeper/v1/join";
@@ -97,7 +97,7 @@ async fn answer(
     let read = async |name: &str| secrets.get(name).await.asked(|| format!("read Secret {name}"));
     let foundation = Foundation::read(&read(&names.child("authority")).await?)?;
     let key = read(&cluster.spec.encryption.key_secret_ref.name).await?;
-    let key = cluster_key(&key).map_err(OperatorError::Internal)?;
+    let keys = cluster_keys(&key).map_err(OperatorError::Internal)?;
     let join = read(&names.child("join")).await?;
     match standing(&join, token, &question.spender) {
         Token::Refused(refusal) => return Ok(Err(refusal)),
@@ -105,7 +105,7 @@ async fn answer(
         // SPENT BEFORE ANSWERED: of two that ask at once the version lets one through.
         Token::Fresh => spend(&secrets, &join, &question.spender).await?,
     }
-    seal(&foundation, &key).map(Ok)
+    seal(&foundation, keys.newest()).map(Ok)
 }
 
 /// What a token is worth.
@@ -163,11 +163,6 @@ fn open(answer: Answer, key: &ClusterKey) -> Result<Joined, String> {
     Ok(Joined { cluster: answer.cluster, authority: answer.authority, secret })
 }
 
-fn cluster_key(secret: &Secret) -> Result<ClusterKey, String> {
-    let key = text(secret, "key").map_err(|error| error.to_string())?;
-    ClusterKey::parse(&key).map_err(|error| error.to_string())
-}
-
 /// Asks the other site to let this one join; Ok(None): this is not the site that joins.
 pub async fn ask(
     cluster: &StorageCluster,
@@ -182,7 +177,7 @@ pub async fn ask(
     let token = found(&join.name, &how)?;
     let entry = |name: &str| text(token, name).map_err(|error| format!("{error}: {how}"));
     let key = &cluster.spec.encryption.key_secret_ref.name;
-    let key = cluster_key(found(key, "it holds the cluster key")?)?;
+    let keys = cluster_keys(found(key, "it holds the cluster key")?)?;
     let issued =
         Issued::from_pem(&entry("tls.crt")?, &entry("tls.key")?).map_err(|error| error.to_string())?;
     let own = Credentials::new(&issued).map_err(|error| error.to_string())?;
@@ -194,7 +189,7 @@ pub async fn ask(
     let question = JoinQuestion { spender: cluster.uid().unwrap_or_default() };
     let asked = tokio::time::timeout(LIMIT, client.join(&question)).await;
     let answer = asked.map_err(|_| format!("site {site} did not answer in {LIMIT:?}"))?;
-    open(answer.map_err(|error| error.to_string())?, &key).map(Some)
+    open(answer.map_err(|error| error.to_string())?, keys.newest()).map(Some)
 }
 
 #[cfg(test)]

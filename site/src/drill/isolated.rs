@@ -22,8 +22,8 @@ pub(super) async fn sample(parts: &DrillParts, objects: u32) -> Result<Samples, 
 pub(super) async fn rehearse(parts: &DrillParts, keys: u32) -> Result<Rehearsed, String> {
     let context = &parts.context;
     let source = AgentFragments::new(context);
-    let rehearsal =
-        resurrect::rehearse(context.catalog.as_ref(), &source, &context.cluster_key, keys as usize);
+    let cluster_keys = context.cluster_keys.keys();
+    let rehearsal = resurrect::rehearse(context.catalog.as_ref(), &source, &cluster_keys, keys as usize);
     match tokio::time::timeout(LIMIT, rehearsal).await {
         Ok(Ok(rehearsal)) => rehearsed(rehearsal),
         Ok(Err(error)) => Err(diptych_wire::http::chain(&error)),

@@ -69,6 +69,7 @@ pub(super) fn status(
         inventory: shared.inventory.borrow().status.clone(),
         compaction: shared.compaction.borrow().clone(),
         journal: shared.journal.borrow().clone(),
+        keys: shared.keys.borrow().clone(),
         feed: shared.feed.borrow().clone(),
         lease: lease_status(&lease, context.witness.as_deref(), would_lose.as_ref()),
         exposure,

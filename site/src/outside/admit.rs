@@ -13,7 +13,6 @@ use bytes::Bytes;
 use diptych_catalog::{Batch, Catalog, Change, Expect, Guard, View, Write};
 use diptych_core::access::open_authority_key;
 use diptych_core::ids::{ClusterId, NodeName, SiteName};
-use diptych_core::keyring::{ClusterKey, Keyring};
 use diptych_core::keys;
 use diptych_core::records::{Cluster, OutsideNode, Record};
 use diptych_wire::authority::{Authority, Request, chain_pem, key_of_request};
@@ -25,6 +24,7 @@ use tokio::sync::watch;
 use super::declared;
 use crate::context::{SiteContext, Standing};
 use crate::error::SiteError;
+use crate::keys::KeyProvider;
 
 /// Where a keeper is asked; the token's name follows.
 pub const ADMIT: &str = "/keeper/v1/join-outside";
@@ -42,7 +42,7 @@ pub trait OutsideJoins: Send + Sync + 'static {
 #[derive(Clone)]
 pub struct Admission {
     catalog: Arc<dyn Catalog>,
-    cluster_key: Arc<ClusterKey>,
+    cluster_keys: Arc<KeyProvider>,
     standing: watch::Receiver<Standing>,
 }
 
@@ -82,7 +82,7 @@ impl Admission {
     pub fn of(context: &SiteContext) -> Self {
         Self {
             catalog: Arc::clone(&context.catalog),
-            cluster_key: Arc::clone(&context.cluster_key),
+            cluster_keys: Arc::clone(&context.cluster_keys),
             standing: context.standing.clone(),
         }
     }
@@ -129,7 +129,7 @@ impl Admission {
     /// The cluster's authority: either site can open it.
     fn authority(&self, view: &dyn View) -> Result<(ClusterId, Authority), SiteError> {
         let sealed = view.get(&keys::keyring())?.ok_or(SiteError::NothingYet("keyring"))?;
-        let keyring = Keyring::open(&sealed, &self.cluster_key)?;
+        let keyring = self.cluster_keys.open(&sealed)?;
         let cluster = view.get(&keys::cluster())?.ok_or(SiteError::NothingYet("authority"))?;
         let cluster = Cluster::decode(&cluster)?;
         let key = open_authority_key(&keyring, &cluster.sealed_authority_key).map_err(signing)?;
@@ -158,7 +158,7 @@ mod tests {
     use diptych_core::access::seal_authority_key;
     use diptych_core::cipher::SecretKey;
     use diptych_core::ids::{Epoch, KeeperNumber};
-    use diptych_core::keyring::NewRingKey;
+    use diptych_core::keyring::{Keyring, NewRingKey};
     use diptych_core::placement::NodeShare;
     use diptych_core::records::Gate;
     use diptych_wire::authority::{Issued, signing_request};
@@ -190,7 +190,7 @@ mod tests {
         let put = |key, value: Vec<u8>| Write::Put(key, Bytes::from(value));
         let writes = vec![
             put(keys::site_gate(&context.site), Gate::Open(Epoch(1)).encode()),
-            put(keys::keyring(), keyring.seal(&context.cluster_key)),
+            put(keys::keyring(), keyring.seal(context.cluster_keys.keys().newest())),
             put(keys::cluster(), cluster.encode()),
             put(keys::outside_node(&"o1".parse().expect("a name")), node.encode()),
         ];

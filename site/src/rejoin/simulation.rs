@@ -3,7 +3,7 @@
 //! part is played: which site may open its gate is `core::lease`'s, and its own simulation's.
 //!
 //! In the end both sites have the same, and every version that was committed is head, an older version, a conflict version or in
-//! the ledger, or one that replaced it is.
+//! the ledger, or one that replaced it is. Every ring key that was made is in the keyring.
 //!
 //! `DIPTYCH_TERMS_SEED=N` replays one seed, `DIPTYCH_TERMS_CASES=N` tries so many.
 
@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use diptych_catalog::{Catalog, Expect, FeedEntry};
-use diptych_core::ids::{BucketId, Hlc, VersionId};
+use diptych_core::ids::{BucketId, Hlc, RingKeyNumber, VersionId};
+use diptych_core::keyring::{Keyring, RingKey};
 use diptych_core::lease::Message;
 use diptych_core::records::{Content, Etag, Gate, Head, HeadBody, LedgerEntry, Object, VersionRef};
 use diptych_wire::authority::Authority;
@@ -29,6 +30,7 @@ use super::*;
 use crate::door::{DoorKeeper, DoorParts, router};
 use crate::drill::CutSwitch;
 use crate::keeper::KeeperState;
+use crate::keys::{find_keyring, fresh};
 use crate::peer::cursor_of;
 use crate::peer::exposure::ExposureWatch;
 use crate::peer::follow::Follower;
@@ -70,6 +72,8 @@ struct World {
     epoch: Epoch,
     /// By a client.
     committed: BTreeSet<VersionId>,
+    /// In any site; blobs may lie under them.
+    ring_keys: BTreeSet<RingKeyNumber>,
     /// What was done, for who reads of a failure.
     story: Vec<String>,
 }
@@ -101,8 +105,12 @@ impl World {
         let sites: Vec<Site> = doors.into_iter().enumerate().map(site).collect();
         let sites = sites.try_into().unwrap_or_else(|_| panic!("there are two"));
         let rng = StdRng::seed_from_u64(seed);
-        let mut world = Self { sites, rng, epoch: Epoch(0), committed: BTreeSet::new(), story: Vec::new() };
+        let (committed, ring_keys) = (BTreeSet::new(), BTreeSet::from([RingKeyNumber(1)]));
+        let mut world = Self { sites, rng, epoch: Epoch(0), committed, ring_keys, story: Vec::new() };
         world.win(0).await;
+        let sealed = Keyring::create(CLUSTER, fresh()).seal(testing::cluster_keys().keys().newest());
+        let first = Change::blind(vec![Write::Put(keys::keyring(), sealed.into())]);
+        world.catalog(0).commit(Batch::one(Some(Epoch(1)), first)).await.expect("it commits");
         world
     }
 
@@ -214,11 +222,32 @@ impl World {
         }
     }
 
+    /// A ring key is made, or the one that was made last is taken into use.
+    async fn turn_ring_key(&mut self, site: usize, epoch: Epoch) {
+        let (catalog, provider) = (self.catalog(site), testing::cluster_keys());
+        // A site that was never told of the other's has none.
+        let Ok(found) = find_keyring(catalog, &provider).await else { return };
+        let turned = match found.keyring.prepared() {
+            Some(_) => found.take_into_use(catalog, epoch, &provider).await.map(|()| None),
+            None => found.add(catalog, epoch, &provider).await.map(Some),
+        };
+        if let Ok(made) = turned {
+            self.ring_keys.extend(made);
+            self.tell(site, &format!("turns its ring keys: {made:?}")).await;
+        }
+    }
+
     async fn step(&mut self) {
         let open = [self.open_epoch(0).await, self.open_epoch(1).await];
         let newest = usize::from(open[1] > open[0]);
         match self.rng.random_range(0..100) {
-            0..70 => {
+            0..5 => {
+                let site = self.rng.random_range(0..2);
+                if let Some(epoch) = open[site] {
+                    self.turn_ring_key(site, epoch).await;
+                }
+            }
+            5..70 => {
                 let site = self.rng.random_range(0..2);
                 if let Some(epoch) = open[site] {
                     self.change(site, epoch).await;
@@ -396,6 +425,10 @@ async fn play(seed: u64) {
         world.step().await;
     }
     let records = world.settled().await;
+    let keyring = testing::cluster_keys().open(&records[&keys::keyring()]).expect("it opens");
+    let there: BTreeSet<_> = keyring.ring_keys().iter().map(RingKey::number).collect();
+    let told = world.told().await;
+    assert_eq!(there, world.ring_keys, "of the ring keys that were made\n{told}");
     world.link(false);
     let mut replaced = Vec::new();
     for site in 0..2 {
@@ -406,7 +439,7 @@ async fn play(seed: u64) {
     }
     let lost = lost(&world.committed, &kept(&records), &replaced);
     if !lost.is_empty() {
-        let (all, told) = (world.committed.len(), world.told().await);
+        let all = world.committed.len();
         panic!("of {all} versions these are kept nowhere: {lost:?}\n{told}");
     }
 }
@@ -417,7 +450,7 @@ fn variable(name: &str) -> Option<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn through_any_terms_both_sites_come_to_the_same_and_no_version_vanishes() {
+async fn through_any_terms_both_sites_come_to_the_same_and_no_version_or_ring_key_vanishes() {
     let seeds = match variable("DIPTYCH_TERMS_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..variable("DIPTYCH_TERMS_CASES").unwrap_or(CASES),

@@ -1,14 +1,17 @@
 use std::sync::Arc;
 
 use diptych_catalog::{Catalog, View};
+use diptych_core::cipher::SecretKey;
 use diptych_core::compaction::Recipe;
-use diptych_core::ids::{BucketId, ExtentId, Hlc, Row, VersionId};
+use diptych_core::ids::{BucketId, ExtentId, Generation, Hlc, Row, VersionId};
+use diptych_core::keyring::{ClusterKey, Keyring, NewRingKey, RingKeyState};
 use diptych_core::records::{Gate, Holds, Vote};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 
 use super::*;
 use crate::keeper::KeeperState;
+use crate::keys::find_keyring;
 use crate::testing;
 
 const EPOCH: Epoch = Epoch(2);
@@ -131,6 +134,43 @@ async fn where_the_feed_does_not_say_what_was_unseen_everything_is_handed_over_a
     let there = buckets(back.east.as_ref()).await;
     assert_eq!(there, ["both", "newer", "old", "unseen"]);
     assert_eq!(buckets(back.west.catalog.as_ref()).await, there, "what it deleted is back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ring_key_that_each_term_made_without_the_other_is_in_both_sites_afterwards() {
+    let back = Return::begin().await;
+    let provider = testing::cluster_keys();
+    let fresh = |byte| NewRingKey { key: SecretKey::new([byte; 32]), nonce: [byte; 12], made_ms: 1 };
+    let common = Keyring::create(testing::CLUSTER, fresh(1));
+    let of =
+        |epoch, byte| common.with_ring_key(Epoch(epoch), fresh(byte), RingKeyState::InUse).expect("a number");
+    for (catalog, keyring) in [(back.west.catalog.as_ref(), of(1, 2)), (back.east.as_ref(), of(2, 3))] {
+        let sealed = Bytes::from(keyring.seal(provider.keys().newest()));
+        write(catalog, vec![Write::Put(keys::keyring(), sealed)]).await;
+    }
+    assert!(!back.settle().await);
+    let east = find_keyring(back.east.as_ref(), &provider).await.expect("it opens").keyring;
+    let west = find_keyring(back.west.catalog.as_ref(), &provider).await.expect("it opens").keyring;
+    assert_eq!(east, west);
+    let numbers: Vec<u32> = east.ring_keys().iter().map(|key| key.number().0).collect();
+    assert_eq!(numbers, [1, 256, 512]);
+    assert_eq!(east.generation(), Generation(3), "the devices of both take it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyring_that_does_not_open_keeps_the_whole_term_away() {
+    let back = Return::begin().await;
+    let new = NewRingKey { key: SecretKey::new([1; 32]), nonce: [1; 12], made_ms: 1 };
+    let strange = Keyring::create(testing::CLUSTER, new).seal(&ClusterKey::new([7; 32]));
+    write(back.west.catalog.as_ref(), vec![Write::Put(keys::keyring(), strange.clone().into())]).await;
+    let keeper = KeeperHandle::new(mpsc::unbounded_channel().0, watch::channel(KeeperState::at_start()).1);
+    let label = back.client.snapshot(None).await.expect("a page").term.expect("it is active");
+    let settled =
+        settle(&back.west, back.east.site(), &back.client, label, &keeper, Position::default()).await;
+    assert!(settled.is_err(), "{settled:?}");
+    assert_eq!(buckets(back.east.as_ref()).await, ["both", "newer"], "nothing of it was taken in");
+    let kept = back.west.catalog.view().await.expect("a view").get(&keys::keyring()).expect("it reads");
+    assert_eq!(kept, Some(strange.into()), "and nothing was put right");
 }
 
 #[tokio::test(flavor = "multi_thread")]

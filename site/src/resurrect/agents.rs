@@ -86,9 +86,9 @@ impl Fragments for AgentFragments {
             .map
             .nodes
             .iter()
-            .map(|node| async move { self.agents.of_node(&node.name).ok()?.get_keyring().await.ok()? });
-        let kept = futures::future::join_all(asked).await;
-        kept.into_iter().flatten().map(|keyring| keyring.sealed).collect()
+            .map(|node| async move { self.agents.of_node(&node.name).ok()?.get_keyrings().await.ok() });
+        let kept = futures::future::join_all(asked).await.into_iter().flatten().flatten();
+        kept.filter_map(|kept| Some(kept.keyring?.sealed)).collect()
     }
 
     async fn highest_epoch(&self) -> Epoch {

@@ -23,7 +23,7 @@ use bytes::Bytes;
 use diptych_catalog::{Batch, Catalog, CatalogError, Change, View, Write};
 use diptych_core::ids::Epoch;
 use diptych_core::journal::is_recorded;
-use diptych_core::keyring::{ClusterKey, Keyring, KeyringError};
+use diptych_core::keyring::{ClusterKeys, Keyring, KeyringError};
 use diptych_core::keys::{self, Key, KeyRange};
 use diptych_core::records::{CodingPlan, Extent, ExtentState, Head, HeadBody, Record, Vote};
 use thiserror::Error;
@@ -84,13 +84,13 @@ pub struct Options {
 /// [`ResurrectError`]. Up to `NotEmpty` nothing was written; behind it the catalog is unfinished and to be thrown away.
 pub async fn resurrect(
     source: &dyn Fragments,
-    cluster_key: &ClusterKey,
+    cluster_keys: &ClusterKeys,
     catalog: &dyn Catalog,
     options: Options,
 ) -> Result<Report, ResurrectError> {
     refuse_full(catalog).await?;
     let mut report = Report::default();
-    let keyring = keyring(source, cluster_key).await?;
+    let keyring = keyring(source, cluster_keys).await?;
     report.keyring = keyring.generation();
     let history = History::find(source, &keyring, &mut report).await;
     report.note_history(&history);
@@ -103,7 +103,7 @@ pub async fn resurrect(
     history.load(source, &keyring, catalog).await?;
     let unknown = placements::enter(source, catalog, &history, &mut report).await?;
     found::take(source, &keyring, catalog, &history, unknown, &mut report).await?;
-    finish(source, cluster_key, &keyring, catalog, &history, &mut report).await?;
+    finish(source, cluster_keys, &keyring, catalog, &history, &mut report).await?;
     Ok(report)
 }
 
@@ -116,26 +116,33 @@ async fn refuse_full(catalog: &dyn Catalog) -> Result<(), ResurrectError> {
     }
 }
 
-/// The newest that any device has. After a rotation a device that was away has one of the cluster key before: that does not open
-/// what was sealed since, so it is no substitute.
-async fn keyring(source: &dyn Fragments, cluster_key: &ClusterKey) -> Result<Keyring, ResurrectError> {
-    let sealed = source.keyrings().await;
-    let generation = |sealed: &Vec<u8>| Keyring::generation_of(sealed).ok();
-    let newest = sealed.iter().filter_map(generation).max();
-    let mut refused = ResurrectError::NoKeyring;
-    for copy in sealed.iter().filter(|sealed| generation(sealed) == newest) {
-        match Keyring::open(copy, cluster_key) {
-            Ok(keyring) => return Ok(keyring),
-            Err(error) => refused = ResurrectError::Keyring(error),
-        }
+/// The newest that any device has, and with it the ring keys of older ones that open: a term that the newest did not know of
+/// may have made some. A device that was away while the cluster key was exchanged has one of the key before: by itself that does
+/// not open what was sealed since, so it is no substitute.
+async fn keyring(source: &dyn Fragments, cluster_keys: &ClusterKeys) -> Result<Keyring, ResurrectError> {
+    let mut sealed = source.keyrings().await;
+    sealed.sort_by_cached_key(|sealed| std::cmp::Reverse(Keyring::generation_of(sealed).ok()));
+    sealed.dedup();
+    let newest = sealed.first().and_then(|sealed| Keyring::generation_of(sealed).ok());
+    let newest = newest.ok_or(ResurrectError::NoKeyring)?;
+    let opened: Vec<_> = sealed.iter().map(|sealed| cluster_keys.open(sealed)).collect();
+    let Some(first) = opened.iter().flatten().find(|keyring| keyring.generation() == newest) else {
+        let refused = opened.into_iter().find_map(Result::err);
+        return Err(refused.map_or(ResurrectError::NoKeyring, ResurrectError::Keyring));
+    };
+    let mut union = first.clone();
+    for other in opened.iter().flatten() {
+        union = union.merged(other)?.unwrap_or(union);
     }
-    Err(refused)
+    // Devices refuse other bytes under the generation that they have.
+    let is_theirs = sealed.contains(&union.seal(cluster_keys.newest()));
+    Ok(if is_theirs || union.generation() > newest { union } else { union.next_generation() })
 }
 
 /// What no journal holds: the keyring as it is on the devices, and with one site the vote under which it goes on.
 async fn finish(
     source: &dyn Fragments,
-    cluster_key: &ClusterKey,
+    cluster_keys: &ClusterKeys,
     keyring: &Keyring,
     catalog: &dyn Catalog,
     history: &History,
@@ -148,7 +155,7 @@ async fn finish(
     let plan = view.last(&keys::plans())?.map(|(_, raw)| CodingPlan::decode(&raw)).transpose();
     let plan = plan.map_err(SiteError::from)?;
     drop(view);
-    let mut writes = vec![Write::Put(keys::keyring(), Bytes::from(keyring.seal(cluster_key)))];
+    let mut writes = vec![Write::Put(keys::keyring(), Bytes::from(keyring.seal(cluster_keys.newest())))];
     if plan.is_some_and(|plan| plan.rows.len() == 1) {
         // FENCING (epochs never fall): whatever was committed and is not here was of a lower epoch. With two sites the vote stays
         // away: the other site or a person says which term it is.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use diptych_catalog::{Catalog, View};
 use diptych_core::journal::is_recorded;
-use diptych_core::keyring::{ClusterKey, Keyring};
+use diptych_core::keyring::{ClusterKeys, Keyring};
 use diptych_core::keys::{Key, KeyRange};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
@@ -53,11 +53,11 @@ impl Rehearsal {
 pub async fn rehearse(
     catalog: &dyn Catalog,
     source: &dyn Fragments,
-    cluster_key: &ClusterKey,
+    cluster_keys: &ClusterKeys,
     sample: usize,
 ) -> Result<Rehearsal, ResurrectError> {
     let begun = Instant::now();
-    let keyring = keyring(source, cluster_key).await?;
+    let keyring = keyring(source, cluster_keys).await?;
     let mut open = sampled(catalog.view().await?.as_ref(), sample)?;
     let mut rehearsal = Rehearsal { sampled: open.len() as u64, ..Rehearsal::default() };
     for round in 0..ROUNDS {

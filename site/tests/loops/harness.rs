@@ -10,7 +10,7 @@ use diptych_catalog::{Batch, Catalog, Change, RedbCatalog, RedbOptions, Write};
 use diptych_core::cipher::SecretKey;
 use diptych_core::ids::{DeviceId, Epoch, ExtentId, Generation, InstanceId, KeeperNumber, Row, SiteName};
 use diptych_core::journal::Progress;
-use diptych_core::keyring::{ClusterKey, Keyring, NewRingKey};
+use diptych_core::keyring::{ClusterKey, ClusterKeys, Keyring, NewRingKey};
 use diptych_core::keys::{self, Key};
 use diptych_core::placement::{MapDevice, MapDeviceState, MapNode, NodeShare, NodeState, PlacementMap};
 use diptych_core::planner::Survive;
@@ -118,7 +118,7 @@ impl East {
             generation: 0,
             options,
             survive: Survive { sites: 0, nodes: 1, devices: 1 },
-            cluster_key: Arc::new(ClusterKey::new([9; 32])),
+            cluster_keys: Arc::new(ClusterKeys::from(ClusterKey::new([9; 32])).into()),
             journaled: watch::Sender::new(Some(everything)),
         };
         let east =
@@ -138,6 +138,16 @@ impl East {
         self.context.outside.config.rows = rows;
         self.outside_map.send_replace(Arc::new(map(&outside)));
         outside
+    }
+
+    /// A node is back, at another address.
+    pub(crate) async fn restart(&mut self, number: usize) {
+        self.site.restart(number).await;
+        self.site.raise_all().await;
+        let node = &self.site.agents[number];
+        let name = node.name.parse().expect("a name");
+        let endpoint = NodeEndpoint { name, address: node.address.to_string(), socket: None };
+        self.context.agents.declare(&endpoint).expect("a client");
     }
 
     /// The nodes and devices are so from now on.
@@ -182,7 +192,7 @@ impl East {
     /// What a site makes at its first start, as far as the journal needs it: keyring and plan of one site.
     pub(crate) async fn seed(&self) {
         let new = NewRingKey { key: SecretKey::new([3; 32]), nonce: [4; 12], made_ms: 1 };
-        let keyring = Keyring::create(CLUSTER, new).seal(&self.context.cluster_key);
+        let keyring = Keyring::create(CLUSTER, new).seal(self.context.cluster_keys.keys().newest());
         let plan = CodingPlan { needed: NEEDED, rows: vec![(east(), ROWS)] };
         self.put(vec![(keys::keyring(), keyring.clone()), (keys::plan(0), plan.encode())]).await;
         let generation = Keyring::generation_of(&keyring).expect("a keyring");

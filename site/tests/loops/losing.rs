@@ -163,7 +163,9 @@ async fn is_done(east: &East) -> bool {
 async fn returns_with(east: &East, versions: Vec<Head>) {
     let versions = versions.into_iter().map(|head| (keys::head(BUCKET, KEY), head.encode())).collect();
     let term = UnseenTerm { site: west(), epoch: TOOK_OVER, versions };
-    absorb(east.context.catalog.as_ref(), TOOK_OVER, &term).await.expect("it is taken in");
+    absorb(east.context.catalog.as_ref(), TOOK_OVER, &east.context.cluster_keys, &term)
+        .await
+        .expect("it is taken in");
 }
 
 fn outcome(entry: &LedgerEntry) -> Option<SettledAs> {

@@ -11,6 +11,7 @@ mod finding;
 mod forgetting;
 mod harness;
 mod journaling;
+mod keys;
 mod losing;
 mod moving;
 mod outside;

@@ -9,7 +9,7 @@ use diptych_catalog::{Batch, Catalog, Change, RedbCatalog, RedbOptions, Write};
 use diptych_core::cipher::SecretKey;
 use diptych_core::ids::{DeviceId, Epoch, ExtentId};
 use diptych_core::journal::is_recorded;
-use diptych_core::keyring::{ClusterKey, Keyring, KeyringError, NewRingKey};
+use diptych_core::keyring::{ClusterKey, ClusterKeys, Keyring, KeyringError, NewRingKey};
 use diptych_core::keys::{self, Key, KeyRange};
 use diptych_core::records::{ExtentKind, Holds, Placement, Record, Vote};
 use diptych_site::context::LoopOptions;
@@ -28,8 +28,8 @@ use crate::support::{CLUSTER, stamp, until};
 
 const ALL: usize = 100_000;
 
-fn cluster_key() -> ClusterKey {
-    ClusterKey::new([9; 32])
+fn cluster_keys() -> ClusterKeys {
+    ClusterKey::new([9; 32]).into()
 }
 
 /// As `East::seed` makes it.
@@ -59,7 +59,7 @@ impl Made {
 pub(crate) async fn made(east: &East, accept_gap: bool) -> Result<(Made, Report), ResurrectError> {
     let made = Made::empty();
     let source = AgentFragments::new(&east.context);
-    let report = resurrect(&source, &cluster_key(), &made.catalog, Options { accept_gap }).await?;
+    let report = resurrect(&source, &cluster_keys(), &made.catalog, Options { accept_gap }).await?;
     Ok((made, report))
 }
 
@@ -133,7 +133,7 @@ async fn whatever_was_committed_is_there_again_after_checkpoints_journals_and_me
     );
 
     let source = AgentFragments::new(&east.context);
-    let again = resurrect(&source, &cluster_key(), &made.catalog, Options::default()).await;
+    let again = resurrect(&source, &cluster_keys(), &made.catalog, Options::default()).await;
     assert!(matches!(again, Err(ResurrectError::NotEmpty(_))), "{again:?}");
 }
 
@@ -276,13 +276,14 @@ async fn a_wrong_key_and_devices_without_anything_are_clear_errors() {
     let nothing = made(&east, false).await.map(|(_, report)| report);
     assert!(matches!(nothing, Err(ResurrectError::Nothing)), "{nothing:?}");
     let (source, target) = (AgentFragments::new(&east.context), Made::empty());
-    let wrong = resurrect(&source, &ClusterKey::new([8; 32]), &target.catalog, Options::default()).await;
+    let wrong =
+        resurrect(&source, &ClusterKey::new([8; 32]).into(), &target.catalog, Options::default()).await;
     assert!(matches!(wrong, Err(ResurrectError::Keyring(KeyringError::WrongKey { .. }))), "{wrong:?}");
     let newer = keyring().next_generation();
     let (generation, sealed) = (newer.generation(), newer.seal(&ClusterKey::new([8; 32])));
     let kept = east.site.operator(0).put_keyring(stamp(1, 1), SealedKeyring { generation, sealed }).await;
     kept.expect("it is kept");
-    let older = resurrect(&source, &cluster_key(), &target.catalog, Options::default()).await;
+    let older = resurrect(&source, &cluster_keys(), &target.catalog, Options::default()).await;
     assert!(
         matches!(&older, Err(ResurrectError::Keyring(KeyringError::WrongKey { generation: of, .. })) if *of == generation),
         "the older one does not open what was sealed since: {older:?}"
@@ -295,15 +296,15 @@ async fn a_rehearsal_finds_a_sample_as_it_is_and_says_what_would_be_missing() {
     ten_journals(&east).await;
     let source = AgentFragments::new(&east.context);
     let catalog = east.context.catalog.as_ref();
-    let rehearsal = rehearse(catalog, &source, &cluster_key(), ALL).await.expect("it reads");
+    let rehearsal = rehearse(catalog, &source, &cluster_keys(), ALL).await.expect("it reads");
     assert!(rehearsal.is_passed() && rehearsal.same == rehearsal.sampled, "{rehearsal:?}");
     assert!(rehearsal.sampled >= 12, "{rehearsal:?}");
-    let few = rehearse(catalog, &source, &cluster_key(), 3).await.expect("it reads");
+    let few = rehearse(catalog, &source, &cluster_keys(), 3).await.expect("it reads");
     assert_eq!((few.sampled, few.same), (3, 3));
 
     let journals = extents(&east, ExtentKind::Journal).await;
     destroy(&east, journals[journals.len() - 1].0).await;
-    let rehearsal = rehearse(catalog, &source, &cluster_key(), ALL).await.expect("it reads");
+    let rehearsal = rehearse(catalog, &source, &cluster_keys(), ALL).await.expect("it reads");
     assert_eq!(rehearsal.different, ["a/b9"], "{rehearsal:?}");
     assert!(!rehearsal.is_passed());
 }

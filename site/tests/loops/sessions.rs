@@ -53,7 +53,9 @@ async fn a_session_that_was_ended_or_begun_in_an_unseen_term_is_ended_or_there()
     let versions = (1..).zip(unseen).map(|(number, record)| (key(number), record.encode())).collect();
     let term = UnseenTerm { site: west(), epoch: EPOCH, versions };
     for taken in [2, 0] {
-        let absorbed = absorb(east.context.catalog.as_ref(), EPOCH, &term).await.expect("it is taken in");
+        let absorbed = absorb(east.context.catalog.as_ref(), EPOCH, &east.context.cluster_keys, &term)
+            .await
+            .expect("it is taken in");
         assert_eq!(absorbed, taken);
         assert_eq!(found(&east, 1).await, Some(family(1, 9, true)));
         assert_eq!(found(&east, 2).await, Some(family(2, 9, true)));

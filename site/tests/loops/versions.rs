@@ -97,7 +97,9 @@ async fn a_version_that_is_kept_stays_with_its_bytes_and_a_discarded_one_goes_wi
 async fn absorbed(east: &East, unseen: &[(Key, &Head)]) -> u64 {
     let versions = unseen.iter().map(|(key, head)| (key.clone(), head.encode())).collect();
     let term = UnseenTerm { site: west(), epoch: EPOCH, versions };
-    absorb(east.context.catalog.as_ref(), EPOCH, &term).await.expect("it is taken in")
+    absorb(east.context.catalog.as_ref(), EPOCH, &east.context.cluster_keys, &term)
+        .await
+        .expect("it is taken in")
 }
 
 #[tokio::test(flavor = "multi_thread")]

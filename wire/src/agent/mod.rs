@@ -18,8 +18,8 @@ pub use rows::{
     InventoryRecord, PlaceRows, Read, ReadItem, RowAt, RowFacts, RowHead, Seal, StreamId, Verified, Verify,
 };
 pub use session::{
-    AgentStatus, DeviceFacts, DeviceState, Finding, Format, GetKeyring, Hello, HelloReply, Metrics, Ping,
-    PutKeyring, Raise, Scrub, ScrubProgress, SealedKeyring, Status,
+    AgentStatus, DeviceFacts, DeviceKeyring, DeviceState, Finding, Format, GetKeyring, Hello, HelloReply,
+    Metrics, Ping, PutKeyring, Raise, Scrub, ScrubProgress, SealedKeyring, Status,
 };
 
 /// What a request asks for; stands in the frame's header.
@@ -60,7 +60,7 @@ pub enum Op {
     Cross = 16,
     /// Keep a keyring.
     PutKeyring = 17,
-    /// The keyring that is kept.
+    /// The keyrings that are kept.
     GetKeyring = 18,
     /// Make a folder a device.
     Format = 19,
@@ -164,7 +164,7 @@ calls! {
     Rebuild => Rebuilt,
     Cross => Vec<CrossedRow>,
     PutKeyring => (),
-    GetKeyring => Option<SealedKeyring>,
+    GetKeyring => Vec<DeviceKeyring>,
     Format => (),
     Metrics => String,
     Verify => Verified,

@@ -151,9 +151,18 @@ pub struct PutKeyring {
     pub keyring: SealedKeyring,
 }
 
-/// The keyring of the highest generation on any device.
+/// The keyring of each device in use, read from the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GetKeyring {}
+
+/// What one device answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceKeyring {
+    /// The device.
+    pub device: DeviceId,
+    /// None: it keeps none.
+    pub keyring: Option<SealedKeyring>,
+}
 
 /// A keyring as it is kept: wrapped by the cluster key, which no agent has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

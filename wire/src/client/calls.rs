@@ -8,9 +8,9 @@ use diptych_core::records::ExtentKind;
 
 use super::{AgentClient, CallError, RowStream};
 use crate::agent::{
-    AgentError, AgentStatus, Begin, Call, Cross, CrossedRow, Delete, Describe, Format, GetKeyring, Inventory,
-    InventoryPage, Metrics, Ping, PlaceRows, PutKeyring, Raise, Read, ReadItem, Rebuild, Rebuilt, RowAt,
-    RowFacts, RowHead, Scrub, SealedKeyring, Status, Verified, Verify,
+    AgentError, AgentStatus, Begin, Call, Cross, CrossedRow, Delete, Describe, DeviceKeyring, Format,
+    GetKeyring, Inventory, InventoryPage, Metrics, Ping, PlaceRows, PutKeyring, Raise, Read, ReadItem,
+    Rebuild, Rebuilt, RowAt, RowFacts, RowHead, Scrub, SealedKeyring, Status, Verified, Verify,
 };
 
 /// Bulk bytes that a list of rows, a status or a text may have.
@@ -129,8 +129,8 @@ impl AgentClient {
         self.ask(&PutKeyring { stamp, keyring }, 0, self.inner.options.bulk).await
     }
 
-    /// The keyring of the highest generation on any device.
-    pub async fn get_keyring(&self) -> Result<Option<SealedKeyring>, CallError> {
+    /// The keyring of each device in use, read from the device.
+    pub async fn get_keyrings(&self) -> Result<Vec<DeviceKeyring>, CallError> {
         self.ask(&GetKeyring {}, 0, self.inner.options.call).await
     }
 

@@ -31,7 +31,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::lent::{ByLent, Lent, ToKeeper, borrow, hand_on};
-use super::{cluster_key, open_catalog};
+use super::{cluster_keys, open_catalog};
 use crate::dev::supervise::told_to_end;
 use crate::files::read_json;
 use crate::process::front::{self, Given, OfPeer};
@@ -95,7 +95,8 @@ impl Pod<'_> {
         let outside = Arc::clone(&by_keeper) as Arc<dyn OutsideJoins>;
         let joins = (Some(Arc::clone(&by_keeper) as Arc<dyn Joins>), outside);
         let drills = (by_keeper as Arc<dyn DrillOrders>, self.cut.clone());
-        let door = DoorService::new(&peer.site, &self.catalog, keeper, &self.cell, joins, drills);
+        let parts = (Arc::clone(&self.catalog), cluster_keys(self.config)?);
+        let door = DoorService::new(&peer.site, parts, keeper, &self.cell, joins, drills);
         let listener = listen(peer.listen).await?;
         // Only what BothSites asks for needs the exposure here; the keeper shows it.
         let exposure = async {
@@ -114,7 +115,7 @@ impl Pod<'_> {
     async fn front(&self, peer: OfPeer) -> Result<()> {
         let given = Given {
             authority: Arc::clone(&self.lent) as Arc<dyn Authority>,
-            cluster_key: cluster_key(self.config)?,
+            cluster_keys: cluster_keys(self.config)?,
             namespace: self.config.namespace.clone(),
             reviews: Some(Reviews::new(
                 Arc::new(ByKeeper(Arc::clone(&self.keeper))),
@@ -135,6 +136,7 @@ fn keepers(catalog: &Arc<dyn Catalog>, keeper: &Arc<ToKeeper>) -> Router {
         .route("/api/v1/handover", any(handed_on))
         .route("/api/v1/promote", any(handed_on))
         .route("/api/v1/force-vote", any(handed_on))
+        .route("/api/v1/keys/rotate", any(handed_on))
         .route("/api/v1/drill", any(handed_on))
         .route("/api/v1/drill/abort", any(handed_on))
         .route("/api/v1/drill/restore", any(handed_on))

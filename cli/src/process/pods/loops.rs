@@ -7,7 +7,6 @@ use async_trait::async_trait;
 use axum::Router;
 use diptych_catalog::Catalog;
 use diptych_core::ids::Epoch;
-use diptych_core::keyring::ClusterKey;
 use diptych_core::lease::Event;
 use diptych_operator::PodConfig;
 use diptych_site::config::SiteConfig;
@@ -15,6 +14,7 @@ use diptych_site::context::SiteContext;
 use diptych_site::drill::{CutSwitch, DrillDesk, Obey};
 use diptych_site::fleet::Fleet;
 use diptych_site::keeper::{Keeper, KeeperHandle, KeeperParts, election};
+use diptych_site::keys::KeyProvider;
 use diptych_site::loops::{self, Watched};
 use diptych_site::outside::{self, Admission};
 use diptych_wire::identity::{Expected, Role};
@@ -22,7 +22,7 @@ use diptych_wire::tls::Credentials;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::cluster_key;
+use super::cluster_keys;
 use crate::process::credentials;
 use crate::process::hands::{Hands, Parts, Writers};
 use crate::process::hint;
@@ -65,8 +65,8 @@ pub(super) async fn run(
     };
     let (keeper, handle) = Keeper::begin(parts).await?;
     let fleet = Fleet::new(handle.clone(), cut.clone());
-    let cluster_key = cluster_key(&config)?;
-    let speaker = Speaker { process, own, catalog, links, hands, handle, fleet, cluster_key, cut };
+    let cluster_keys = cluster_keys(&config)?;
+    let speaker = Speaker { process, own, catalog, links, hands, handle, fleet, cluster_keys, cut };
     tokio::select! {
         () = keeper.run() => anyhow::bail!("another keeper speaks for this site"),
         () = election::beat(catalog.as_ref(), number, &process.holder) => anyhow::bail!("another keeper was elected"),
@@ -87,7 +87,7 @@ struct Speaker<'a> {
     hands: Arc<Hands>,
     handle: KeeperHandle,
     fleet: Arc<Fleet>,
-    cluster_key: Arc<ClusterKey>,
+    cluster_keys: Arc<KeyProvider>,
     cut: CutSwitch,
 }
 
@@ -138,7 +138,7 @@ impl Speaker<'_> {
     async fn prepare(&self, site: &SiteConfig) -> Result<Loops> {
         let witness = self.links.as_ref().map(Links::witness);
         let of_keeper = OfKeeper { handle: &self.handle, cut: self.cut.clone(), witness };
-        let key = Arc::clone(&self.cluster_key);
+        let key = Arc::clone(&self.cluster_keys);
         let (context, nodes) = context(site, self.catalog, self.own.clone(), of_keeper, key).await?;
         let peer = self.links.as_ref().map(|links| &links.peer);
         let drills = Drills::new(site, peer, &context, &self.handle);
@@ -177,7 +177,7 @@ impl Loops {
             .merge(outside::router(Admission::of(&context)));
         let first_start = seeds::tell_devices(handle.clone(), nodes.own.seen(), config.nodes.len());
         let catalog = Arc::clone(speaker.catalog);
-        let seeding = seeds::sow(config, catalog, handle.clone(), Arc::clone(&speaker.cluster_key));
+        let seeding = seeds::sow(config, catalog, handle.clone(), Arc::clone(&speaker.cluster_keys));
         let progress = following.as_ref().map(Following::progress);
         let following = async {
             match following {

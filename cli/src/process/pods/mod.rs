@@ -6,23 +6,18 @@ mod lent;
 mod loops;
 pub mod operator;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use diptych_catalog::{Catalog, EtcdCatalog, EtcdOptions, EtcdTls};
-use diptych_core::keyring::ClusterKey;
 use diptych_operator::PodConfig;
+use diptych_site::keys::KeyProvider;
 use diptych_wire::files::{Followed, Pem};
 use diptych_wire::tls::{Credentials, TlsError};
 
 /// Between two attempts to open the catalog: its members start with everything else.
 const AGAIN: Duration = Duration::from_secs(1);
-
-fn read(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))
-}
 
 /// Opens the site's catalog; waits for its members.
 async fn open_catalog(config: &PodConfig) -> Result<Arc<dyn Catalog>> {
@@ -62,6 +57,6 @@ fn renewed(catalog: Arc<EtcdCatalog>, identity: Followed) -> Result<Arc<dyn Cata
     Ok(catalog)
 }
 
-fn cluster_key(config: &PodConfig) -> Result<Arc<ClusterKey>> {
-    Ok(Arc::new(ClusterKey::parse(&read(&config.site.cluster_key)?)?))
+fn cluster_keys(config: &PodConfig) -> Result<Arc<KeyProvider>> {
+    Ok(Arc::new(KeyProvider::read(&config.site.cluster_key)?))
 }

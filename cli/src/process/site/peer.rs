@@ -27,6 +27,7 @@ use diptych_site::door::{DoorKeeper, DoorParts, ExtentSource, Joins, router};
 use diptych_site::drill::{CutSwitch, DrillOrders, Obey};
 use diptych_site::keeper::witness::Witness;
 use diptych_site::keeper::{KeeperHandle, PeerLink};
+use diptych_site::keys::KeyProvider;
 use diptych_site::outside::{Admission, OutsideJoins};
 use diptych_site::peer::PeerClient;
 use diptych_site::peer::exposure::{Progress, peer_has_head, peer_has_heads, peer_holds};
@@ -115,12 +116,13 @@ impl Links {
         gateway: &GatewayCell,
     ) -> Result<TwoSites> {
         let from = self.config.site.clone();
-        let (catalog, cut) = (&context.catalog, context.cut.clone());
+        let cut = context.cut.clone();
         // What the gateway forwards it forwards as itself.
         let peer = PeerClient::new(&self.config.doors, &from, config.cluster, own, cut.clone())?;
         let obeys = Arc::new(obeys);
         let joins = (None, Arc::new(Admission::of(context)) as Arc<dyn OutsideJoins>);
-        let door = DoorService::new(&from, catalog, Arc::new(keeper.clone()), gateway, joins, (obeys, cut));
+        let parts = (Arc::clone(&context.catalog), Arc::clone(&context.cluster_keys));
+        let door = DoorService::new(&from, parts, Arc::new(keeper.clone()), gateway, joins, (obeys, cut));
         let config = self.config.clone();
         let listener = listen(config.listen).await?;
         Ok(TwoSites {
@@ -337,7 +339,7 @@ impl DoorService {
     /// For the processes of `peer`. `drills` takes orders of its drill also while the site is cut off.
     pub(in crate::process) fn new(
         peer: &SiteName,
-        catalog: &Arc<dyn Catalog>,
+        (catalog, cluster_keys): (Arc<dyn Catalog>, Arc<KeyProvider>),
         keeper: Arc<dyn DoorKeeper>,
         gateway: &GatewayCell,
         (joins, outside): (Option<Arc<dyn Joins>>, Arc<dyn OutsideJoins>),
@@ -345,7 +347,8 @@ impl DoorService {
     ) -> Self {
         let router = router(DoorParts {
             peer: peer.clone(),
-            catalog: Arc::clone(catalog),
+            catalog,
+            cluster_keys,
             keeper,
             extents: Arc::new(Rows { gateway: Arc::clone(gateway) }),
             joins,

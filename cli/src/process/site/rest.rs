@@ -9,12 +9,13 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use diptych_catalog::Catalog;
 use diptych_core::ids::Epoch;
-use diptych_core::keys;
+use diptych_core::keys as catalog_keys;
 use diptych_core::lease::{Command, Millis, Timers};
 use diptych_site::context::SiteContext;
+use diptych_site::error::SiteError;
 use diptych_site::keeper::{KeeperHandle, ask};
-use diptych_site::lost;
 use diptych_site::lost::lacking::lacking;
+use diptych_site::{keys, lost};
 use http::StatusCode;
 use serde_json::json;
 
@@ -38,6 +39,7 @@ pub(in crate::process) fn router(context: Arc<SiteContext>, handle: KeeperHandle
         .route("/api/v1/handover", post(handover))
         .route("/api/v1/promote", post(promote).delete(take_back))
         .route("/api/v1/force-vote", post(force_vote))
+        .route("/api/v1/keys/rotate", post(rotate_ring_key))
         .with_state(Keeper { context, handle })
         .merge(status)
 }
@@ -61,7 +63,7 @@ pub(super) fn refuse(status: StatusCode, code: &str, message: impl std::fmt::Dis
 }
 
 async fn last_written(State(catalog): State<Arc<dyn Catalog>>) -> Response {
-    let key = keys::site_status(catalog.site());
+    let key = catalog_keys::site_status(catalog.site());
     let read = async { catalog.view().await?.get(&key) };
     match read.await {
         Ok(Some(json)) => ([(http::header::CONTENT_TYPE, "application/json")], json).into_response(),
@@ -152,6 +154,15 @@ async fn promote(State(keeper): State<Keeper>, Query(promotion): Query<Promotion
 async fn take_back(State(keeper): State<Keeper>) -> Response {
     keeper.handle.command(Command::CancelPromotion);
     Json(keeper.handle.view()).into_response()
+}
+
+/// Another ring key, before the last one is thirty days old.
+async fn rotate_ring_key(State(keeper): State<Keeper>) -> Response {
+    match keys::prepare(&keeper.context).await {
+        Ok(new) => Json(json!({"new": new})).into_response(),
+        Err(error @ SiteError::NotYet(_)) => refuse(StatusCode::CONFLICT, "NotActive", error),
+        Err(error) => unavailable(error),
+    }
 }
 
 /// What a person vouches for where a site has lost the record of its vote.

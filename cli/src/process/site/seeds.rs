@@ -6,18 +6,17 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use diptych_catalog::Catalog;
 use diptych_core::access::{seal_authority_key, seal_secret};
-use diptych_core::cipher::SecretKey;
 use diptych_core::ids::Epoch;
-use diptych_core::keyring::{ClusterKey, Keyring, NewRingKey};
+use diptych_core::keyring::{ClusterKey, Keyring};
 use diptych_core::keys;
 use diptych_core::lease::Event;
 use diptych_core::planner::{self, SiteTopology};
 use diptych_core::records::{Cluster, CodingPlan, Record};
 use diptych_site::bootstrap::{self, Seeds};
 use diptych_site::config::SiteConfig;
-use diptych_site::context::now_ms;
 use diptych_site::error::SiteError;
 use diptych_site::keeper::{KeeperHandle, boot_time};
+use diptych_site::keys::{KeyProvider, fresh};
 use diptych_site::nodes::Seen;
 use rand::RngCore;
 use tokio::sync::watch;
@@ -50,7 +49,7 @@ pub(in crate::process) async fn sow(
     config: Arc<SiteConfig>,
     catalog: Arc<dyn Catalog>,
     keeper: KeeperHandle,
-    cluster_key: Arc<ClusterKey>,
+    cluster_keys: Arc<KeyProvider>,
 ) -> Result<()> {
     let mut state = keeper.watch();
     let mut sown = None;
@@ -60,7 +59,8 @@ pub(in crate::process) async fn sow(
             && sown != Some(loan.epoch)
         {
             let done = if catalog.view().await?.get(&keys::plan(0))?.is_none() {
-                bootstrap::ensure(catalog.as_ref(), loan.epoch, seeds(&config, &cluster_key)?).await
+                bootstrap::ensure(catalog.as_ref(), loan.epoch, seeds(&config, cluster_keys.keys().newest())?)
+                    .await
             } else {
                 declare(&config, catalog.as_ref(), loan.epoch).await
             };
@@ -94,8 +94,7 @@ async fn declare(config: &SiteConfig, catalog: &dyn Catalog, epoch: Epoch) -> Re
 }
 
 fn seeds(config: &SiteConfig, cluster_key: &ClusterKey) -> Result<Seeds> {
-    let first = NewRingKey { key: SecretKey::new(random()), nonce: random(), made_ms: now_ms() };
-    let keyring = Keyring::create(config.cluster, first);
+    let keyring = Keyring::create(config.cluster, fresh());
     let access = seal_secret(&keyring, &config.access_key, &config.secret_key, &random(), NAMESPACE, false)?;
     let read = |path: &Path| {
         std::fs::read_to_string(path).with_context(|| format!("{} can't be read", path.display()))

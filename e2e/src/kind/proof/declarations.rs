@@ -20,7 +20,7 @@ fn impossible() -> Vec<(Value, &'static str)> {
         (json!({"failover": {"preferred": "north"}}), "must be one of the two sites"),
         (
             json!({"encryption": {"keySecretRef": {"name": "other"}}}),
-            "the cluster key can't be exchanged yet",
+            "the Secret stays, the cluster key in it is exchanged",
         ),
         (devices("/var/lib/../../etc"), "may not contain '..'"),
         (devices("d0"), "should match"),
