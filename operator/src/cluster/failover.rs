@@ -227,6 +227,7 @@ mod tests {
             inventory: diptych_site::status::InventoryStatus::default(),
             compaction: diptych_site::status::CompactionStatus::default(),
             journal: diptych_site::status::JournalStatus::default(),
+            keys: None,
             feed: diptych_site::status::FeedStatus::default(),
             lease: LeaseStatus { peer_connected: true, witness_reachable: true, ..LeaseStatus::default() },
             exposure: Some(Exposure::default()),

@@ -146,7 +146,12 @@ impl East {
         self.site.raise_all().await;
         let node = &self.site.agents[number];
         let name = node.name.parse().expect("a name");
-        let endpoint = NodeEndpoint { name, address: node.address.to_string(), socket: None };
+        let endpoint = NodeEndpoint {
+            name,
+            address: node.address.to_string(),
+            socket: None,
+            share: NodeShare::default(),
+        };
         self.context.agents.declare(&endpoint).expect("a client");
     }
 

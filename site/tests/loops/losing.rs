@@ -421,7 +421,9 @@ async fn what_one_site_acknowledged_for_both_is_merged_as_any_other_version_when
         (keys::head(BUCKET, KEY), third.encode()),
     ];
     let term = UnseenTerm { site: west(), epoch: TOOK_OVER, versions };
-    absorb(east.context.catalog.as_ref(), TOOK_OVER, &term).await.expect("it is taken in");
+    absorb(east.context.catalog.as_ref(), TOOK_OVER, &east.context.cluster_keys, &term)
+        .await
+        .expect("it is taken in");
     assert_eq!(head(&east).await.expect("a head").at.version, third.at.version);
     let kept = async || {
         let raw = east.get(&downgraded(EPOCH)).await.expect("the entry came with it");

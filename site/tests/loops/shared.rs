@@ -179,7 +179,7 @@ async fn replacing(site: &East, key: &str, new: Option<(Head, VersionId)>) -> Ve
 
 async fn keyring(site: &East) -> Keyring {
     let sealed = site.get(&keys::keyring()).await.expect("a keyring");
-    Keyring::open(&sealed, &site.context.cluster_key).expect("it opens")
+    site.context.cluster_keys.open(&sealed).expect("it opens")
 }
 
 async fn write_rows(
