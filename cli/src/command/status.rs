@@ -233,7 +233,7 @@ fn nodes<'a>(nodes: impl Iterator<Item = &'a NodeStatus>) -> Table {
                 name.clone(),
                 state.clone(),
                 device.id.to_string(),
-                device.state.clone(),
+                if device.slow { format!("{}, slow", device.state) } else { device.state.clone() },
                 human(device.used),
                 human(device.capacity),
                 device.rows.to_string(),

@@ -9,6 +9,7 @@ mod multipart;
 mod part_sums;
 mod s3;
 mod sessions;
+mod slow;
 mod uploads;
 mod versions;
 mod web;
