@@ -169,7 +169,7 @@ pub struct DeviceStatus {
     pub id: i64,
     /// Its folder.
     pub path: String,
-    /// `ok`, `full`, `draining`, `drained`, `missing`, `unformatted`, or why it failed.
+    /// `ok`, `slow` (it takes many times what the others take), `full`, `draining`, `drained`, `missing`, `unformatted`, or why it failed.
     pub state: String,
     /// Bytes that it can hold.
     pub capacity: i64,

@@ -19,6 +19,7 @@ pub mod ids;
 pub mod journal;
 pub mod keyring;
 pub mod keys;
+pub mod latency;
 pub mod layout;
 pub mod lease;
 pub mod margin;

@@ -6,20 +6,29 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use diptych_core::ids::{DeviceId, Generation, NodeName, SiteName};
-use diptych_core::placement::{NodeState, PlacementMap};
+use diptych_core::placement::{MapDevice, MapNode, NodeState, PlacementMap};
 use diptych_wire::client::{AgentClient, ClientOptions, Endpoint};
 use diptych_wire::tls::Credentials;
+
+use crate::latency::DeviceLatency;
 
 /// The placement map with a client for each node in it. Replaced whole when the map changes.
 #[derive(Debug, Default)]
 pub struct Agents {
     map: PlacementMap,
     clients: HashMap<NodeName, AgentClient>,
-    devices: HashMap<DeviceId, NodeName>,
+    devices: HashMap<DeviceId, KnownDevice>,
+}
+
+/// A device of the map.
+#[derive(Debug)]
+struct KnownDevice {
+    node: NodeName,
+    latency: Arc<DeviceLatency>,
 }
 
 impl Agents {
-    /// Of a map; clients whose node has not moved are taken over with their connections.
+    /// Of a map; clients whose node has not moved are taken over with their connections, and what was measured of devices.
     fn of(map: PlacementMap, site: &SiteName, dial: &AgentDial, before: &Self) -> Self {
         let mut clients = HashMap::new();
         for node in map.nodes.iter().filter(|node| node.state != NodeState::Dead) {
@@ -39,7 +48,11 @@ impl Agents {
                 }
             }
         }
-        let devices = map.devices().map(|(_, node, device)| (device.id, node.name.clone())).collect();
+        let known = |(_, node, device): (usize, &MapNode, &MapDevice)| {
+            let latency = before.devices.get(&device.id).map(|known| Arc::clone(&known.latency));
+            (device.id, KnownDevice { node: node.name.clone(), latency: latency.unwrap_or_default() })
+        };
+        let devices = map.devices().map(known).collect();
         Self { map, clients, devices }
     }
 
@@ -55,7 +68,17 @@ impl Agents {
 
     /// Node of a device.
     pub fn node_of(&self, device: DeviceId) -> Option<&NodeName> {
-        self.devices.get(&device)
+        self.devices.get(&device).map(|known| &known.node)
+    }
+
+    /// What a device takes to answer.
+    pub(crate) fn latency(&self, device: DeviceId) -> Option<&DeviceLatency> {
+        self.devices.get(&device).map(|known| known.latency.as_ref())
+    }
+
+    /// What each device takes.
+    pub(crate) fn latencies(&self) -> impl Iterator<Item = (DeviceId, &DeviceLatency)> {
+        self.devices.iter().map(|(id, known)| (*id, known.latency.as_ref()))
     }
 
     /// Client of a node. None: the map does not know it, or calls it dead.

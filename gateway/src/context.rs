@@ -25,6 +25,7 @@ use crate::authority::{Authority, Role, may_write};
 use crate::clock::GatewayClock;
 use crate::error::{GatewayError, Result};
 use crate::hold::{HeldWrites, WriteTurns};
+use crate::latency::{HedgeBudget, Latencies};
 use crate::md5::Md5Lanes;
 use crate::metrics::Metrics;
 
@@ -163,6 +164,8 @@ pub struct Context {
     streams: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     down: Mutex<HashMap<NodeName, Instant>>,
+    latencies: Latencies,
+    hedges: HedgeBudget,
     refresh: Notify,
     writes: WriteTurns,
 }
@@ -190,6 +193,8 @@ impl Context {
             reads: Arc::new(Semaphore::new(limits.read_bytes)),
             limits,
             down: Mutex::default(),
+            latencies: Latencies::default(),
+            hedges: HedgeBudget::default(),
             refresh: Notify::new(),
             writes: WriteTurns::default(),
         };
@@ -287,9 +292,19 @@ impl Context {
         self.pool.current()
     }
 
+    /// Devices of the site of which it is known what they take to answer.
+    pub fn measured_devices(&self) -> usize {
+        self.agents().latencies().filter(|(_, device)| device.is_known()).count()
+    }
+
     /// The agents in neither site.
     pub(crate) fn outside_agents(&self) -> Arc<Agents> {
         self.outside.current()
+    }
+
+    /// How many reads may ask others besides.
+    pub(crate) fn hedges(&self) -> &HedgeBudget {
+        &self.hedges
     }
 
     /// Turns of streamed bodies.
@@ -376,10 +391,14 @@ impl Context {
         Ok(())
     }
 
-    /// Keeps map and plan fresh, for as long as it is polled.
+    /// Keeps map, plan and what is known of devices fresh, for as long as it is polled.
     pub async fn keep_fresh(&self) {
         loop {
-            let _: Result<(), _> = tokio::time::timeout(REFRESH_EVERY, self.refresh.notified()).await;
+            let timed = tokio::time::timeout(REFRESH_EVERY, self.refresh.notified()).await;
+            if timed.is_err() {
+                self.latencies.look(&[&self.agents(), &self.outside_agents()]);
+                self.hedges.look();
+            }
             if let Err(error) = self.refresh_now().await {
                 tracing::warn!(%error, "placement map and coding plan could not be read again");
             }

@@ -13,6 +13,7 @@ pub mod error;
 pub mod extents;
 mod gateway;
 mod hold;
+mod latency;
 mod linger;
 mod md5;
 pub mod metrics;

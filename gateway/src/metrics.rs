@@ -1,8 +1,8 @@
 //! What a gateway counts.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 /// Seconds: from a cached read to an upload that waits for a slow disk.
@@ -27,6 +27,9 @@ pub struct Metrics {
     pub rows_written: IntCounterVec,
     /// Reads that had to decode or to ask again.
     pub degraded_reads: IntCounter,
+    /// Reads that were late, by what followed: sent (other rows were asked for besides), first (these came first), denied (too many
+    /// reads were late).
+    pub hedges: IntCounterVec,
     /// Rows that did not read, by category.
     pub rows_unreadable: IntCounterVec,
     /// Requests refused, by code.
@@ -58,6 +61,21 @@ struct OfSite {
     journal_behind: IntGauge,
     feed_entries: IntGauge,
     catalog_bytes: IntGauge,
+    slow_devices: IntGaugeVec,
+}
+
+impl OfSite {
+    /// One that is slow no more is not shown at all, nor is one that is gone.
+    fn note_slow(&self, nodes: &[serde_json::Value]) {
+        self.slow_devices.reset();
+        for node in nodes {
+            let devices = node["devices"].as_array().into_iter().flatten();
+            for device in devices.filter(|device| device["slow"] == true) {
+                let (node, device) = (node["name"].as_str().unwrap_or_default(), device["id"].to_string());
+                self.slow_devices.with_label_values(&[node, &device]).set(1);
+            }
+        }
+    }
 }
 
 impl Metrics {
@@ -85,6 +103,9 @@ impl Metrics {
             registry.register(Box::new(made.clone()))?;
             Ok(made)
         };
+        let slow = Opts::new("slow_device", "1: the device takes many times what the others take");
+        let slow_devices = IntGaugeVec::new(slow, &["node", "device"])?;
+        registry.register(Box::new(slow_devices.clone()))?;
         let options =
             HistogramOpts::new("request_seconds", "Seconds to the answer").buckets(LATENCIES.to_vec());
         let latency = HistogramVec::new(options, &["front", "operation"])?;
@@ -102,6 +123,7 @@ impl Metrics {
             connections: gauge("connections", "Open connections")?,
             rows_written: counters("rows_written_total", "Rows written", &["outcome"])?,
             degraded_reads: counter("degraded_reads_total", "Reads that decoded, or asked another device")?,
+            hedges: counters("hedges_total", "Reads that were late, by what followed", &["outcome"])?,
             rows_unreadable: counters("rows_unreadable_total", "Rows that did not read", &["category"])?,
             refusals: counters("refusals_total", "Requests refused", &["front", "code"])?,
             batch_objects,
@@ -139,6 +161,7 @@ impl Metrics {
                 )?,
                 feed_entries: gauge("feed_entries", "Commits that the catalog keeps for who follows it")?,
                 catalog_bytes: gauge("catalog_bytes", "Bytes of the catalog, its feed among them")?,
+                slow_devices,
             },
             registry,
         })
@@ -163,6 +186,9 @@ impl Metrics {
         set(&of.repair_queue, number("/repair/waiting"));
         set(&of.dead_bytes, number("/compaction/dead_bytes"));
         set(&of.compacting_extents, number("/compaction/extents"));
+        if let Some(nodes) = status.get("nodes").and_then(serde_json::Value::as_array) {
+            of.note_slow(nodes);
+        }
         set(&of.feed_entries, number("/feed/entries"));
         set(&of.catalog_bytes, number("/feed/bytes"));
         set(
@@ -199,6 +225,7 @@ mod tests {
             "exposure": {"bytes": 42, "objects": 5, "age_ms": 1_500}, "repair": {"waiting": 3},
             "compaction": {"dead_bytes": 6, "extents": 2},
             "prediction": {"recovery_time": 5_030}, "passed_drill": {"ended_ms": 1_700_000_000_123_i64},
+            "nodes": [{"name": "n1", "devices": [{"id": 2, "slow": false}, {"id": 3, "slow": true}]}],
             "journal": {"trouble": "no room"}, "feed": {"entries": 7, "bytes": 8},
         });
         metrics.note_site(&status);
@@ -215,11 +242,14 @@ mod tests {
             "journal_behind 1",
             "feed_entries 7",
             "catalog_bytes 8",
+            "slow_device{device=\"3\",node=\"n1\"} 1",
         ] {
             assert!(text.contains(&format!("diptych_gateway_{line}\n")), "{line} is not in {text}");
         }
+        status["nodes"][0]["devices"][1]["slow"] = json!(false);
         status["prediction"] = json!({"recovery_time": null, "obstacle": "no witness"});
         metrics.note_site(&status);
         assert!(metrics.text().contains("predicted_recovery_milliseconds -1\n"));
+        assert!(!metrics.text().contains("slow_device{"), "it is slow no more");
     }
 }

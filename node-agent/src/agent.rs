@@ -88,6 +88,7 @@ async fn device_facts(slot: &Arc<Slot>) -> DeviceFacts {
         used: 0,
         rows: 0,
         generation: diptych_core::ids::Generation(0),
+        takes: slot.takes(),
         scrub: ScrubProgress::default(),
         findings: Vec::new(),
     };

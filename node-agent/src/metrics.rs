@@ -47,7 +47,7 @@ impl Metrics {
             ),
             devices: gauge(
                 "diptych_agent_device",
-                "Devices: bytes, rows, findings, up.",
+                "Devices: bytes, rows, findings, up, what 99 of 100 requests take at most.",
                 &["device", "path", "what"],
             ),
         };
@@ -101,7 +101,9 @@ impl Metrics {
                 ("findings", device.findings.len() as f64),
                 ("scrub_finished_ms", device.scrub.finished_ms as f64),
             ];
-            for (what, value) in values {
+            let takes = [("read_p99_seconds", device.takes.read), ("write_p99_seconds", device.takes.write)];
+            let takes = takes.into_iter().filter_map(|(what, p99)| Some((what, p99?.as_secs_f64())));
+            for (what, value) in values.into_iter().chain(takes) {
                 self.devices.with_label_values(&[&id, &path, what]).set(value);
             }
         }

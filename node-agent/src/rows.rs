@@ -1,6 +1,7 @@
 //! Whole rows in, ranges out, deletes, inventory.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use diptych_core::ids::{InstanceId, Row, Stamp};
@@ -73,6 +74,7 @@ impl Agent {
         }
         let slot = self.devices.find(head.device)?;
         let device = slot.device()?;
+        let begun = Instant::now();
         let (row, end) = (new_row(&head), row_end(head.extent_len, head.extent_hash, head.holds));
         let purpose = purpose_of(head.holds, purpose);
         let pending = slot
@@ -82,6 +84,7 @@ impl Agent {
             })
             .await?;
         let sealed = slot.checked(&device, pending.await)?;
+        slot.writes.record(begun.elapsed());
         Ok(sealed.instance)
     }
 
@@ -103,7 +106,11 @@ impl Agent {
     pub(crate) async fn read_item(&self, item: ReadItem) -> Result<Bytes, AgentError> {
         let ReadItem { at: RowAt { device, extent, row, instance }, offset, len } = item;
         let range = u64::from(offset)..u64::from(offset) + u64::from(len);
-        self.devices.find(device)?.with(move |device| device.read(extent, row, instance, range)).await
+        let slot = self.devices.find(device)?;
+        let begun = Instant::now();
+        let read = slot.with(move |device| device.read(extent, row, instance, range)).await?;
+        slot.reads.record(begun.elapsed());
+        Ok(read)
     }
 
     /// What the *disk* has of a row: every block of it is read.

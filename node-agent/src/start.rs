@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diptych_core::erasure::simd_available;
 use diptych_core::ids::NodeName;
@@ -22,6 +22,9 @@ use crate::handler::AgentHandler;
 use crate::health;
 use crate::options::AgentOptions;
 use crate::siblings::Siblings;
+
+/// What was measured of devices counts half after this.
+const FORGET_HALF_EVERY: Duration = Duration::from_secs(10);
 
 /// Why an agent did not start. Devices are no reason: they are reported in its status.
 #[derive(Debug, Error)]
@@ -185,12 +188,19 @@ fn bind_socket(path: &PathBuf) -> std::io::Result<UnixListener> {
 
 /// Looks at the devices and sweeps streams until the shutdown.
 async fn watch(agent: Arc<Agent>, look: Duration, stream_idle: Duration, shutdown: CancellationToken) {
+    let mut forgotten = Instant::now();
     loop {
         tokio::select! {
             () = tokio::time::sleep(look) => {}
             () = shutdown.cancelled() => return,
         }
         agent.look().await;
+        if forgotten.elapsed() >= FORGET_HALF_EVERY {
+            forgotten = Instant::now();
+            for slot in agent.devices.slots() {
+                slot.forget_half();
+            }
+        }
         agent.streams.sweep(stream_idle);
     }
 }

@@ -21,11 +21,12 @@ use bytes::Bytes;
 use diptych_catalog::{Batch, Catalog, Change, Expect, Guard, View, Write};
 use diptych_core::ids::{DeviceId, Epoch, ExtentId, Generation, InstanceId, NodeName, Row, SiteName, Stamp};
 use diptych_core::keys;
+use diptych_core::latency::Slowness;
 use diptych_core::moving::{self, Coding, Stuck};
 use diptych_core::placement::{MapDevice, MapDeviceState, MapNode, NodeState, PlacementMap};
 use diptych_core::planner::Survive;
 use diptych_core::records::{self, CodingPlan, Record};
-use diptych_wire::agent::AgentStatus;
+use diptych_wire::agent::{AgentStatus, DeviceFacts, DeviceTakes};
 use tokio::sync::watch;
 
 use crate::agents::{Agents, NodeEndpoint};
@@ -48,7 +49,13 @@ pub struct Seen {
     pub nodes: BTreeMap<NodeName, NodeSeen>,
     /// What a person wants emptied, and why it is not, if it can't be.
     pub drains: BTreeMap<NodeName, Option<Stuck>>,
+    /// Devices that take many times what the others take.
+    pub slow: BTreeSet<DeviceId>,
 }
+
+/// A device is slow of which 99 of 100 requests take so much longer than its peers'. One that is slow now and then is no trouble, and it
+/// takes a while until one that was is trusted again.
+const SLOW: Slowness = Slowness { from: 5, until: 2, least: Duration::from_millis(50) };
 
 /// What was last seen of one node.
 #[derive(Debug, Clone)]
@@ -68,6 +75,27 @@ impl Seen {
             self.nodes.values().filter_map(|node| node.status.as_ref()).flat_map(|status| &status.devices);
         let findings = devices.flat_map(|device| &device.findings);
         findings.map(|finding| (finding.extent, finding.row, finding.instance)).collect()
+    }
+
+    /// Looks which devices are slow for reads or for writes. Those that don't say what they take are not.
+    fn judge(&mut self) {
+        let statuses =
+            self.nodes.values().filter(|node| node.answers).filter_map(|node| node.status.as_ref());
+        let devices: Vec<&DeviceFacts> = statuses.flat_map(|status| &status.devices).collect();
+        let slow_for = |takes: fn(DeviceTakes) -> Option<Duration>| {
+            let known = devices.iter().filter_map(|facts| Some((facts.device?, takes(facts.takes)?)));
+            SLOW.judge(&known.collect(), &self.slow)
+        };
+        let mut slow = slow_for(|takes| takes.read);
+        slow.extend(slow_for(|takes| takes.write));
+        for device in slow.symmetric_difference(&self.slow) {
+            if slow.contains(device) {
+                tracing::warn!(%device, "the device takes many times what the others take");
+            } else {
+                tracing::info!(%device, "the device is as fast as the others again");
+            }
+        }
+        self.slow = slow;
     }
 
     /// When each device ended its last whole round of scrub.
@@ -129,7 +157,11 @@ impl NodeWatch {
         let fresh = |node: &NodeEndpoint| {
             (node.name.clone(), NodeSeen { status: None, answered: begun, answers: false })
         };
-        let seen = Seen { nodes: declared.iter().map(fresh).collect(), drains: BTreeMap::new() };
+        let seen = Seen {
+            nodes: declared.iter().map(fresh).collect(),
+            drains: BTreeMap::new(),
+            slow: BTreeSet::new(),
+        };
         let map = read_map(catalog.view().await?.as_ref(), &place)?;
         let (seen, map) = (watch::Sender::new(Arc::new(seen)), watch::Sender::new(Arc::new(map)));
         let watched = Watched::Own(declared, survive);
@@ -185,6 +217,7 @@ impl NodeWatch {
                 known.or_insert_with(|| NodeSeen { status: None, answered: Instant::now(), answers: false });
             note(known, node, answer);
         }
+        seen.judge();
         let old = self.map.borrow().clone();
         let nodes = map_nodes(&charge.nodes, &seen, &old, self.dead_after, Instant::now());
         let mut now = PlacementMap { generation: old.generation, nodes };
@@ -333,5 +366,56 @@ fn note(known: &mut NodeSeen, node: &NodeEndpoint, answer: Result<AgentStatus, S
             }
             known.answers = false;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use diptych_wire::agent::{DeviceState, ScrubProgress};
+
+    use super::*;
+
+    /// A node with one device, that takes so many milliseconds for writes.
+    fn node(device: u32, write: Option<u64>) -> (NodeName, NodeSeen) {
+        let name: NodeName = format!("n{device}").parse().expect("a name");
+        let facts = DeviceFacts {
+            device: Some(DeviceId(device)),
+            path: "/d".into(),
+            state: DeviceState::Ok,
+            capacity: 1,
+            used: 0,
+            rows: 0,
+            generation: Generation(1),
+            takes: DeviceTakes { read: None, write: write.map(Duration::from_millis) },
+            scrub: ScrubProgress::default(),
+            findings: vec![],
+        };
+        let status = AgentStatus {
+            site: "east".parse().expect("a name"),
+            node: name.clone(),
+            version: String::new(),
+            stamp: Stamp::default(),
+            ready: true,
+            devices: vec![facts],
+        };
+        (name, NodeSeen { status: Some(status), answered: Instant::now(), answers: true })
+    }
+
+    fn slow(seen: &mut Seen, writes: [Option<u64>; 4]) -> Vec<u32> {
+        seen.nodes = (0..).zip(writes).map(|(device, write)| node(device, write)).collect();
+        seen.judge();
+        seen.slow.iter().map(|device| device.0).collect()
+    }
+
+    #[test]
+    fn a_device_is_slow_from_five_times_its_peers_until_it_takes_no_more_than_twice_as_long() {
+        let mut seen = Seen::default();
+        assert_eq!(slow(&mut seen, [Some(20), Some(20), Some(90), Some(25)]), [0; 0]);
+        assert_eq!(slow(&mut seen, [Some(20), Some(20), Some(400), Some(25)]), [2]);
+        assert_eq!(slow(&mut seen, [Some(20), Some(20), Some(90), Some(25)]), [2], "it is not trusted yet");
+        assert_eq!(slow(&mut seen, [Some(20), Some(20), Some(35), Some(25)]), [0; 0]);
+        assert_eq!(slow(&mut seen, [Some(400), Some(500), Some(400), Some(450)]), [0; 0], "the load is");
+        assert_eq!(slow(&mut seen, [Some(2), Some(2), Some(40), Some(2)]), [0; 0], "40 ms are not slow");
+        assert_eq!(slow(&mut seen, [None, None, Some(400), Some(2)]), [0; 0], "of two it can't be told");
     }
 }

@@ -342,6 +342,11 @@ impl NodeStatus {
     pub fn answers(&self) -> bool {
         matches!(self.state.as_str(), "live" | "draining" | "drained")
     }
+
+    /// The folders of its devices that take many times what the others take.
+    pub fn slow_devices(&self) -> impl Iterator<Item = &str> {
+        self.devices.iter().filter(|device| device.slow).map(|device| device.path.as_str())
+    }
 }
 
 /// How far a node, or those of its devices that a person wants emptied, is emptied.
@@ -368,6 +373,9 @@ pub struct DeviceStatus {
     pub path: String,
     /// `ok`, `full`, `draining`, `drained`, `missing`, or why it failed.
     pub state: String,
+    /// It takes many times what the others take to answer.
+    #[serde(default)]
+    pub slow: bool,
     /// Bytes that it can hold.
     pub capacity: u64,
     /// Bytes that it holds.

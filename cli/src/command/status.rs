@@ -242,7 +242,7 @@ fn nodes<'a>(nodes: impl Iterator<Item = &'a NodeStatus>) -> Table {
                 domain.as_ref().map_or_else(String::new, ToString::to_string),
                 state.clone(),
                 device.id.to_string(),
-                device.state.clone(),
+                if device.slow { format!("{}, slow", device.state) } else { device.state.clone() },
                 human(device.used),
                 human(device.capacity),
                 device.rows.to_string(),

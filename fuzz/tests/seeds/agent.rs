@@ -1,6 +1,7 @@
 //! Seeds of the agent protocol: a request and an answer of each operation.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use diptych_core::ids::{
@@ -10,10 +11,10 @@ use diptych_core::ids::{
 use diptych_core::records::{ExtentKind, Holds};
 use diptych_wire::agent::{
     Abandon, AgentError, AgentStatus, Append, Begin, BeginReply, BeginRow, Call, Cross, CrossTarget,
-    CrossedRow, Delete, Describe, DeviceFacts, DeviceKeyring, DeviceState, Door, ExtentFacts, FarNode,
-    Finding, Format, GetKeyring, Hello, HelloReply, Inventory, InventoryPage, InventoryRecord, Metrics, Ping,
-    PlaceRows, PutKeyring, Raise, Read, ReadItem, Rebuild, Rebuilt, RowAt, RowFacts, Scrub, ScrubProgress,
-    Seal, SealedKeyring, Source, Status, StreamId, Verified, Verify,
+    CrossedRow, Delete, Describe, DeviceFacts, DeviceKeyring, DeviceState, DeviceTakes, Door, ExtentFacts,
+    FarNode, Finding, Format, GetKeyring, Hello, HelloReply, Inventory, InventoryPage, InventoryRecord,
+    Metrics, Ping, PlaceRows, PutKeyring, Raise, Read, ReadItem, Rebuild, Rebuilt, RowAt, RowFacts, Scrub,
+    ScrubProgress, Seal, SealedKeyring, Source, Status, StreamId, Verified, Verify,
 };
 use diptych_wire::frame::Outgoing;
 use diptych_wire::identity::{Identity, Role};
@@ -151,6 +152,7 @@ fn device() -> DeviceFacts {
         used: 1 << 20,
         rows: 9,
         generation: Generation(1),
+        takes: DeviceTakes { read: Some(Duration::from_millis(2)), write: None },
         scrub: ScrubProgress { running: true, rows: 1, bytes: 640, finished_ms: 0 },
         findings: vec![Finding {
             extent: EXTENT,

@@ -3,15 +3,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use diptych_core::erasure::Decoder;
-use diptych_core::ids::{NodeName, Row};
+use diptych_core::ids::{DeviceId, NodeName, Row};
 use diptych_core::layout::{DecodeRange, RowRange, StripeLayout};
 use diptych_core::records::PlacedRow;
 use diptych_wire::agent::{AgentError, ReadItem, RowAt};
-use diptych_wire::client::CallError;
+use diptych_wire::client::{AgentClient, CallError};
 use diptych_wire::peer::RowSpan;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
@@ -21,9 +20,7 @@ use super::trouble::Trouble;
 use crate::agents::Agents;
 use crate::context::Context;
 use crate::error::{GatewayError, Result};
-
-/// After this other rows are asked for besides.
-const HEDGE_AFTER: Duration = Duration::from_millis(200);
+use crate::latency::{self, DeviceLatency, Operation, Size, Wait};
 
 /// Reads one range of one extent.
 pub(crate) struct RangeReader<'a> {
@@ -102,17 +99,18 @@ impl<'a> RangeReader<'a> {
                 self.place.id, range.end
             )));
         }
+        self.context.hedges().note_read();
         let runs: Vec<RowRange> = layout.locate(range.clone()).collect();
         let wanted: Option<Vec<Wanted>> =
             runs.iter().map(|run| self.wanted(run.row, run.row_offset, run.len)).collect();
         let Some(wanted) = wanted else { return self.decode(layout, range).await };
         let direct = self.fetch(&wanted);
         tokio::pin!(direct);
-        let hedged = tokio::select! {
+        let in_time = tokio::select! {
             read = &mut direct => Some(read),
-            () = tokio::time::sleep(HEDGE_AFTER) => None,
+            () = self.others_are_due(&wanted) => None,
         };
-        if let Some(read) = hedged {
+        if let Some(read) = in_time {
             return match read {
                 Some(parts) => Ok(join(parts)),
                 None => self.decode(layout, range).await,
@@ -126,18 +124,60 @@ impl<'a> RangeReader<'a> {
                 None => decode.await,
             },
             decoded = &mut decode => match decoded {
-                Ok(bytes) => Ok(bytes),
+                Ok(bytes) => {
+                    self.context.metrics().hedges.with_label_values(&["first"]).inc();
+                    Ok(bytes)
+                }
                 // Slow is better than nothing.
                 Err(error) => direct.await.map(join).ok_or(error),
             },
         }
     }
 
-    /// Where a row can be read, if it seems that it can.
+    /// Waits until rows should have been read, and other rows may be asked for besides.
+    async fn others_are_due(&self, wanted: &[Wanted]) {
+        let after = |wanted: &Wanted| {
+            let latency = self.latency(&wanted.home)?;
+            Some(latency::hedge_after(latency, Size::of(wanted.len as usize)))
+        };
+        let after = wanted.iter().filter_map(after).max().unwrap_or(latency::HEDGE_LATEST);
+        tokio::time::sleep(after).await;
+        let hedges = &self.context.metrics().hedges;
+        while !self.context.hedges().spend() {
+            hedges.with_label_values(&["denied"]).inc();
+            tokio::time::sleep(latency::HEDGE_LATEST).await;
+        }
+        hedges.with_label_values(&["sent"]).inc();
+    }
+
+    /// Where a row can be read, if it seems that it can, and in good time.
     fn wanted(&self, row: Row, offset: u64, len: u32) -> Option<Wanted> {
         let placed = self.place.placed.iter().find(|placed| placed.row == row)?;
+        let home = Home::Here(*placed);
         let likely = !self.trouble.is_bad(row) && !self.is_far(placed);
-        likely.then_some(Wanted { home: Home::Here(*placed), offset: offset as u32, len })
+        let around = likely && self.is_slow(&home) && self.has_fast_rows();
+        (likely && !around).then_some(Wanted { home, offset: offset as u32, len })
+    }
+
+    /// What the device takes to answer; None: it is not known which one it is.
+    fn latency(&self, home: &Home) -> Option<&DeviceLatency> {
+        match home {
+            Home::Here(placed) => self.agents.latency(placed.device),
+            Home::Outside(placed) => self.outside.latency(placed.device),
+            Home::Peer(_) => None,
+        }
+    }
+
+    fn is_slow(&self, home: &Home) -> bool {
+        self.latency(home).is_some_and(DeviceLatency::is_slow)
+    }
+
+    /// Whether k rows of this site are on devices that are not slow.
+    fn has_fast_rows(&self) -> bool {
+        let fast = |placed: &&PlacedRow| {
+            !self.trouble.is_bad(placed.row) && !self.is_far(placed) && !self.is_slow(&Home::Here(**placed))
+        };
+        self.place.placed.iter().filter(fast).count() >= usize::from(self.place.record.needed)
     }
 
     /// Ranges of this site's own rows, each by itself.
@@ -183,7 +223,8 @@ impl<'a> RangeReader<'a> {
 
     /// The ranges, in order; None: `trouble` says why it could not be read.
     async fn fetch_each(&self, wanted: &[Wanted]) -> Vec<Option<Bytes>> {
-        let mut by_node: BTreeMap<(Side, &NodeName), Vec<usize>> = BTreeMap::new();
+        // Of rows in one frame none comes before the slowest: those of a slow device go by themselves.
+        let mut by_node: BTreeMap<(Side, &NodeName, Option<DeviceId>), Vec<usize>> = BTreeMap::new();
         let mut peers = Vec::new();
         for (index, item) in wanted.iter().enumerate() {
             let (side, placed) = match item.home {
@@ -195,12 +236,18 @@ impl<'a> RangeReader<'a> {
                 Home::Outside(placed) => (Side::Outside, placed),
             };
             match self.agents_of(side).node_of(placed.device) {
-                Some(node) => by_node.entry((side, node)).or_default().push(index),
+                Some(node) => {
+                    let alone = self.latency(&item.home).is_some_and(DeviceLatency::goes_apart);
+                    let apart = alone.then_some(placed.device);
+                    by_node.entry((side, node, apart)).or_default().push(index);
+                }
                 None => self.trouble.note(placed.row, format!("device {} is unknown", placed.device)),
             }
         }
         self.trouble.set_waiting(wanted.iter().map(Wanted::row), true);
-        let nodes = by_node.into_iter().map(|(node, indices)| self.fetch_from(node, wanted, indices).boxed());
+        let nodes = by_node
+            .into_iter()
+            .map(|((side, node, _), indices)| self.fetch_from((side, node), wanted, indices).boxed());
         let peers = (!peers.is_empty()).then(|| self.fetch_from_peer(wanted, peers).boxed());
         let mut calls: FuturesUnordered<_> = nodes.chain(peers).collect();
         let mut parts: Vec<Option<Bytes>> = vec![None; wanted.len()];
@@ -270,6 +317,7 @@ impl<'a> RangeReader<'a> {
             ReadItem { at, offset: wanted[index].offset, len: wanted[index].len }
         };
         let items = here.iter().map(item).collect();
+        let wait = self.wait_for(wanted, &indices);
         let read = match self.agents_of(side).client(node) {
             Some(client) => client.read_many(items).await,
             None => Err(CallError::Unreachable {
@@ -279,6 +327,7 @@ impl<'a> RangeReader<'a> {
         };
         match read {
             Ok(parts) => {
+                drop(wait);
                 if side == Side::Here {
                     self.context.note_reachable(node);
                 }
@@ -293,6 +342,9 @@ impl<'a> RangeReader<'a> {
                 here.into_iter().zip(parts).map(noted).collect()
             }
             Err(error) => {
+                if !matches!(error, CallError::TimedOut { .. }) {
+                    wait.failed();
+                }
                 // What a write must survive hangs on the site's own nodes alone.
                 if side == Side::Here {
                     self.context.note(node, &error);
@@ -303,6 +355,15 @@ impl<'a> RangeReader<'a> {
                 here.into_iter().map(|(index, _)| (index, None)).collect()
             }
         }
+    }
+
+    /// Begins to measure what the devices of these ranges take.
+    fn wait_for(&self, wanted: &[Wanted], indices: &[usize]) -> Wait<'_> {
+        let mut devices: Vec<&DeviceLatency> =
+            indices.iter().filter_map(|&index| self.latency(&wanted[index].home)).collect();
+        devices.dedup_by(|one, other| std::ptr::eq(*one, *other));
+        let longest = indices.iter().map(|&index| wanted[index].len).max().unwrap_or_default();
+        Wait::begin(devices, Operation::Read, Size::of(longest as usize))
     }
 
     fn unreadable(&self, row: &PlacedRow, node: &NodeName, category: &str, reason: &str) {
@@ -348,8 +409,8 @@ impl<'a> RangeReader<'a> {
     }
 
     /// k rows to decode from: this site's before the other's, these before those outside; those that are not waited for
-    /// already first, then in order of their numbers. A node that could not be reached lately is asked again before the read
-    /// is given up.
+    /// already first, then those whose devices are not slow, the nearest by measured round-trip time, and in order of their
+    /// numbers. A node that could not be reached lately is asked again before the read is given up.
     fn choose(&self) -> Result<Vec<Home>> {
         let needed = usize::from(self.place.record.needed);
         let slow = self.trouble.slow();
@@ -361,10 +422,23 @@ impl<'a> RangeReader<'a> {
                 Home::Outside(_) => 2,
                 Home::Here(_) => 3,
             };
-            (distance, slow.contains(&home.row()), home.row())
+            (distance, slow.contains(&home.row()), self.is_slow(home), self.way_to(home), home.row())
         });
         usable.truncate(needed);
         if usable.len() == needed { Ok(usable) } else { Err(self.insufficient()) }
+    }
+
+    /// How far away it is, in doublings of a millisecond: what is about as near is as good.
+    fn way_to(&self, home: &Home) -> u32 {
+        let (side, device) = match home {
+            Home::Here(placed) => (Side::Here, placed.device),
+            Home::Outside(placed) => (Side::Outside, placed.device),
+            Home::Peer(_) => return 0,
+        };
+        let agents = self.agents_of(side);
+        let client = agents.node_of(device).and_then(|node| agents.client(node));
+        let way = client.and_then(AgentClient::round_trip).map_or(0, |way| way.as_millis());
+        way.checked_ilog2().map_or(0, |doublings| doublings + 1)
     }
 
     /// Rows of both sites and outside of which nothing bad is known.

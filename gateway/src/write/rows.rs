@@ -1,5 +1,7 @@
 //! Rows of one extent on their way to the agents: whole where they are small, streamed where they are not.
 
+mod whole;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +12,7 @@ use diptych_core::ids::{DeviceId, ExtentId, Hlc, InstanceId, NodeName, Row};
 use diptych_core::lease::SubLease;
 use diptych_core::placement::{self, MapDeviceState, NodeState, PlacementMap, Promise};
 use diptych_core::records::{Holds, PlacedRow};
-use diptych_wire::agent::{AgentError, Begin, BeginRow, PlaceRows, RowHead};
+use diptych_wire::agent::{AgentError, Begin, BeginRow};
 use diptych_wire::client::{CallError, RowStream};
 use futures::future::join_all;
 use tokio::sync::mpsc;
@@ -23,12 +25,10 @@ use crate::authority::stamp_of;
 use crate::context::Context;
 use crate::error::{GatewayError, Result};
 
-/// After this a row that is not durable is sent once to another device.
-const ELSEWHERE_AFTER: Duration = Duration::from_secs(1);
+/// Rows that have not begun after this are begun once on another device.
+const BEGUN_WITHIN: Duration = Duration::from_secs(2);
 /// A stream of rows that takes no more bytes for this long is given up.
 const STALLED_AFTER: Duration = Duration::from_secs(15);
-/// Bytes of rows in one frame.
-const FRAME_BYTES: usize = 6 << 20;
 
 /// An extent that is being written: its coding, and where its rows go.
 pub(crate) struct RowWriter {
@@ -223,7 +223,7 @@ impl RowWriter {
                 .map(|&(_, row, device)| BeginRow { device, row, reserve: self.reserve })
                 .collect(),
         };
-        match tokio::time::timeout(2 * ELSEWHERE_AFTER, client.begin(&begin)).await {
+        match tokio::time::timeout(BEGUN_WITHIN, client.begin(&begin)).await {
             Ok(Ok((stream, begun))) => {
                 let mut failed = Vec::new();
                 for ((_, row, device), begun) in rows.iter().zip(&begun) {
@@ -285,13 +285,18 @@ impl RowWriter {
     }
 
     fn enough(&self, placed: &[PlacedRow]) -> Result<()> {
-        let rows = DurableRow::of(self.agents.map(), placed);
-        let down = Down::of(self.agents.map(), |node| self.context.is_unreachable(node));
-        durability::check(&rows, self.needed, self.context.survive(), down).map_err(|reason| {
+        self.survives(placed).map_err(|reason| {
             tracing::warn!(extent = %self.extent, reason, "too few rows are durable, the write is refused");
             let reason = self.refusals.explain(reason);
-            GatewayError::NotDurable { durable: rows.len(), wanted: self.rows.len(), reason }
+            GatewayError::NotDurable { durable: placed.len(), wanted: self.rows.len(), reason }
         })
+    }
+
+    /// Err: which loss would be too much.
+    fn survives(&self, placed: &[PlacedRow]) -> std::result::Result<(), String> {
+        let rows = DurableRow::of(self.agents.map(), placed);
+        let down = Down::of(self.agents.map(), |node| self.context.is_unreachable(node));
+        durability::check(&rows, self.needed, self.context.survive(), down)
     }
 
     async fn seal_lanes(&mut self, length: u32, hash: [u8; 32]) -> Vec<PlacedRow> {
@@ -314,99 +319,6 @@ impl RowWriter {
         self.context.note(node, error);
         self.refusals.note(error);
         tracing::warn!(%node, %row, extent = %self.extent, %error, "a row did not become durable");
-    }
-
-    /// Whole rows, in one frame a node; what is not durable in time is sent once to another device.
-    async fn write_whole(&mut self, length: u32, hash: [u8; 32]) -> Result<Vec<PlacedRow>> {
-        let placed = self.place(&self.agents.map().clone(), &[], &self.rows)?;
-        let (mut durable, failures) = self.write_to(&placed, length, hash, ELSEWHERE_AFTER).await;
-        let missing: Vec<Row> =
-            self.rows.iter().copied().filter(|row| !durable.iter().any(|there| there.row == *row)).collect();
-        if !missing.is_empty() {
-            let map = without(self.agents.map(), &failures);
-            let staying: Vec<(Row, DeviceId)> = durable.iter().map(|row| (row.row, row.device)).collect();
-            if let Ok(placed) = self.place(&map, &staying, &missing) {
-                self.context.metrics().rows_written_elsewhere(missing.len());
-                durable.extend(self.write_to(&placed, length, hash, 5 * ELSEWHERE_AFTER).await.0);
-            }
-        }
-        durable.sort_by_key(|row| row.row);
-        Ok(durable)
-    }
-
-    async fn write_to(
-        &self,
-        placed: &[(Row, DeviceId)],
-        length: u32,
-        hash: [u8; 32],
-        limit: Duration,
-    ) -> (Vec<PlacedRow>, Vec<Failure>) {
-        let mut calls = Vec::new();
-        for (node, rows) in self.by_node(placed) {
-            let row_bytes =
-                self.held.first().map_or(1, |row| row.iter().map(Bytes::len).sum::<usize>()).max(1);
-            for some in rows.chunks((FRAME_BYTES / row_bytes).max(1)) {
-                calls.push(self.write_on(node.clone(), some.to_vec(), length, hash, limit));
-            }
-        }
-        let mut durable = Vec::new();
-        let mut failures = Vec::new();
-        for (rows, failed) in join_all(calls).await {
-            durable.extend(rows);
-            failures.extend(failed);
-        }
-        (durable, failures)
-    }
-
-    async fn write_on(
-        &self,
-        node: NodeName,
-        rows: Vec<(usize, Row, DeviceId)>,
-        length: u32,
-        hash: [u8; 32],
-        limit: Duration,
-    ) -> (Vec<PlacedRow>, Vec<Failure>) {
-        let Some(client) = self.agents.client(&node) else { return (Vec::new(), vec![Failure::Node(node)]) };
-        let head = |&(index, row, device): &(usize, Row, DeviceId)| RowHead {
-            device,
-            extent: self.extent,
-            row,
-            needed: self.needed,
-            holds: Holds::Data,
-            extent_len: length,
-            extent_hash: hash,
-            birth_epoch: self.lease.epoch,
-            birth_hlc: self.born,
-            len: self.held[index].iter().map(|shard| shard.len() as u32).sum(),
-        };
-        let request = PlaceRows {
-            stamp: stamp_of(&self.lease),
-            map_generation: self.agents.generation(),
-            rows: rows.iter().map(head).collect(),
-        };
-        let payload = rows.iter().flat_map(|(index, ..)| self.held[*index].iter().cloned()).collect();
-        let answers = match client.call(&request, payload, 0, limit).await {
-            Ok((answers, _)) if answers.len() == rows.len() => answers,
-            Ok(_) => return (Vec::new(), vec![Failure::Node(node)]),
-            Err(error) => {
-                self.context.note(&node, &error);
-                self.failed(&node, &error);
-                return (Vec::new(), vec![Failure::Node(node)]);
-            }
-        };
-        self.context.note_reachable(&node);
-        let mut durable = Vec::new();
-        let mut failed = Vec::new();
-        for ((_, row, device), answer) in rows.into_iter().zip(answers) {
-            match answer {
-                Ok(instance) => durable.push(PlacedRow { row, device, instance }),
-                Err(error) => {
-                    self.note(&node, row, &CallError::Agent(error));
-                    failed.push(Failure::Device(device));
-                }
-            }
-        }
-        (durable, failed)
     }
 }
 

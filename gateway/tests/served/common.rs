@@ -76,6 +76,8 @@ pub struct Others {
     pub peer: Option<Arc<dyn PeerConfirmation>>,
     /// Tokens that the site does not know are reviewed by it.
     pub reviewer: Option<Arc<dyn Reviewer>>,
+    /// Nodes beyond three.
+    pub more_nodes: u32,
 }
 
 pub struct TestSite {
@@ -145,7 +147,7 @@ impl TestSite {
         };
         let stamp = diptych_core::ids::Stamp { epoch: SingleSite::EPOCH, keeper: KeeperNumber(1) };
         let mut nodes = Vec::new();
-        for number in 0..NODES {
+        for number in 0..NODES + others.more_nodes {
             nodes.push(
                 TestNode::start(&authority, cluster, &site, number, folder.path().to_path_buf(), &dial).await,
             );

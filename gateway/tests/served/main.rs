@@ -10,6 +10,7 @@ mod part_sums;
 mod promises;
 mod s3;
 mod sessions;
+mod slow;
 mod uploads;
 mod versions;
 mod web;

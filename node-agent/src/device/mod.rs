@@ -9,11 +9,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use diptych_core::ids::{ClusterId, DeviceId, SiteName};
+use diptych_core::latency::LatencyHistogram;
 use diptych_store::{Device, OpenOptions, StoreError};
-use diptych_wire::agent::AgentError;
+use diptych_wire::agent::{AgentError, DeviceTakes};
 use tokio::sync::Notify;
 
 pub(crate) use error::agent_error;
+
+/// With fewer measurements it is not said what a device takes.
+const KNOWN_FROM: u32 = 64;
 
 /// ```text
 ///            opened                    failed sync, folder gone
@@ -72,6 +76,10 @@ pub(crate) struct Slot {
     pub(crate) scrub_turn: tokio::sync::Mutex<()>,
     /// A round shall begin before it is due.
     pub(crate) scrub_asked: Notify,
+    /// What clients' reads took.
+    pub(crate) reads: LatencyHistogram,
+    /// What it took until clients' rows were durable.
+    pub(crate) writes: LatencyHistogram,
 }
 
 impl Slot {
@@ -88,7 +96,21 @@ impl Slot {
             scrub_running: AtomicBool::new(false),
             scrub_turn: tokio::sync::Mutex::default(),
             scrub_asked: Notify::new(),
+            reads: LatencyHistogram::default(),
+            writes: LatencyHistogram::default(),
         }
+    }
+
+    /// What it takes lately.
+    pub(crate) fn takes(&self) -> DeviceTakes {
+        let p99 = |histogram: &LatencyHistogram| histogram.quantiles(KNOWN_FROM).map(|found| found.p99);
+        DeviceTakes { read: p99(&self.reads), write: p99(&self.writes) }
+    }
+
+    /// What was measured counts half from now on.
+    pub(crate) fn forget_half(&self) {
+        self.reads.halve();
+        self.writes.halve();
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -225,7 +225,24 @@ fn degraded(site: &SiteStatus) -> Says {
     if let Some(sentence) = site.outside.as_ref().and_then(lacking_outside) {
         return Says::yes("Degraded", "OutsideNodes", sentence);
     }
+    if let Some(sentence) = slow_devices(&site.nodes) {
+        return Says::yes("Degraded", "SlowDevices", sentence);
+    }
     Says::no("Degraded", "Whole", format!("all {} extents have all their rows", health.extents))
+}
+
+/// Which devices take many times what the others take.
+fn slow_devices(nodes: &[NodeStatus]) -> Option<String> {
+    let of = |node: &NodeStatus| -> Vec<String> {
+        node.slow_devices().map(|path| format!("{path} on {}", node.name)).collect()
+    };
+    let slow: Vec<String> = nodes.iter().flat_map(of).collect();
+    (!slow.is_empty()).then(|| {
+        format!(
+            "reads go around them, and a drain empties them: these take many times what the others take: {}",
+            slow.join(", ")
+        )
+    })
 }
 
 /// Why the rows outside are fewer than declared, or not safe there; the sites' own are not touched by it.
@@ -408,6 +425,23 @@ mod tests {
         let journal = JournalStatus { trouble: Some("no room".to_owned()), ..JournalStatus::default() };
         site["journal"] = serde_json::to_value(journal).expect("JSON");
         assert_eq!(says(&site), (Some(true), "JournalBehind".to_owned()));
+    }
+
+    #[test]
+    fn a_slow_device_is_named() {
+        let device = |path: &str, slow: bool| {
+            json!({"id": 1, "path": path, "state": "ok", "slow": slow, "capacity": 1, "used": 0, "rows": 0, "rotten": 0,
+                "scrubbed_ms": 0})
+        };
+        let site: SiteStatus = serde_json::from_value(json!({
+            "site": "east", "role": "active", "epoch": 1, "map_generation": 1, "exposure": null, "seen_ms": 0,
+            "nodes": [{"name": "n1", "state": "live", "devices": [device("/d0", false), device("/d1", true)]}],
+            "health": diptych_site::survey::Health::default(),
+        }))
+        .expect("a status");
+        let says = degraded(&site);
+        assert_eq!((says.holds, says.reason), (Some(true), "SlowDevices".to_owned()));
+        assert!(says.message.ends_with("what the others take: /d1 on n1"), "{}", says.message);
     }
 
     #[test]

@@ -54,7 +54,9 @@ fn status(names: &Names, node: &StorageNode, seen: Option<&NodeStatus>, now: Tim
             Says::yes("Ready", "Draining", "the node answers and all its devices work; it takes no rows")
         }
         "live" if ready == node.spec.devices.len() => {
-            Says::yes("Ready", "Live", "the node answers and all its devices work")
+            let slow: Vec<&str> = seen.into_iter().flat_map(NodeStatus::slow_devices).collect();
+            let slow = if slow.is_empty() { String::new() } else { format!("; slow: {}", slow.join(", ")) };
+            Says::yes("Ready", "Live", format!("the node answers and all its devices work{slow}"))
         }
         "live" | "draining" | "drained" => Says::no("Ready", "DevicesMissing", broken(node, &devices)),
         "waiting" if node.spec.outside.is_some() => Says::unknown("Ready", "Waiting", to_join(names, node)),
@@ -128,7 +130,7 @@ fn drained(node: &StorageNode, seen: Option<&NodeStatus>) -> Option<Says> {
 
 /// A device that can be read and written.
 fn works(state: &str) -> bool {
-    matches!(state, "ok" | "full" | "draining" | "drained")
+    matches!(state, "ok" | "slow" | "full" | "draining" | "drained")
 }
 
 fn to_join(names: &Names, node: &StorageNode) -> String {
@@ -154,7 +156,7 @@ fn device(seen: &diptych_site::status::DeviceStatus) -> DeviceStatus {
     DeviceStatus {
         id: i64::from(seen.id),
         path: seen.path.clone(),
-        state: seen.state.clone(),
+        state: if seen.slow && seen.state == "ok" { "slow".to_owned() } else { seen.state.clone() },
         capacity: seen.capacity as i64,
         used: seen.used as i64,
         rows: seen.rows as i64,

@@ -171,7 +171,11 @@ fn node_status(node: &MapNode, seen: &Seen, leaving: &BTreeMap<u32, Leaving>) ->
         .map(|status| status.devices.as_slice())
         .unwrap_or_default();
     let in_map = |facts: &DeviceFacts| node.devices.iter().find(|device| Some(device.id) == facts.device);
-    let devices = facts.iter().map(|facts| device_status(facts, in_map(facts), leaving)).collect();
+    let devices = facts.iter().map(|facts| DeviceStatus {
+        slow: facts.device.is_some_and(|device| seen.slow.contains(&device)),
+        ..device_status(facts, in_map(facts), leaving)
+    });
+    let devices = devices.collect();
     let (name, domain) = (node.name.to_string(), node.domain.clone());
     NodeStatus { name, state: state.to_owned(), domain, drain, devices }
 }
@@ -219,6 +223,7 @@ fn device_status(
         id: facts.device.map_or(0, |device| device.0),
         path: facts.path.display().to_string(),
         state,
+        slow: false,
         capacity: facts.capacity,
         used: facts.used,
         rows: facts.rows,

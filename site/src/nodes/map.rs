@@ -80,7 +80,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use diptych_core::ids::{DeviceId, Generation, Stamp};
-    use diptych_wire::agent::{DeviceFacts, ScrubProgress};
+    use diptych_wire::agent::{DeviceFacts, DeviceTakes, ScrubProgress};
 
     use super::super::NodeSeen;
     use super::*;
@@ -103,6 +103,7 @@ mod tests {
             used: 0,
             rows: 0,
             generation: Generation(1),
+            takes: DeviceTakes::default(),
             scrub: ScrubProgress::default(),
             findings: vec![],
         }

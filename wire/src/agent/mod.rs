@@ -18,8 +18,8 @@ pub use rows::{
     InventoryRecord, PlaceRows, Read, ReadItem, RowAt, RowFacts, RowHead, Seal, StreamId, Verified, Verify,
 };
 pub use session::{
-    AgentStatus, DeviceFacts, DeviceKeyring, DeviceState, Finding, Format, GetKeyring, Hello, HelloReply,
-    Metrics, Ping, PutKeyring, Raise, Scrub, ScrubProgress, SealedKeyring, Status,
+    AgentStatus, DeviceFacts, DeviceKeyring, DeviceState, DeviceTakes, Finding, Format, GetKeyring, Hello,
+    HelloReply, Metrics, Ping, PutKeyring, Raise, Scrub, ScrubProgress, SealedKeyring, Status,
 };
 
 /// What a request asks for; stands in the frame's header.

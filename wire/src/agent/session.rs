@@ -1,6 +1,7 @@
 //! Who speaks to whom, the agent's state, and what concerns all of it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use diptych_core::ids::{
     ClusterId, DeviceId, ExtentId, Generation, InstanceId, NodeName, Row, SiteName, Stamp,
@@ -86,10 +87,21 @@ pub struct DeviceFacts {
     pub rows: u64,
     /// Grows each time that it is opened anew after a failure or made.
     pub generation: Generation,
+    /// What it takes lately.
+    pub takes: DeviceTakes,
     /// How far the present scrub has come.
     pub scrub: ScrubProgress,
     /// Rows that are rotten and want a rebuild, at most a thousand.
     pub findings: Vec<Finding>,
+}
+
+/// What 99 of 100 requests took at most of late, the device alone, without the way to it. None: too few were there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct DeviceTakes {
+    /// To read a range.
+    pub read: Option<Duration>,
+    /// Until a whole row was durable.
+    pub write: Option<Duration>,
 }
 
 /// Whether a device can be used.
