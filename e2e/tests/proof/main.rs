@@ -11,6 +11,7 @@ mod durability;
 mod edge;
 mod failback;
 mod failover;
+mod kills;
 mod leases;
 mod losing;
 mod namespaces;
