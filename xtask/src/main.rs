@@ -41,6 +41,8 @@ enum Command {
     E2e(Words),
     /// Kills the active site of two again and again, and times until a write succeeds.
     Takeover(Words),
+    /// Kills processes at random under load, and reads back all that was acknowledged.
+    Kills(Words),
     /// Two kind clusters with the product in them: up, demo, e2e, down.
     #[command(subcommand)]
     Kind(kind::Step),
@@ -50,6 +52,7 @@ fn main() -> Result<()> {
     let tally = match Menu::parse().command {
         Command::Demo(words) => demo::run("diptych-demo", &words)?,
         Command::Takeover(words) => demo::run("diptych-takeover", &words)?,
+        Command::Kills(words) => demo::run("diptych-kills", &words)?,
         Command::Test(options) => test::run(&options)?,
         Command::Check => check::run()?,
         Command::Fuzz(options) => fuzz::run(&options)?,

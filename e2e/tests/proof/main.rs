@@ -13,6 +13,7 @@ mod durability;
 mod edge;
 mod failback;
 mod failover;
+mod kills;
 mod keys;
 mod leases;
 mod losing;

@@ -1,0 +1,265 @@
+//! What the loss of nodes does to a site of N nodes: how long repair takes, and how seldom more is lost than the coding bears.
+//!
+//! Extents are placed by `placement::place`, repaired by `repair::RepairQueue`, most urgent first, and paid for from the budget
+//! `repair.lan`. Nodes are lost with all their bytes at random times and come back empty. The figures stand in docs/scale.md.
+//!
+//! `cargo run -p diptych-core --example scale`
+
+#![expect(clippy::print_stdout, reason = "a person reads the tables")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use diptych_core::ids::{DeviceId, ExtentId, Generation, NodeName, Row, SiteName};
+use diptych_core::margin::{Margin, PlaceRows};
+use diptych_core::placement::{MapDevice, MapDeviceState, MapNode, NodeState, PlacementMap, place, replace};
+use diptych_core::planner::{SiteTopology, Survive, plan};
+use diptych_core::repair::{Cause, Lane, Next, Repair, RepairPriority, RepairQueue, TokenBucket};
+
+/// Extents that are placed; each stands for its share of the bytes of all of them.
+const EXTENTS: u64 = 3_000;
+const DEVICES: u32 = 4;
+const TIB: f64 = (1_u64 << 40) as f64;
+/// Bytes of rows on each node.
+const NODE_BYTES: f64 = 8.0 * TIB;
+const MIB: u64 = 1 << 20;
+const HOUR: f64 = 3_600.0;
+const YEAR: f64 = 8_766.0 * HOUR;
+/// Simulated losses of data in each run, at most.
+const LOSSES: u32 = 60;
+/// Simulated losses of nodes in each run, at most.
+const FAILURES: u32 = 6_000;
+
+fn main() {
+    println!(
+        "seed {SEED}; {} TiB of rows a node, {DEVICES} devices a node, {EXTENTS} extents\n",
+        NODE_BYTES / TIB
+    );
+    repair_times();
+    losses();
+}
+
+const SEED: u64 = 19;
+
+/// The site after one node is lost, by how much repair may move a second.
+fn repair_times() {
+    println!(
+        "| nodes | k of f | 200 MiB/s in all: hours | 50 MiB/s a node: hours | two nodes lost at once: hours until each extent has one row more again |"
+    );
+    println!("|---|---|---|---|---|");
+    for nodes in [3, 4, 6, 12, 24, 48, 96] {
+        let fixed = Site::new(nodes, 200 * MIB);
+        let (needed, rows) = (fixed.needed, fixed.rows);
+        let grown = Site::new(nodes, 50 * MIB * u64::from(nodes));
+        let one = |mut site: Site| {
+            site.lose(0);
+            site.repair_all() / HOUR
+        };
+        let two = (rows - needed >= 2 && nodes >= 6).then(|| {
+            let mut site = Site::new(nodes, 50 * MIB * u64::from(nodes));
+            site.lose(0);
+            site.lose(1);
+            site.repair_worst() / HOUR
+        });
+        let two = two.map_or("-".to_owned(), |hours| format!("{hours:.2}"));
+        println!("| {nodes} | {needed} of {rows} | {:.1} | {:.1} | {two} |", one(fixed), one(grown));
+    }
+}
+
+/// Time until an extent of one site alone has fewer than k rows, with nodes that are lost so often that it can be seen.
+fn losses() {
+    println!(
+        "\n| nodes | mean time between losses of one node | budget | losses of nodes | losses of data | years to a loss of data, one site alone |"
+    );
+    println!("|---|---|---|---|---|---|");
+    for nodes in [4, 6, 12, 24] {
+        for per_node in [false, true] {
+            let budget = if per_node { 50 * MIB * u64::from(nodes) } else { 200 * MIB };
+            for mean in [0.25 * YEAR, 1.0 * YEAR, 4.0 * YEAR] {
+                let (failures, lost, years) = Site::new(nodes, budget).live(mean);
+                let shown = if lost == 0 {
+                    format!("> {years:.0}")
+                } else {
+                    format!("{:.1}", years / f64::from(lost))
+                };
+                println!(
+                    "| {nodes} | {:.2} years | {} MiB/s | {failures} | {lost} | {shown} |",
+                    mean / YEAR,
+                    budget / MIB
+                );
+            }
+        }
+    }
+}
+
+/// A site, its extents, and the clock of the simulation in seconds.
+struct Site {
+    name: SiteName,
+    map: PlacementMap,
+    needed: u8,
+    rows: u8,
+    placed: BTreeMap<ExtentId, Vec<(Row, DeviceId)>>,
+    queue: RepairQueue,
+    /// Bytes of a row of the bytes that an extent stands for.
+    row_bytes: f64,
+    random: Random,
+    now: f64,
+}
+
+impl Site {
+    fn new(nodes: u32, budget: u64) -> Self {
+        let name: SiteName = "east".parse().expect("a name");
+        let topology = |site: &str| SiteTopology {
+            site: site.parse().expect("a name"),
+            nodes: vec![DEVICES; nodes as usize],
+        };
+        let survive = Survive { sites: 1, nodes: 1, devices: 1 };
+        let plan = plan(survive, &[topology("east"), topology("west")]).expect("it can survive that");
+        let (needed, rows) = (plan.needed, plan.rows_of(&name).expect("planned"));
+        let map = map(nodes);
+        let all: Vec<Row> = (0..rows).map(Row).collect();
+        let mut random = Random(SEED);
+        let placed = (0..EXTENTS).map(|_| {
+            let extent = ExtentId(random.bytes());
+            (extent, place(&map, extent, &all).expect("live devices").rows)
+        });
+        let placed = placed.collect();
+        let budget = TokenBucket::new(budget, Duration::ZERO);
+        let row_bytes = NODE_BYTES * f64::from(nodes) / (EXTENTS as f64 * f64::from(rows));
+        let queue = RepairQueue::new(budget.clone(), budget);
+        Self { name, map, needed, rows, placed, queue, row_bytes, random, now: 0.0 }
+    }
+
+    /// A node is gone with all that lay on it, and an empty one stands in its place at once.
+    fn lose(&mut self, node: usize) {
+        let devices: BTreeSet<DeviceId> =
+            self.map.nodes[node].devices.iter().map(|device| device.id).collect();
+        let mut hurt = Vec::new();
+        for (extent, placed) in &mut self.placed {
+            let before = placed.len();
+            placed.retain(|(_, device)| !devices.contains(device));
+            if placed.len() < before {
+                hurt.push(*extent);
+            }
+        }
+        for extent in hurt {
+            self.ask_for(extent);
+        }
+    }
+
+    fn ask_for(&mut self, extent: ExtentId) {
+        let placed = self.placed[&extent].clone();
+        let missing = usize::from(self.rows) - placed.len();
+        let place = PlaceRows::from_map(self.name.clone(), self.rows, &self.map, placed);
+        let margin = Margin::new(self.needed, &[place]);
+        let priority = RepairPriority::new(Cause::Lacking, &margin, self.now as u64);
+        // As repair counts them: k rows are read for each row that is made.
+        let bytes = self.row_bytes * f64::from(self.needed) * missing as f64;
+        self.queue.push(Repair { extent, priority, lane: Lane::Lan, bytes: bytes as u64 });
+    }
+
+    /// Repairs until `until`; false: nothing is left to do.
+    fn repair(&mut self, until: f64) -> bool {
+        loop {
+            match self.queue.pop(Duration::from_secs_f64(self.now)) {
+                Next::Start(repair) => self.make_rows(repair.extent),
+                Next::WaitUntil(at) if at.as_secs_f64() <= until => self.now = at.as_secs_f64(),
+                Next::WaitUntil(_) => {
+                    self.now = until;
+                    return true;
+                }
+                Next::Paused | Next::Idle => return false,
+            }
+        }
+    }
+
+    fn make_rows(&mut self, extent: ExtentId) {
+        self.queue.finish(extent);
+        let placed = self.placed.get_mut(&extent).expect("known");
+        let there: BTreeSet<Row> = placed.iter().map(|(row, _)| *row).collect();
+        let missing: Vec<Row> = (0..self.rows).map(Row).filter(|row| !there.contains(row)).collect();
+        let made = replace(&self.map, extent, placed, &missing).expect("live devices");
+        placed.extend(made.rows);
+    }
+
+    /// Seconds until all is whole.
+    fn repair_all(&mut self) -> f64 {
+        let begun = self.now;
+        self.repair(f64::from(u32::MAX));
+        self.now - begun
+    }
+
+    /// Seconds until no extent has the fewest rows any more that one has now.
+    fn repair_worst(&mut self) -> f64 {
+        let (begun, fewest) = (self.now, self.fewest());
+        while self.fewest() == fewest && self.repair(self.now + 60.0) {}
+        self.now - begun
+    }
+
+    fn fewest(&self) -> usize {
+        self.placed.values().map(Vec::len).min().unwrap_or_default()
+    }
+
+    /// Losses of nodes, of data, and the years that it took. What lost data begins anew, whole.
+    fn live(&mut self, mean: f64) -> (u32, u32, f64) {
+        let (mut failures, mut lost) = (0, 0);
+        while failures < FAILURES && lost < LOSSES {
+            let next = self.now + self.random.exponential(mean / self.map.nodes.len() as f64);
+            self.repair(next);
+            self.now = next;
+            let node = self.random.below(self.map.nodes.len());
+            self.lose(node);
+            failures += 1;
+            if self.fewest() < usize::from(self.needed) {
+                lost += 1;
+                self.begin_anew();
+            }
+        }
+        (failures, lost, self.now / YEAR)
+    }
+
+    fn begin_anew(&mut self) {
+        let hurt: Vec<ExtentId> = self.placed.keys().copied().collect();
+        for extent in hurt {
+            self.queue.remove(extent);
+            if self.placed[&extent].len() < usize::from(self.rows) {
+                self.make_rows(extent);
+            }
+        }
+    }
+}
+
+fn map(nodes: u32) -> PlacementMap {
+    let device = |id: u32| MapDevice { id: DeviceId(id), weight: 1, state: MapDeviceState::Live };
+    let node = |number: u32| -> MapNode {
+        let name: NodeName = format!("n{number}").parse().expect("a name");
+        let devices = (0..DEVICES).map(|at| device(number * DEVICES + at)).collect();
+        MapNode { name, address: String::new(), socket: None, state: NodeState::Live, devices }
+    };
+    PlacementMap { generation: Generation(1), nodes: (0..nodes).map(node).collect() }
+}
+
+/// SplitMix64: the same figures everywhere.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn bytes(&mut self) -> [u8; 16] {
+        (u128::from(self.next()) << 64 | u128::from(self.next())).to_be_bytes()
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
+    fn exponential(&mut self, mean: f64) -> f64 {
+        let uniform = (self.next() >> 11) as f64 / (1_u64 << 53) as f64;
+        -mean * (1.0 - uniform).ln()
+    }
+}
