@@ -225,6 +225,7 @@ mod tests {
             health: diptych_site::survey::Health::default(),
             repair: diptych_site::status::RepairStatus::default(),
             inventory: diptych_site::status::InventoryStatus::default(),
+            keys: None,
             journal: diptych_site::status::JournalStatus::default(),
             feed: diptych_site::status::FeedStatus::default(),
             lease: LeaseStatus { peer_connected: true, witness_reachable: true, ..LeaseStatus::default() },
