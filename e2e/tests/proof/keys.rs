@@ -12,7 +12,7 @@ use diptych_site::status::KeysStatus;
 use tokio::process::Command;
 
 const SITES: &[&str] = &["--sites", "2"];
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const LIMIT: Duration = Duration::from_mins(2);
 
 async fn keys(installation: &Installation) -> Result<KeysStatus> {
