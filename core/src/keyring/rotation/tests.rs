@@ -92,6 +92,11 @@ impl World {
             .then(|| ask(&Seen { keyring: &keyring, wrapped_by, newest, here, peer }))
     }
 
+    /// What the active site's status says.
+    fn progress(&self) -> Option<Progress> {
+        self.seen(0, |seen| Some(seen.progress())).flatten()
+    }
+
     /// Changes of ring keys leave the cluster key as it is.
     fn wrapping(&self) -> &ClusterKey {
         let id = Keyring::wrapped_by(&self.catalogs[0]).expect("a keyring");
@@ -103,7 +108,7 @@ impl World {
             Act::Give(site) => self.given[site] = ClusterKeys::new(key(2), Some(key(1))),
             // A person does as the status says.
             Act::TakeAway(site) => {
-                if self.seen(0, |seen| seen.progress()) == Some(Progress::PreviousMayGo) {
+                if self.progress() == Some(Progress::PreviousMayGo) {
                     self.given[site] = key(2).into();
                 }
             }
@@ -156,7 +161,7 @@ impl World {
             );
         }
         let by_newest = |copy: &Copy| Keyring::open(copy, &key(2)).is_ok();
-        if self.seen(0, |seen| seen.progress()) == Some(Progress::PreviousMayGo) {
+        if self.progress() == Some(Progress::PreviousMayGo) {
             let copies = self.catalogs.iter().chain([&self.journal]).chain(self.devices.iter().flatten());
             assert!(copies.into_iter().all(by_newest), "the previous key is still needed");
         }
@@ -200,21 +205,21 @@ fn what_is_done_in_order_ends_with_the_previous_key_gone() {
     world.act(Act::Give(0));
     all(&mut world);
     world.act(Act::Step);
-    assert_eq!(world.seen(0, |seen| seen.progress()), Some(Progress::PeerLacksKey));
+    assert_eq!(world.progress(), Some(Progress::PeerLacksKey));
     world.act(Act::Give(1));
     all(&mut world);
-    assert_eq!(world.seen(0, |seen| seen.progress()), Some(Progress::Rewrapping));
+    assert_eq!(world.progress(), Some(Progress::Rewrapping));
     world.act(Act::Step);
     world.act(Act::Say(0));
-    let waits = world.seen(0, |seen| seen.progress()).expect("it looks");
+    let waits = world.progress().expect("it looks");
     assert!(matches!(&waits, Progress::ReadingBack(missing) if missing.len() == 4), "{waits:?}");
     all(&mut world);
-    assert_eq!(world.seen(0, |seen| seen.progress()), Some(Progress::PreviousMayGo));
+    assert_eq!(world.progress(), Some(Progress::PreviousMayGo));
     for site in 0..2 {
         world.act(Act::TakeAway(site));
         world.act(Act::Say(site));
     }
-    assert_eq!(world.seen(0, |seen| seen.progress()), Some(Progress::Settled));
+    assert_eq!(world.progress(), Some(Progress::Settled));
 }
 
 #[test]
