@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use diptych_core::ids::{DeviceId, ExtentId, Generation, NodeName, Row, SiteName};
 use diptych_core::margin::{Margin, PlaceRows};
-use diptych_core::placement::{MapDevice, MapDeviceState, MapNode, NodeState, PlacementMap, place, replace};
+use diptych_core::placement::{
+    MapDevice, MapDeviceState, MapNode, NodeState, PlacementMap, Promise, place, replace,
+};
 use diptych_core::planner::{SiteTopology, Survive, plan};
 use diptych_core::repair::{Cause, Lane, Next, Repair, RepairPriority, RepairQueue, TokenBucket};
 
@@ -121,7 +123,7 @@ impl Site {
         let mut random = Random(SEED);
         let placed = (0..EXTENTS).map(|_| {
             let extent = ExtentId(random.bytes());
-            (extent, place(&map, extent, &all).expect("live devices").rows)
+            (extent, place(&map, Promise { needed, nodes: 1 }, extent, &all).expect("live devices").rows)
         });
         let placed = placed.collect();
         let budget = TokenBucket::new(budget, Duration::ZERO);
@@ -178,7 +180,8 @@ impl Site {
         let placed = self.placed.get_mut(&extent).expect("known");
         let there: BTreeSet<Row> = placed.iter().map(|(row, _)| *row).collect();
         let missing: Vec<Row> = (0..self.rows).map(Row).filter(|row| !there.contains(row)).collect();
-        let made = replace(&self.map, extent, placed, &missing).expect("live devices");
+        let made = replace(&self.map, Promise { needed: self.needed, nodes: 1 }, extent, placed, &missing)
+            .expect("live devices");
         placed.extend(made.rows);
     }
 
@@ -234,7 +237,15 @@ fn map(nodes: u32) -> PlacementMap {
     let node = |number: u32| -> MapNode {
         let name: NodeName = format!("n{number}").parse().expect("a name");
         let devices = (0..DEVICES).map(|at| device(number * DEVICES + at)).collect();
-        MapNode { name, address: String::new(), socket: None, state: NodeState::Live, devices }
+        MapNode {
+            name,
+            address: String::new(),
+            socket: None,
+            state: NodeState::Live,
+            domain: None,
+            weight: None,
+            devices,
+        }
     };
     PlacementMap { generation: Generation(1), nodes: (0..nodes).map(node).collect() }
 }
