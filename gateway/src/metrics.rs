@@ -80,6 +80,10 @@ impl OfSite {
 
 impl Metrics {
     /// Rows that were not durable in time and were sent to another device.
+    pub(crate) fn rows_late(&self, rows: usize) {
+        self.rows_written.with_label_values(&["late"]).inc_by(rows as u64);
+    }
+
     pub(crate) fn rows_written_elsewhere(&self, rows: usize) {
         self.rows_written.with_label_values(&["elsewhere"]).inc_by(rows as u64);
     }

@@ -81,7 +81,7 @@ pub async fn settle(
         let everything = everything(context).await?;
         tell(context, label.epoch, &everything);
         hand_over(context, peer, rejoined, &everything).await?;
-        snapshot::copy(context, from, peer).await?;
+        snapshot::copy(context, from, peer, Some(label.epoch)).await?;
     }
     let done =
         Write::Put(keys::site_rejoined(&context.site), Bytes::copy_from_slice(&label.epoch.0.to_be_bytes()));

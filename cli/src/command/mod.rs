@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone, clap::Args)]
 pub struct Target {
     /// Data folder of the running `diptych dev`
-    #[arg(long, env = "DIPTYCH_DATA_DIR", default_value = ".diptych")]
+    #[arg(long, env = "DIPTYCH_DATA_DIR", default_value = ".diptych", global = true)]
     pub data_dir: PathBuf,
 }
 

@@ -389,7 +389,7 @@ impl From<CallError> for Ended {
 }
 
 /// What did not take its rows.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Failure {
     Node(NodeName),
     Device(DeviceId),

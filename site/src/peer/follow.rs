@@ -144,12 +144,13 @@ impl Follower {
     /// FENCING (nothing vanishes): what this site committed and the peer's term never saw is handed over before it is overwritten.
     async fn begin_anew(&self) -> Result<(), FollowError> {
         let Self { context, from, peer, keeper, seen, .. } = self;
-        let copied = match peer.snapshot(None).await?.term {
+        let term = peer.snapshot(None).await?.term;
+        let copied = match term {
             Some(label) => rejoin::settle(context, from, peer, label, keeper, *seen).await?.copied,
             None => false,
         };
         if !copied {
-            snapshot::copy(context, from, peer).await?;
+            snapshot::copy(context, from, peer, term.map(|label| label.epoch)).await?;
         }
         Ok(())
     }

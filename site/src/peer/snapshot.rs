@@ -36,17 +36,24 @@ pub enum SnapshotError {
 }
 
 /// Copies everything that this site mirrors; the cursor stands at the first page's position afterwards, from where the feed
-/// is followed: what the later pages knew already is applied again, in order.
+/// is followed: what the later pages knew already is applied again, in order. `term`: of the peer, as this site has settled it.
+///
+/// FENCING (nothing vanishes): a page of another term is not taken. What this site committed and that term never saw was not handed over
+/// yet, and the page would overwrite it.
 pub(crate) async fn copy(
     context: &SiteContext,
     from: &SiteName,
     peer: &PeerClient,
+    term: Option<Epoch>,
 ) -> Result<(), SnapshotError> {
     let mut next: Option<Key> = None;
     let mut begin = None;
     loop {
         let start = next.take();
         let page = peer.snapshot(start.clone()).await?;
+        if page.term.map(|label| label.epoch) != term {
+            return Err(SnapshotError::Changed);
+        }
         let position = *begin.get_or_insert(page.position);
         next.clone_from(&page.next);
         take(context, from, start.unwrap_or(Key(Vec::new())), page, position).await?;

@@ -197,7 +197,12 @@ async fn a_copy_takes_more_than_a_commit_does_and_what_is_absent_goes() {
         let few = |number: u32| Write::Put(page(1_000 * thousand + number), Bytes::from_static(b"old"));
         write(back.west.catalog.as_ref(), (0..1_000).map(few).collect()).await;
     }
-    snapshot::copy(&back.west, back.east.site(), &back.client).await.expect("it is copied");
+    let other = snapshot::copy(&back.west, back.east.site(), &back.client, None).await;
+    assert!(
+        matches!(other, Err(snapshot::SnapshotError::Changed)),
+        "it was not settled with this term: {other:?}"
+    );
+    snapshot::copy(&back.west, back.east.site(), &back.client, Some(EPOCH)).await.expect("it is copied");
     let (east, west) =
         (back.east.view().await.expect("a view"), back.west.catalog.view().await.expect("a view"));
     assert_eq!(buckets_in(west.as_ref()), buckets_in(east.as_ref()));

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use diptych_core::ids::{DeviceId, NodeName, Row};
+use diptych_core::ids::{DeviceId, InstanceId, NodeName, Row};
+use diptych_core::placement::{MapNode, PlacementMap};
 use diptych_core::records::{Holds, PlacedRow};
 use diptych_wire::agent::{PlaceRows, RowHead};
 use diptych_wire::client::CallError;
@@ -54,11 +55,26 @@ enum Sent {
     Elsewhere,
 }
 
-/// What is durable so far, and what failed.
+/// What is durable so far, what failed, and what is late.
 #[derive(Default)]
 struct Gathered {
     durable: BTreeMap<Row, PlacedRow>,
     failures: Vec<Failure>,
+    late: Vec<Failure>,
+}
+
+/// A frame that is not answered yet.
+struct Open<'a> {
+    sent: Sent,
+    /// What it is late for.
+    suspect: Option<Failure>,
+    written: BoxFuture<'a, Written>,
+}
+
+impl Open<'_> {
+    async fn answered(self) -> (Sent, Option<Failure>, Written) {
+        (self.sent, self.suspect, self.written.await)
+    }
 }
 
 impl Gathered {
@@ -74,36 +90,77 @@ impl Gathered {
         self.failures.extend(failures);
     }
 
+    fn places(&self) -> Vec<(Row, DeviceId)> {
+        self.durable.values().map(|placed| (placed.row, placed.device)).collect()
+    }
+
     fn placed(&self) -> Vec<PlacedRow> {
         self.durable.values().copied().collect()
     }
 }
 
 impl RowWriter {
-    /// What is not durable after three times its device's p99 is sent once to another device. What is late is not given up: where no
-    /// other place meets what was declared, it is waited for.
+    /// What is not durable after three times its device's p99 is sent once to another device, if what was declared is met there. What is
+    /// late is not given up: it is waited for, and who answers after all takes rows again.
     pub(super) async fn write_whole(&self, length: u32, hash: [u8; 32]) -> Result<Vec<PlacedRow>> {
         let placed = self.place(&self.agents.map().clone(), &[], &self.rows)?;
         let mut gathered = Gathered::default();
-        let mut open = self.write_in_time(&placed, (length, hash), &mut gathered).await;
-        let missing: Vec<Row> =
-            self.rows.iter().copied().filter(|row| !gathered.durable.contains_key(row)).collect();
-        if missing.is_empty() {
-            return Ok(gathered.placed());
-        }
-        let map = without(self.agents.map(), &gathered.failures);
-        let staying: Vec<(Row, DeviceId)> =
-            gathered.durable.values().map(|placed| (placed.row, placed.device)).collect();
-        if let Ok(placed) = self.place(&map, &staying, &missing) {
-            self.context.metrics().rows_written_elsewhere(missing.len());
-            let again = self.frames(&placed).into_iter().map(|frame| self.write_on(frame, (length, hash)));
-            open.extend(again.map(|written| written.map(|written| (Sent::Elsewhere, written)).boxed()));
-        }
+        let late = self.write_in_time(&placed, (length, hash), &mut gathered).await;
+        let mut open: FuturesUnordered<_> = late.into_iter().map(Open::answered).collect();
+        let mut sent_elsewhere = false;
         while !self.is_whole(&gathered) {
-            let Some((sent, written)) = open.next().await else { break };
+            if !sent_elsewhere && let Some(frames) = self.elsewhere(&gathered, open.is_empty()) {
+                sent_elsewhere = true;
+                open.extend(frames.into_iter().map(|frame| {
+                    let written = self.write_on(frame, (length, hash)).boxed();
+                    Open { sent: Sent::Elsewhere, suspect: None, written }.answered()
+                }));
+            }
+            let Some((sent, suspect, written)) = open.next().await else { break };
+            gathered.late.retain(|late| Some(late) != suspect.as_ref());
             gathered.take(sent, written);
         }
         Ok(gathered.placed())
+    }
+
+    /// Other places for the rows that are missing, rather not on nodes where something is late or was lately: a device that does not
+    /// answer may be a node that hangs. None: there are none, or they would not survive what was declared, and something is open that may;
+    /// `nothing_open`: nothing is.
+    fn elsewhere(&self, gathered: &Gathered, nothing_open: bool) -> Option<Vec<Frame>> {
+        let avoided: Vec<Failure> = gathered.failures.iter().chain(&gathered.late).cloned().collect();
+        let map = without(self.agents.map(), &avoided);
+        let is_late = |node: &&MapNode| {
+            let mut devices = node.devices.iter().map(|device| device.id);
+            devices.any(|id| gathered.late.contains(&Failure::Device(id)) || self.was_late(id))
+        };
+        let late = map.nodes.iter().filter(is_late).map(|node| Failure::Node(node.name.clone()));
+        let prompt = without(&map, &late.collect::<Vec<_>>());
+        let placed = self.completed(gathered, &prompt).filter(|placed| self.is_enough(gathered, placed));
+        let placed = placed.or_else(|| {
+            let placed = self.completed(gathered, &map)?;
+            (nothing_open || self.is_enough(gathered, &placed)).then_some(placed)
+        })?;
+        self.context.metrics().rows_written_elsewhere(placed.len());
+        Some(self.frames(&placed))
+    }
+
+    /// Where the rows go that are missing.
+    fn completed(&self, gathered: &Gathered, map: &PlacementMap) -> Option<Vec<(Row, DeviceId)>> {
+        let missing: Vec<Row> =
+            self.rows.iter().copied().filter(|row| !gathered.durable.contains_key(row)).collect();
+        self.place(map, &gathered.places(), &missing).ok().filter(|placed| !placed.is_empty())
+    }
+
+    /// What is durable survives what was declared, once `placed` is, too.
+    fn is_enough(&self, gathered: &Gathered, placed: &[(Row, DeviceId)]) -> bool {
+        let as_if =
+            |&(row, device): &(Row, DeviceId)| PlacedRow { row, device, instance: InstanceId([0; 8]) };
+        let all: Vec<PlacedRow> = gathered.places().iter().chain(placed).map(as_if).collect();
+        self.survives(&all).is_ok()
+    }
+
+    fn was_late(&self, device: DeviceId) -> bool {
+        self.agents.latency(device).is_some_and(DeviceLatency::goes_apart)
     }
 
     /// Every row is durable somewhere, and they survive what was declared.
@@ -117,7 +174,7 @@ impl RowWriter {
         placed: &[(Row, DeviceId)],
         extent: Extent,
         gathered: &mut Gathered,
-    ) -> FuturesUnordered<BoxFuture<'_, (Sent, Written)>> {
+    ) -> Vec<Open<'_>> {
         let frames = self.frames(placed);
         let write = |frame: &Frame| {
             let (suspect, after) = (frame.suspect(), self.late_after(frame));
@@ -127,7 +184,7 @@ impl RowWriter {
             timed.map(move |ended| (ended, suspect, devices))
         };
         let mut calls: FuturesUnordered<_> = frames.iter().map(write).collect();
-        let late = FuturesUnordered::new();
+        let mut late = Vec::new();
         while let Some((ended, suspect, devices)) = calls.next().await {
             match ended {
                 Either::Left((written, _)) => gathered.take(Sent::AsPlaced, written),
@@ -137,8 +194,9 @@ impl RowWriter {
                         .iter()
                         .filter_map(|id| self.agents.latency(*id))
                         .for_each(DeviceLatency::note_late);
-                    gathered.failures.push(suspect);
-                    late.push(open.map(|written| (Sent::AsPlaced, written)).boxed());
+                    self.context.metrics().rows_late(devices.len());
+                    gathered.late.push(suspect.clone());
+                    late.push(Open { sent: Sent::AsPlaced, suspect: Some(suspect), written: open });
                 }
             }
         }
@@ -161,9 +219,7 @@ impl RowWriter {
         let most = (FRAME_BYTES / self.row_bytes().max(1)).max(1);
         let mut frames = Vec::new();
         for (node, rows) in self.by_node(placed) {
-            let apart = |(.., device): &(usize, Row, DeviceId)| {
-                self.agents.latency(*device).is_some_and(DeviceLatency::goes_apart).then_some(*device)
-            };
+            let apart = |(.., device): &(usize, Row, DeviceId)| self.was_late(*device).then_some(*device);
             let mut groups: BTreeMap<Option<DeviceId>, Vec<_>> = BTreeMap::new();
             for row in rows {
                 groups.entry(apart(&row)).or_default().push(row);
