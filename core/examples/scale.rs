@@ -1,9 +1,9 @@
-//! What the loss of nodes does to a site of N nodes: how long repair takes, and how seldom more is lost than the coding bears.
+//! What the loss of a node does to a site of N nodes: how long repair takes.
 //!
 //! Extents are placed by `placement::place`, repaired by `repair::RepairQueue`, most urgent first, and paid for from the budget
-//! `repair.lan`. Nodes are lost with all their bytes at random times and come back empty. The figures stand in docs/scale.md.
+//! `repair.lan`. A node is lost with all its bytes and comes back empty. The figures stand in docs/scale.md.
 //!
-//! `cargo run -p diptych-core --example scale`
+//! `cargo run --release -p diptych-core --example scale`
 
 #![expect(clippy::print_stdout, reason = "a person reads the tables")]
 
@@ -26,11 +26,6 @@ const TIB: f64 = (1_u64 << 40) as f64;
 const NODE_BYTES: f64 = 8.0 * TIB;
 const MIB: u64 = 1 << 20;
 const HOUR: f64 = 3_600.0;
-const YEAR: f64 = 8_766.0 * HOUR;
-/// Simulated losses of data in each run, at most.
-const LOSSES: u32 = 30;
-/// Simulated losses of nodes in each run, at most.
-const FAILURES: u32 = 600;
 
 fn main() {
     println!(
@@ -38,7 +33,6 @@ fn main() {
         NODE_BYTES / TIB
     );
     repair_times();
-    losses();
 }
 
 const SEED: u64 = 19;
@@ -56,32 +50,6 @@ fn repair_times() {
             site.repair_all() / HOUR
         };
         println!("| {nodes} | {needed} of {rows} | {:.1} | {:.1} |", one(fixed), one(grown));
-    }
-}
-
-/// Time until an extent of one site alone has fewer than k rows, with nodes that are lost so often that it can be seen.
-fn losses() {
-    println!(
-        "\n| nodes | mean time between losses of one node | budget | losses of nodes | losses of data | years to a loss of data, one site alone |"
-    );
-    println!("|---|---|---|---|---|---|");
-    for nodes in [4, 6, 12, 24] {
-        for per_node in [false, true] {
-            let budget = if per_node { 50 * MIB * u64::from(nodes) } else { 200 * MIB };
-            for mean in [0.25 * YEAR, 1.0 * YEAR, 4.0 * YEAR] {
-                let (failures, lost, years) = Site::new(nodes, budget).live(mean);
-                let shown = if lost == 0 {
-                    format!("> {years:.0}")
-                } else {
-                    format!("{:.1}", years / f64::from(lost))
-                };
-                println!(
-                    "| {nodes} | {:.2} years | {} MiB/s | {failures} | {lost} | {shown} |",
-                    mean / YEAR,
-                    budget / MIB
-                );
-            }
-        }
     }
 }
 
@@ -182,38 +150,6 @@ impl Site {
         self.repair(f64::from(u32::MAX));
         self.now - begun
     }
-
-    fn fewest(&self) -> usize {
-        self.placed.values().map(Vec::len).min().unwrap_or_default()
-    }
-
-    /// Losses of nodes, of data, and the years that it took. What lost data begins anew, whole.
-    fn live(&mut self, mean: f64) -> (u32, u32, f64) {
-        let (mut failures, mut lost) = (0, 0);
-        while failures < FAILURES && lost < LOSSES {
-            let next = self.now + self.random.exponential(mean / self.map.nodes.len() as f64);
-            self.repair(next);
-            self.now = next;
-            let node = self.random.below(self.map.nodes.len());
-            self.lose(node);
-            failures += 1;
-            if self.fewest() < usize::from(self.needed) {
-                lost += 1;
-                self.begin_anew();
-            }
-        }
-        (failures, lost, self.now / YEAR)
-    }
-
-    fn begin_anew(&mut self) {
-        let hurt: Vec<ExtentId> = self.placed.keys().copied().collect();
-        for extent in hurt {
-            self.queue.remove(extent);
-            if self.placed[&extent].len() < usize::from(self.rows) {
-                self.make_rows(extent);
-            }
-        }
-    }
 }
 
 fn map(nodes: u32) -> PlacementMap {
@@ -247,14 +183,5 @@ impl Random {
 
     fn bytes(&mut self) -> [u8; 16] {
         (u128::from(self.next()) << 64 | u128::from(self.next())).to_be_bytes()
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    fn exponential(&mut self, mean: f64) -> f64 {
-        let uniform = (self.next() >> 11) as f64 / (1_u64 << 53) as f64;
-        -mean * (1.0 - uniform).ln()
     }
 }
