@@ -63,7 +63,6 @@ struct Site {
     queue: RepairQueue,
     /// Bytes of a row of the bytes that an extent stands for.
     row_bytes: f64,
-    random: Random,
     now: f64,
 }
 
@@ -88,7 +87,7 @@ impl Site {
         let budget = TokenBucket::new(budget, Duration::ZERO);
         let row_bytes = NODE_BYTES * f64::from(nodes) / (EXTENTS as f64 * f64::from(rows));
         let queue = RepairQueue::new(budget.clone(), budget);
-        Self { name, map, needed, rows, placed, queue, row_bytes, random, now: 0.0 }
+        Self { name, map, needed, rows, placed, queue, row_bytes, now: 0.0 }
     }
 
     /// A node is gone with all that lay on it, and an empty one stands in its place at once.
