@@ -142,30 +142,63 @@ fn look(view: &dyn View, options: &LoopOptions) -> Result<Seen, SiteError> {
         }
         Ok(ControlFlow::Continue(()))
     })?;
+    for key in discarded_conflicts(view)? {
+        seen.forgotten.extend(view.get(&key)?.map(|raw| (key, raw)));
+    }
+    seen.dead = dead_extents(view)?;
+    Ok(seen)
+}
+
+/// Conflict versions that a person gave up.
+fn discarded_conflicts(view: &dyn View) -> Result<BTreeSet<Key>, SiteError> {
+    let mut discarded = BTreeSet::new();
     each(view, &keys::ledger_entries(), |_, value| {
         let entry = LedgerEntry::decode(value)?;
-        let discarded = entry.settled.is_some_and(|settled| settled.outcome == SettledAs::Discarded);
-        if let Some(at) = entry.version.filter(|_| discarded) {
-            let key = keys::conflict(entry.bucket, &entry.key, at.version);
-            seen.forgotten.extend(view.get(&key)?.map(|raw| (key, raw)));
-        }
+        let given_up = entry.settled.is_some_and(|settled| settled.outcome == SettledAs::Discarded);
+        let version = entry.version.filter(|_| given_up);
+        discarded.extend(version.map(|at| keys::conflict(entry.bucket, &entry.key, at.version)));
         Ok(ControlFlow::Continue(()))
     })?;
+    Ok(discarded)
+}
+
+/// Extents of which all is dead.
+fn dead_extents(view: &dyn View) -> Result<Doomed, SiteError> {
+    let mut dead = Vec::new();
     for (extent, sealed) in dead_bytes(view)? {
         let key = keys::extent(extent);
         let Some(raw) = view.get(&key)? else { continue };
         let record = Extent::decode(&raw)?;
         if record.state == ExtentState::Live && sealed >= u64::from(record.payload) {
-            seen.dead.push((key, raw));
+            dead.push((key, raw));
         }
     }
-    Ok(seen)
+    Ok(dead)
 }
 
-/// Bytes of each extent that nothing names any more, by their marks.
+/// What would be marks on bytes of conflict versions that may still be restored.
+fn marks_of_conflicts(view: &dyn View) -> Result<BTreeSet<Key>, SiteError> {
+    let (discarded, mut marks) = (discarded_conflicts(view)?, BTreeSet::new());
+    each(view, &keys::prefix_range(b"c/"), |key, value| {
+        let head = Head::decode(value)?;
+        let of_bucket = keys::object_of_conflict(key).filter(|_| !discarded.contains(key));
+        if let (Some((bucket, ..)), HeadBody::Object(object)) = (of_bucket, &head.body) {
+            let blobs = blobs_of(view, bucket, head.at.version, &object.content)?;
+            marks.extend(dead_marks(&blobs).iter().map(|mark| mark.key().clone()));
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(marks)
+}
+
+/// Bytes of each extent that nothing names any more, by their marks. What a conflict version names is not dead, marked or not.
 pub(crate) fn dead_bytes(view: &dyn View) -> Result<BTreeMap<ExtentId, u64>, SiteError> {
+    let kept = marks_of_conflicts(view)?;
     let mut dead: BTreeMap<ExtentId, u64> = BTreeMap::new();
     each(view, &keys::prefix_range(b"g/"), |key, value| {
+        if kept.contains(key) {
+            return Ok(ControlFlow::Continue(()));
+        }
         if let Some(extent) = key.0.get(2..18).and_then(|bytes| bytes.try_into().ok()).map(ExtentId) {
             *dead.entry(extent).or_default() += DeadMark::decode(value)?.sealed;
         }
@@ -280,10 +313,19 @@ impl<'a> Batches<'a> {
     }
 }
 
-/// Condemns each extent that still is as it was seen; how many were.
+/// Condemns each extent that is dead as it was seen, and still is; how many were.
+///
+/// FENCING: marks are lifted where a conflict version becomes head again, which leaves the extent's record as it was. So they are
+/// counted once more, now that the other site has confirmed what was seen: whoever lifts one from here on restores a conflict
+/// version that is there already, and what such a version names is not dead.
 async fn condemn(context: &SiteContext, epoch: Epoch, doomed: &Doomed) -> Result<u64, SiteError> {
+    if doomed.is_empty() {
+        return Ok(0);
+    }
+    let still: BTreeSet<Key> =
+        dead_extents(context.catalog.view().await?.as_ref())?.into_iter().map(|(key, _)| key).collect();
     let mut batches = Batches::new(context, epoch);
-    for (key, raw) in doomed {
+    for (key, raw) in doomed.iter().filter(|(key, _)| still.contains(key)) {
         let record = Extent { state: ExtentState::Condemned, ..Extent::decode(raw)? };
         let guard = Guard { key: key.clone(), expect: Expect::Value(raw.clone()) };
         let mut writes = vec![Write::Put(key.clone(), Bytes::from(record.encode()))];

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use diptych_core::ids::{BlobId, BucketId, Epoch, ExtentId, Hlc, RingKeyNumber, VersionId};
 use diptych_core::keys::{self, Key};
 use diptych_core::records::{
-    Blob, Content, DeadMark, Etag, Extent, ExtentKind, ExtentState, Head, HeadBody, Holds, Layout, Object,
-    Piece, Position, Record, VersionRef, Wanted,
+    Blob, Content, DeadMark, Etag, Extent, ExtentKind, ExtentState, Head, HeadBody, Holds, Layout,
+    LedgerEntry, Noted, Object, Piece, Position, Record, SettledAs, Settlement, VersionRef, Wanted,
 };
 use diptych_site::collector::Collector;
 use diptych_site::inventory::Inventory;
@@ -73,6 +73,49 @@ async fn bytes_that_another_version_of_the_key_names_get_no_mark() {
     assert_eq!(east.get(&older(&old)).await, None);
     assert_eq!(east.get(&keys::dead_mark(stored.extent, BLOB)).await, None);
     assert!(east.is_right(&stored).await);
+}
+
+fn marked(extent: ExtentId) -> (Key, Vec<u8>) {
+    (keys::dead_mark(extent, BLOB), DeadMark { sealed: 100_000 }.encode())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_a_conflict_version_names_stay_whatever_is_marked() {
+    let east = East::start(None, at_once()).await;
+    let stored = east.store(1, 100_000, &[]).await;
+    let kept = version(1, stored.extent, 100_000);
+    let conflict = keys::conflict(BUCKET, b"key", kept.at.version);
+    east.put(vec![(conflict.clone(), kept.encode()), marked(stored.extent)]).await;
+    passes(&east, &mut Collector::default(), 4).await;
+    assert!(east.is_right(&stored).await, "it may be restored");
+    let discarded = Settlement { at_ms: 1, outcome: SettledAs::Discarded };
+    let entry = LedgerEntry {
+        at_ms: 1,
+        bucket: BUCKET,
+        key: b"key".to_vec(),
+        version: Some(kept.at),
+        what: Noted::Conflict,
+        settled: Some(discarded),
+    };
+    let noted = keys::ledger(EPOCH, LedgerEntry::number(kept.at.version));
+    east.put(vec![(noted, entry.encode())]).await;
+    passes(&east, &mut Collector::default(), 6).await;
+    assert_eq!((east.get(&conflict).await, east.records().await), (None, 0), "nobody wants it any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_extent_whose_mark_was_lifted_before_the_other_site_had_confirmed_stays() {
+    let east = East::start(Some(west()), at_once()).await;
+    let stored = east.store(1, 100_000, &[]).await;
+    let (mark, dead) = marked(stored.extent);
+    east.put(vec![(mark.clone(), dead)]).await;
+    let mut collector = Collector::default();
+    passes(&east, &mut collector, 1).await;
+    let lifted = diptych_catalog::Change::blind(vec![diptych_catalog::Write::Delete(mark)]);
+    east.context.catalog.commit(diptych_catalog::Batch::one(None, lifted)).await.expect("it commits");
+    east.confirm().await;
+    passes(&east, &mut collector, 3).await;
+    assert!(east.is_right(&stored).await, "a version names it again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
