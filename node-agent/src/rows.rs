@@ -7,7 +7,7 @@ use bytes::Bytes;
 use diptych_core::ids::{InstanceId, Row, Stamp};
 use diptych_core::layout::{NEEDED_MAX, SHARD, StripeLayout};
 use diptych_core::records::Holds;
-use diptych_store::{Deleted, InventoryKey, NewRow, Purpose, RowEnd};
+use diptych_store::{Deleted, InventoryKey, NewRow, Purpose, RowEnd, WholeRow};
 use diptych_wire::agent::{
     AgentError, Delete, Describe, Inventory, InventoryPage, InventoryRecord, PlaceRows, Read, ReadItem,
     RowAt, RowFacts, RowHead, Verified, Verify,
@@ -75,14 +75,18 @@ impl Agent {
         let slot = self.devices.find(head.device)?;
         let device = slot.device()?;
         let begun = Instant::now();
-        let (row, end) = (new_row(&head), row_end(head.extent_len, head.extent_hash, head.holds));
-        let purpose = purpose_of(head.holds, purpose);
-        let pending = slot
-            .with(move |device| {
-                device.admit(stamp)?;
-                device.put_row(&row, &bytes, &end, purpose)
-            })
-            .await?;
+        let whole = WholeRow {
+            stamp,
+            row: new_row(&head),
+            bytes,
+            end: row_end(head.extent_len, head.extent_hash, head.holds),
+            purpose: purpose_of(head.holds, purpose),
+        };
+        let pending = if whole.is_short() {
+            slot.checked(&device, device.place(whole))?
+        } else {
+            slot.with(move |device| device.place(whole)).await?
+        };
         let sealed = slot.checked(&device, pending.await)?;
         slot.writes.record(begun.elapsed());
         Ok(sealed.instance)

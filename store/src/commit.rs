@@ -1,7 +1,7 @@
 //! The committer: one thread a device that makes durable what waits, many records with one sync, and only then answers.
 //!
 //! ```text
-//! trailers written ─► sync each touched segment ─► index (in memory) ─► answers
+//! rows written ─► sync each touched segment ─► index (in memory) ─► answers
 //!                                                     │ now and then
 //!                                                     └► seal full segments, sync the index with its cursor, reclaim
 //! ```
@@ -11,15 +11,16 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::admission::Admission;
 use crate::error::StoreError;
 use crate::health::Health;
 use crate::index::{Change, Index, LogPosition, Sync};
 use crate::log::Log;
 use crate::moving::Moving;
 use crate::pending::Answer;
-use crate::queue::{Item, Queue};
+use crate::queue::{Item, Queue, Work};
 use crate::segment::{self, Segment};
-use crate::types::{Deleted, Sealed};
+use crate::types::{Deleted, Sealed, WholeRow};
 
 /// After so many bytes or batches the index is synced, so that a crash has little to replay.
 const SYNC_INDEX_BYTES: u64 = 64 << 20;
@@ -35,6 +36,7 @@ pub(crate) struct Committer {
     pub(crate) queue: Arc<Queue>,
     pub(crate) health: Arc<Health>,
     pub(crate) moving: Arc<Moving>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) unsynced_bytes: u64,
     pub(crate) unsynced_batches: u32,
     /// Something died since the last look for dead segments.
@@ -127,16 +129,22 @@ impl Committer {
         };
         loop {
             let patience = self.deaths.then_some(RECLAIM_EVERY);
-            let Some(items) = self.queue.take(patience) else { break };
-            self.round(items);
+            let Some(work) = self.queue.take(patience) else { break };
+            self.round(work);
         }
         self.finish();
     }
 
-    fn round(&mut self, items: VecDeque<Item>) {
+    fn round(&mut self, work: VecDeque<Work>) {
         let mut batch = Batch::default();
-        for item in items {
-            batch.add(item);
+        for work in work {
+            let item = match work {
+                Work::Write(whole, answer) => self.write(&whole, answer),
+                Work::Written(item) => Some(item),
+            };
+            if let Some(item) = item {
+                batch.add(item);
+            }
         }
         if let Some(failure) = self.health.failure() {
             return batch.refuse(&failure);
@@ -144,6 +152,18 @@ impl Committer {
         match self.commit(&mut batch) {
             Ok(()) => self.answer(batch),
             Err(error) => batch.refuse(&self.health.fail(error)),
+        }
+    }
+
+    /// A short row that is refused is answered at once.
+    fn write(&self, whole: &WholeRow, answer: Answer<Sealed>) -> Option<Item> {
+        match self.admission.write(&self.index, &self.queue, whole) {
+            Ok(written) => Some(written.into_item(answer)),
+            Err(error) => {
+                let broken = matches!(error, StoreError::Index { .. });
+                answer.give(Err(if broken { self.health.fail(error) } else { error }));
+                None
+            }
         }
     }
 

@@ -6,11 +6,11 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use bytes::Bytes;
-use diptych_core::fragment::{Codec, RecordHead, Tombstone};
+use diptych_core::fragment::{RecordHead, Tombstone};
 use diptych_core::ids::{ExtentId, InstanceId, Row, Stamp};
-use diptych_core::layout;
 use diptych_core::records::ExtentKind;
 
+use crate::admission::Admission;
 use crate::commit::Committer;
 use crate::compact::Compactor;
 use crate::disk::{Disk, RealDisk};
@@ -19,14 +19,14 @@ use crate::health::Health;
 use crate::index::{self, Index};
 use crate::log::Log;
 use crate::pending::Pending;
-use crate::queue::{Item, Queue};
+use crate::queue::{Item, Queue, Work};
 use crate::read::Reader;
 use crate::record::{self, DeviceRecord, RecordFile};
 use crate::recover::{Recovered, Recovery};
 use crate::segment::{self, Owner};
 use crate::types::{
     ByteRange, Deleted, DeviceIdentity, Finding, InventoryEntry, InventoryKey, Keyring, NewRow, OpenOptions,
-    OpenReport, Purpose, Room, RowDescription, RowEnd, ScrubProgress, ScrubState, Sealed, Verified,
+    OpenReport, Purpose, Room, RowDescription, ScrubProgress, ScrubState, Sealed, Verified, WholeRow,
 };
 use crate::writer::{self, Writer};
 use crate::{room, scrub};
@@ -46,7 +46,8 @@ struct Inner {
     report: OpenReport,
     disk: Arc<dyn Disk>,
     health: Arc<Health>,
-    record: RecordFile,
+    record: Arc<RecordFile>,
+    admission: Arc<Admission>,
     log: Arc<Log>,
     queue: Arc<Queue>,
     compactor: Arc<Compactor>,
@@ -117,10 +118,18 @@ impl Device {
             capacity: options.capacity,
             memory: Mutex::default(),
         });
-        let (threads, compacting) = start_threads(&compactor, &index)?;
+        let record = Arc::new(RecordFile::new(path.to_owned(), found));
+        let admission = Arc::new(Admission {
+            cluster: identity.cluster,
+            capacity: options.capacity,
+            log: Arc::clone(&log),
+            record: Arc::clone(&record),
+        });
+        let (threads, compacting) = start_threads(&compactor, &index, &admission)?;
         Ok(Self(Arc::new(Inner {
             path: path.to_owned(),
-            record: RecordFile::new(path.to_owned(), found),
+            record,
+            admission,
             lock: Mutex::new(Some(Lock(lock))),
             index: RwLock::new(Some(index)),
             threads: Mutex::new(threads),
@@ -187,16 +196,18 @@ impl Device {
         Writer::begin(Arc::clone(&self.0.log), Arc::clone(&self.0.queue), head, reserve)
     }
 
-    /// A whole row at once: `begin`, `append`, `seal`.
-    pub fn put_row(
-        &self,
-        row: &NewRow,
-        bytes: &[u8],
-        end: &RowEnd,
-        purpose: Purpose,
-    ) -> Result<Pending<Sealed>, StoreError> {
-        let head = self.0.admit_row(row, bytes.len() as u64, purpose)?;
-        Writer::put(Arc::clone(&self.0.log), Arc::clone(&self.0.queue), head, bytes, end)
+    /// A whole row, under a stamp that is admitted first (see [`Device::admit`]). A short one is left to the committer, so that no
+    /// thread blocks and none is woken on the way; a long one is written by this thread.
+    ///
+    /// Errors: as [`Device::admit`] and [`Device::begin`]; of a short row they come with the answer.
+    pub fn place(&self, whole: WholeRow) -> Result<Pending<Sealed>, StoreError> {
+        self.0.health.check()?;
+        if !whole.is_short() {
+            return self.0.write(&whole)?.queue();
+        }
+        let (answer, pending) = Pending::new();
+        self.0.queue.push(Work::Write(Box::new(whole), answer))?;
+        Ok(pending)
     }
 
     /// Bytes of a row, every block that the range touches checked. `instance` `None`: the whole record that was
@@ -405,39 +416,12 @@ impl Inner {
         room::of(&self.log, &*self.index()?, self.options.capacity)
     }
 
-    /// Everything that can refuse a row before a byte of it is written.
     fn admit_row(&self, row: &NewRow, room: u64, purpose: Purpose) -> Result<RecordHead, StoreError> {
-        let crc_block = layout::crc_block(room);
-        let head = RecordHead {
-            kind: row.kind,
-            codec: Codec::Vandermonde,
-            cluster: self.identity.cluster,
-            extent: row.extent,
-            instance: row.instance,
-            row: row.row,
-            needed: row.needed,
-            coding: row.coding,
-            shard_size: row.shard_bytes,
-            crc_block,
-            birth_epoch: row.epoch,
-            birth_hlc: row.hlc,
-            first_position: row.first_position,
-            reserved: writer::record_bytes(room, crc_block),
-        };
-        let limit = self.log.longest_record();
-        if head.reserved > limit {
-            return Err(StoreError::TooLong { bytes: room, limit });
-        }
-        head.validate().map_err(|reason| StoreError::BadRow { reason })?;
-        let (extent, instance) = (row.extent, row.instance);
-        let used = self.with_index(|index| {
-            Ok(index.was_killed(instance)? || index.find(extent, row.row, Some(instance))?.is_some())
-        })?;
-        if used {
-            return Err(StoreError::InstanceUsed { extent, instance });
-        }
-        room::check(&self.room()?, head.reserved, purpose)?;
-        Ok(head)
+        self.with_index(|index| self.admission.head(index, row, room, purpose))
+    }
+
+    fn write(&self, whole: &WholeRow) -> Result<Writer, StoreError> {
+        self.with_index(|index| self.admission.write(index, &self.queue, whole))
     }
 
     fn join(&self, threads: impl IntoIterator<Item = JoinHandle<()>>) {
@@ -507,6 +491,7 @@ pub(crate) fn format_on(disk: &dyn Disk, path: &Path, identity: &DeviceIdentity)
 fn start_threads(
     compactor: &Arc<Compactor>,
     index: &Arc<Index>,
+    admission: &Arc<Admission>,
 ) -> Result<(Vec<JoinHandle<()>>, JoinHandle<()>), StoreError> {
     let Compactor { log, queue, health, moving, .. } = &**compactor;
     let start = |name: &str, body: Box<dyn FnOnce() + Send>| {
@@ -519,6 +504,7 @@ fn start_threads(
         queue: Arc::clone(queue),
         health: Arc::clone(health),
         moving: Arc::clone(moving),
+        admission: Arc::clone(admission),
         unsynced_bytes: 0,
         unsynced_batches: 0,
         deaths: true,

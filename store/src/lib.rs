@@ -4,6 +4,7 @@
 //! [`Pending`] answers of its group commit. Nothing that it answered is lost by a crash, and nothing that it gives back
 //! went unchecked. [`inspect`] reads a device's folder by itself, whether or not an agent has it open.
 
+mod admission;
 mod commit;
 mod compact;
 mod device;
@@ -34,6 +35,6 @@ pub use pending::Pending;
 pub use types::{
     ByteRange, Deleted, DeviceIdentity, ExpectedIdentity, Finding, InventoryEntry, InventoryKey, Keyring,
     NewRow, OpenOptions, OpenReport, Purpose, Room, RowDescription, RowEnd, ScrubProgress, ScrubState,
-    Sealed, Verified,
+    Sealed, Verified, WholeRow,
 };
 pub use writer::Writer;

@@ -11,9 +11,24 @@ use crate::error::StoreError;
 use crate::index::{Location, LogPosition};
 use crate::pending::Answer;
 use crate::segment::Segment;
-use crate::types::{Deleted, InventoryKey, Sealed};
+use crate::types::{Deleted, InventoryKey, Sealed, WholeRow};
 
 /// Work for the committer.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// A short row of which nothing is written yet.
+    Write(Box<WholeRow>, Answer<Sealed>),
+    /// To be made durable.
+    Written(Item),
+}
+
+impl From<Item> for Work {
+    fn from(item: Item) -> Self {
+        Self::Written(item)
+    }
+}
+
+/// What is in the log, or nearly.
 #[derive(Debug)]
 pub(crate) enum Item {
     /// A row whose trailer is written.
@@ -50,7 +65,7 @@ pub(crate) enum Item {
 
 #[derive(Debug, Default)]
 struct State {
-    items: VecDeque<Item>,
+    items: VecDeque<Work>,
     closed: bool,
 }
 
@@ -62,13 +77,13 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    /// Queues an item; refused once the queue is closed.
-    pub(crate) fn push(&self, item: Item) -> Result<(), StoreError> {
+    /// Queues work; refused once the queue is closed.
+    pub(crate) fn push(&self, work: impl Into<Work>) -> Result<(), StoreError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.closed {
             return Err(StoreError::Closed);
         }
-        state.items.push_back(item);
+        state.items.push_back(work.into());
         self.filled.notify_one();
         Ok(())
     }
@@ -80,7 +95,7 @@ impl Queue {
     }
 
     /// Everything that waits. Empty: the time is over. `None`: closed and empty.
-    pub(crate) fn take(&self, patience: Option<Duration>) -> Option<VecDeque<Item>> {
+    pub(crate) fn take(&self, patience: Option<Duration>) -> Option<VecDeque<Work>> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         while state.items.is_empty() && !state.closed {
             match patience {

@@ -2,8 +2,14 @@
 
 use std::ops::Range;
 
-use diptych_core::ids::{ClusterId, DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, Row, SiteName};
+use bytes::Bytes;
+use diptych_core::ids::{
+    ClusterId, DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, Row, SiteName, Stamp,
+};
+use diptych_core::layout;
 use diptych_core::records::{ExtentKind, Position};
+
+use crate::writer::{SMALL_RECORD, record_bytes};
 
 /// Who a device is; written when it is formatted, and never changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +114,29 @@ pub struct RowEnd {
     pub extent_hash: [u8; 32],
     /// Of a journal: the last position in it; of a checkpoint: the position that it shows.
     pub last_position: Option<Position>,
+}
+
+/// A row that is there as a whole, and the command that it came with.
+#[derive(Debug, Clone)]
+pub struct WholeRow {
+    /// Of the command.
+    pub stamp: Stamp,
+    /// What it is.
+    pub row: NewRow,
+    /// It.
+    pub bytes: Bytes,
+    /// Of its extent.
+    pub end: RowEnd,
+    /// Who wants to write it.
+    pub purpose: Purpose,
+}
+
+impl WholeRow {
+    /// Whether its record is written with one call.
+    pub fn is_short(&self) -> bool {
+        let room = self.bytes.len() as u64;
+        record_bytes(room, layout::crc_block(room)) <= SMALL_RECORD
+    }
 }
 
 /// Who wants to write, and so how full the device may be.

@@ -9,14 +9,14 @@ use diptych_core::fragment::{
 use crate::error::StoreError;
 use crate::index::Location;
 use crate::log::{Log, Reservation};
-use crate::pending::Pending;
+use crate::pending::{Answer, Pending};
 use crate::queue::{Item, Queue};
 use crate::scan::HeadBytes;
 use crate::types::{InventoryKey, RowEnd, Sealed};
 
 const HEAD: u64 = RECORD_HEAD_LEN as u64;
 /// Records up to this length are written with one call, under the log's lock.
-const SMALL_RECORD: u64 = 20 << 10;
+pub(crate) const SMALL_RECORD: u64 = 20 << 10;
 
 /// Writes one row into room that was reserved for it. Dropping it abandons the row: its room is dead, nothing else is.
 #[derive(Debug)]
@@ -50,21 +50,22 @@ impl Writer {
         Ok(Self { log, queue, head, head_bytes, reservation, room, checks, settled: false })
     }
 
-    /// Writes a whole row and queues it.
-    pub(crate) fn put(
+    /// Writes a whole row; what is left is to make it durable.
+    pub(crate) fn whole(
         log: Arc<Log>,
         queue: Arc<Queue>,
         head: RecordHead,
         bytes: &[u8],
         end: &RowEnd,
-    ) -> Result<Pending<Sealed>, StoreError> {
+    ) -> Result<Self, StoreError> {
         let mut checks = BlockChecks::new(head.crc_block);
         checks.push(bytes);
         if head.reserved > SMALL_RECORD {
             let mut writer = Self::begin(log, queue, head, bytes.len() as u64)?;
             writer.write(bytes, 0)?;
             writer.checks = checks;
-            return writer.seal(end);
+            writer.end(end)?;
+            return Ok(writer);
         }
         let mut head_bytes = [0; RECORD_HEAD_LEN];
         let trailer = trailer(checks.clone(), end);
@@ -74,7 +75,7 @@ impl Writer {
             segment.file.write_at(&record, offset)
         })?;
         let room = bytes.len() as u64;
-        Self { log, queue, head, head_bytes, reservation, room, checks, settled: false }.queue()
+        Ok(Self { log, queue, head, head_bytes, reservation, room, checks, settled: false })
     }
 
     fn write(&self, bytes: &[u8], at: u64) -> Result<(), StoreError> {
@@ -108,16 +109,30 @@ impl Writer {
     ///
     /// Errors: as [`Writer::append`]; the row is abandoned then.
     pub fn seal(self, end: &RowEnd) -> Result<Pending<Sealed>, StoreError> {
-        let trailer = trailer(self.checks.clone(), end).encode(&self.head_bytes);
-        self.write(&trailer, self.head.reserved - HEAD - trailer.len() as u64)?;
+        self.end(end)?;
         self.queue()
     }
 
-    fn queue(mut self) -> Result<Pending<Sealed>, StoreError> {
+    fn end(&self, end: &RowEnd) -> Result<(), StoreError> {
+        let trailer = trailer(self.checks.clone(), end).encode(&self.head_bytes);
+        self.write(&trailer, self.head.reserved - HEAD - trailer.len() as u64)
+    }
+
+    /// Leaves a row that is written to the committer.
+    pub(crate) fn queue(self) -> Result<Pending<Sealed>, StoreError> {
+        let (answer, pending) = Pending::new();
+        let queue = Arc::clone(&self.queue);
+        // A queue that takes nothing belongs to a closed device: the next opening finds the record.
+        queue.push(self.into_item(answer))?;
+        Ok(pending)
+    }
+
+    /// What the committer is to make durable.
+    pub(crate) fn into_item(mut self, answer: Answer<Sealed>) -> Item {
         let RecordHead { kind, extent, row, instance, reserved, .. } = self.head;
         let at = self.reservation.at;
-        let (answer, pending) = Pending::new();
-        self.queue.push(Item::Row {
+        self.settled = true;
+        Item::Row {
             key: InventoryKey { extent, row, instance },
             location: Location { at, record_bytes: reserved, kind, quarantined: false },
             entry: FootEntry {
@@ -131,9 +146,7 @@ impl Writer {
             segment: Arc::clone(&self.reservation.segment),
             sealed: Sealed { instance, row_bytes: self.checks.row_bytes() },
             answer,
-        })?;
-        self.settled = true;
-        Ok(pending)
+        }
     }
 
     /// Gives the row up.

@@ -128,7 +128,10 @@ async fn gather(context: Arc<Context>, mut waiting: mpsc::Receiver<Waiting>, ins
         };
         let mut batch = vec![first];
         fill(&mut batch, &mut waiting, wanted, takes_more).await;
-        gathering.lock().unwrap_or_else(PoisonError::into_inner).saw(inside.load(Ordering::Relaxed));
+        gathering
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .saw(inside.load(Ordering::Relaxed), Instant::now().into());
         let (context, gathering) = (Arc::clone(&context), Arc::clone(&gathering));
         tokio::spawn(async move {
             let begun = Instant::now();

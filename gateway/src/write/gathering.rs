@@ -10,11 +10,12 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 /// No batch waits for longer.
-const LONGEST: Duration = Duration::from_millis(2);
+const LONGEST: Duration = Duration::from_micros(800);
 /// Nor for longer than this part of what one takes.
 const PART: u32 = 4;
-/// What is left, batch by batch, of a crowd that does not come back.
-const FADES: f64 = 0.9;
+/// So long after which half is left of a crowd that does not come back. Many batches fit into it: at the moment in which one closes
+/// some of the crowd are always on their way, and only now and then everybody is there.
+const HALF_LIFE: Duration = Duration::from_millis(250);
 /// Weight of the newest batch in what one takes.
 const NEWEST: f64 = 0.125;
 
@@ -22,13 +23,18 @@ const NEWEST: f64 = 0.125;
 #[derive(Debug, Default)]
 pub(super) struct Gathering {
     crowd: f64,
+    /// When it was last seen.
+    last: Option<Instant>,
     takes: Duration,
 }
 
 impl Gathering {
     /// A batch was closed while so many objects waited or were in batches, itself included.
-    pub(super) fn saw(&mut self, inside: usize) {
-        self.crowd = (inside as f64).max(self.crowd * FADES);
+    pub(super) fn saw(&mut self, inside: usize, now: Instant) {
+        let ago = self.last.map_or(Duration::ZERO, |last| now - last);
+        let faded = self.crowd * 0.5f64.powf(ago.div_duration_f64(HALF_LIFE));
+        self.crowd = faded.max(inside as f64);
+        self.last = Some(now);
     }
 
     /// A batch was in flight for so long.
@@ -77,11 +83,12 @@ mod tests {
         let mut gathering = Gathering::default();
         assert_eq!((gathering.share(2), gathering.patience()), (0, Duration::ZERO));
         gathering.took(Duration::from_millis(6));
-        gathering.saw(16);
-        assert_eq!((gathering.share(2), gathering.patience()), (8, Duration::from_micros(1_500)));
-        for _ in 0..30 {
-            gathering.saw(1);
-        }
+        let begun = Instant::now();
+        gathering.saw(16, begun);
+        assert_eq!((gathering.share(2), gathering.patience()), (8, LONGEST));
+        gathering.saw(9, begun + Duration::from_millis(20));
+        assert_eq!(gathering.share(2), 8, "the others are on their way");
+        gathering.saw(1, begun + Duration::from_secs(1));
         assert!(gathering.share(2) <= 1, "one who is alone is not made to wait for those who left");
         gathering.took(Duration::from_secs(10));
         assert_eq!(gathering.patience(), LONGEST);

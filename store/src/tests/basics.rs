@@ -255,6 +255,6 @@ fn a_folder_with_something_in_it_is_not_formatted() {
 async fn a_durable_answer_can_be_awaited() {
     let disk = formatted();
     let device = open(&disk);
-    let pending = device.put_row(&new_row(1, 1, 1), b"row", &end(), Purpose::Client).expect("there is room");
+    let pending = place(&device, &new_row(1, 1, 1), b"row", Purpose::Client).expect("there is room");
     assert_eq!(pending.await.expect("it is durable").row_bytes, 3);
 }

@@ -289,10 +289,7 @@ fn a_full_device_of_which_two_thirds_were_deleted_takes_writes_again() {
     let device = try_open_with(&disk, options).expect("it opens");
     let put_row = |number: u64| {
         let row = new_row((number % 200) as u8, (number / 200) as u8, number);
-        device
-            .put_row(&row, &content(&row), &end(), Purpose::Client)
-            .and_then(crate::Pending::wait)
-            .map(|_| row)
+        place(&device, &row, &content(&row), Purpose::Client).and_then(crate::Pending::wait).map(|_| row)
     };
     let mut rows = Vec::new();
     let full = loop {

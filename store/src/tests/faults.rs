@@ -101,7 +101,7 @@ fn clients_are_refused_before_repair_and_deletes_never() {
     let device = Device::open_on(std::sync::Arc::new(disk.mounted()), &folder(), options).expect("it opens");
     let put = |number: u64, purpose| {
         let row = new_row((number % 200) as u8, (number / 200) as u8, number);
-        device.put_row(&row, &bytes(number, 20_000), &end(), purpose).and_then(crate::Pending::wait)
+        place(&device, &row, &bytes(number, 20_000), purpose).and_then(crate::Pending::wait)
     };
     let full = (0..1_000).find_map(|number| put(number, Purpose::Client).err().map(|error| (number, error)));
     let (written, error) = full.expect("it fills up");

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use diptych_core::ids::{
     ClusterId, DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, KeeperNumber, Row, Stamp,
 };
@@ -10,7 +11,9 @@ use diptych_core::records::ExtentKind;
 
 use crate::device::format_on;
 use crate::disk::simulated::{Dice, SimulatedDisk};
-use crate::{Device, DeviceIdentity, NewRow, OpenOptions, Purpose, RowEnd, StoreError};
+use crate::{
+    Device, DeviceIdentity, NewRow, OpenOptions, Pending, Purpose, RowEnd, Sealed, StoreError, WholeRow,
+};
 
 pub(super) fn identity() -> DeviceIdentity {
     DeviceIdentity {
@@ -87,7 +90,18 @@ pub(super) fn bytes(seed: u64, len: usize) -> Vec<u8> {
 
 /// Puts a row and waits until it is durable.
 pub(super) fn put(device: &Device, row: &NewRow, bytes: &[u8]) -> Result<(), StoreError> {
-    device.put_row(row, bytes, &end(), Purpose::Client)?.wait().map(drop)
+    place(device, row, bytes, Purpose::Client)?.wait().map(drop)
+}
+
+/// Puts a row whole, under a stamp that no other command of these tests passes.
+pub(super) fn place(
+    device: &Device,
+    row: &NewRow,
+    bytes: &[u8],
+    purpose: Purpose,
+) -> Result<Pending<Sealed>, StoreError> {
+    let (stamp, bytes) = (device.highest_stamp().max(stamp(1)), Bytes::copy_from_slice(bytes));
+    device.place(WholeRow { stamp, row: row.clone(), bytes, end: end(), purpose })
 }
 
 /// Reads a row whole.

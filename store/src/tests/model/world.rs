@@ -135,7 +135,7 @@ impl World {
             Work::Put { extent, row, len } => {
                 let (row, content) = self.fresh(extent, row, len);
                 let number = self.note(row.clone(), content.clone(), Fate::Perhaps);
-                let pending = self.device().put_row(&row, &content, &end(), Purpose::Client)?;
+                let pending = place(self.device(), &row, &content, Purpose::Client)?;
                 return Ok(Asked::Put(number, pending));
             }
             Work::Begin { extent, len } => {
