@@ -8,6 +8,7 @@ use diptych_core::records::{ExtentKind, Position};
 use super::support::*;
 use crate::{
     Deleted, Device, DeviceIdentity, ExpectedIdentity, Keyring, NewRow, OpenOptions, Purpose, StoreError,
+    WholeRow,
 };
 
 #[test]
@@ -257,4 +258,24 @@ async fn a_durable_answer_can_be_awaited() {
     let device = open(&disk);
     let pending = place(&device, &new_row(1, 1, 1), b"row", Purpose::Client).expect("there is room");
     assert_eq!(pending.await.expect("it is durable").row_bytes, 3);
+}
+
+#[test]
+fn a_row_whose_command_was_overtaken_by_a_newer_sender_is_not_written() {
+    let disk = formatted();
+    let device = open(&disk);
+    device.admit(stamp(5)).expect("it is the first one");
+    for len in [10, 100_000] {
+        let whole = WholeRow {
+            stamp: stamp(4),
+            row: new_row(1, 1, 1),
+            bytes: bytes(1, len).into(),
+            end: end(),
+            purpose: Purpose::Client,
+        };
+        let refused =
+            device.place(whole).and_then(crate::Pending::wait).expect_err("it is of an older sender");
+        assert!(matches!(refused, StoreError::OldStamp { .. }), "{refused}");
+    }
+    assert_eq!(device.record_count().expect("it knows"), 0);
 }
