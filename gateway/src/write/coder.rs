@@ -8,7 +8,7 @@ use diptych_core::layout::StripeBuilder;
 use crate::error::{GatewayError, Result};
 
 /// One stripe's shard of each row, in order of the rows.
-pub type Shards = Vec<Bytes>;
+pub(crate) type Shards = Vec<Bytes>;
 
 /// Codes one extent. Holds at most one stripe.
 pub struct ExtentCoder {

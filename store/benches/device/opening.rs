@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use diptych_store::{Device, OpenOptions, Purpose};
+use diptych_store::{Device, OpenOptions, Pending, Purpose, Sealed};
 use rustix::fs::{Advice, fadvise};
 
 use crate::rows::{END, device, next_row};
@@ -33,7 +33,7 @@ pub(crate) fn measure(folder: &Path, records: u64) -> Result<()> {
 
 fn generate(folder: &Path, records: u64) -> Result<()> {
     let device = device(folder)?;
-    let mut under_way = VecDeque::with_capacity(UNDER_WAY);
+    let mut under_way: VecDeque<Pending<Sealed>> = VecDeque::with_capacity(UNDER_WAY);
     for _ in 0..records {
         if under_way.len() == UNDER_WAY
             && let Some(oldest) = under_way.pop_front()

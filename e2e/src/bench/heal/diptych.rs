@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use diptych_site::status::SiteStatus;
 
 use super::raw::{self, Raw};
-use super::{Healed, LIMIT, LOOK, fill, objects_of};
+use super::{LIMIT, LOOK, Recovery, fill, objects_of};
 use crate::bench::BenchOptions;
 use crate::bench::stores::Store;
 use crate::demo::installation::{Installation, signal, until};
@@ -50,7 +50,7 @@ impl Progress {
 }
 
 /// Fills it, measures what its disk can do, and kills a node.
-pub(super) async fn measure(options: &BenchOptions, folder: &Path) -> Result<(Healed, Raw)> {
+pub(super) async fn measure(options: &BenchOptions, folder: &Path) -> Result<(Recovery, Raw)> {
     let words = ["--sites", "1", "--nodes", "3", "--devices", "2", "--repair-lan", REPAIR_LAN];
     let installation = Installation::start_program(&options.diptych, folder, &words).await?;
     fill(options, Store::of(&installation, SITE)?).await?;
@@ -80,7 +80,7 @@ pub(super) async fn measure(options: &BenchOptions, folder: &Path) -> Result<(He
     .await?;
     installation.stop().await?;
     std::fs::remove_dir_all(folder).with_context(|| format!("{} can't be removed", folder.display()))?;
-    let healed = Healed {
+    let healed = Recovery {
         lost: "a node of three: 2 rows of 6",
         objects,
         object_bytes,

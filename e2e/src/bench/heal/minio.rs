@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{BUCKET, Healed, LIMIT, LOOK, fill, objects_of};
+use super::{BUCKET, LIMIT, LOOK, Recovery, fill, objects_of};
 use crate::bench::BenchOptions;
 use crate::bench::stores::Store;
 use crate::demo::installation::until;
@@ -42,7 +42,7 @@ impl Files {
 }
 
 /// Fills it, empties a drive, and compares what the drive has afterwards with what it had.
-pub(super) async fn measure(options: &BenchOptions, folder: &Path) -> Result<Healed> {
+pub(super) async fn measure(options: &BenchOptions, folder: &Path) -> Result<Recovery> {
     fs::create_dir_all(folder)?;
     let minio = Minio::start(&options.tools, folder).await?;
     fill(options, Store::of_minio(&minio)).await?;
@@ -69,7 +69,7 @@ pub(super) async fn measure(options: &BenchOptions, folder: &Path) -> Result<Hea
     ensure!(after == before, "the drive had {before:?} and has {after:?}: {}", minio.said()?);
     minio.stop().await?;
     fs::remove_dir_all(folder).with_context(|| format!("{} can't be removed", folder.display()))?;
-    Ok(Healed {
+    Ok(Recovery {
         lost: "a drive of six: 1 row of 6",
         objects,
         object_bytes,

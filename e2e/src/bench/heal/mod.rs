@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// What one store did.
 #[derive(Debug, Serialize)]
-struct Healed {
+struct Recovery {
     /// What was taken away.
     lost: &'static str,
     /// Objects that lost some of their rows.
@@ -41,7 +41,7 @@ struct Healed {
     rewritten_bytes: u64,
 }
 
-impl Healed {
+impl Recovery {
     fn rewritten_mib_per_s(&self) -> f64 {
         mib(self.rewritten_bytes) / self.healed_s
     }

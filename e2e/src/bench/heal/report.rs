@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::raw::Raw;
-use super::{Healed, mib};
+use super::{Recovery, mib};
 
 /// Asked for: this part of the raw limit, and so many times as fast as MinIO.
 const OF_LIMIT: f64 = 0.5;
@@ -14,8 +14,8 @@ const TIMES: f64 = 10.0;
 /// Both stores, and what bounds them.
 #[derive(Debug, Serialize)]
 pub(in crate::bench) struct Healing {
-    diptych: Healed,
-    minio: Option<Healed>,
+    diptych: Recovery,
+    minio: Option<Recovery>,
     raw: Raw,
     ratios: Ratios,
 }
@@ -35,7 +35,7 @@ struct Ratios {
 
 impl Healing {
     /// `minio`: None where Diptych was measured alone.
-    pub(super) fn new(diptych: Healed, minio: Option<Healed>, raw: Raw) -> Self {
+    pub(super) fn new(diptych: Recovery, minio: Option<Recovery>, raw: Raw) -> Self {
         let ratios = Ratios {
             of_limit: diptych.rewritten_mib_per_s() / raw.limit_mib_per_s(),
             of_limit_asked: OF_LIMIT,
