@@ -1,7 +1,7 @@
 //! MinIO, as `cargo xtask bench` builds it, on folders of this machine.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ const KEY: &str = "minioadmin";
 /// A running server with EC:2 that encrypts everything; it ends when it is dropped.
 pub struct Minio {
     child: Child,
+    folder: PathBuf,
     /// `host:port` of S3.
     pub address: String,
 }
@@ -28,12 +29,12 @@ pub struct Minio {
 impl Minio {
     /// `tools`: the folder of the program.
     pub async fn start(tools: &Path, folder: &Path) -> Result<Self> {
-        let drives: Vec<_> = (1..=DRIVES).map(|drive| folder.join(format!("drive-{drive}"))).collect();
+        let drives: Vec<_> = (1..=DRIVES).map(|number| drive_in(folder, number)).collect();
         for drive in &drives {
             std::fs::create_dir_all(drive)?;
         }
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
-        let log = std::fs::File::create(folder.join("log"))?;
+        let log = std::fs::File::create(log_in(folder))?;
         let child = Command::new(tools.join("minio"))
             .args(["server", "--address", &address, "--console-address", "127.0.0.1:0"])
             .args(&drives)
@@ -56,8 +57,8 @@ impl Minio {
             Ok(if answer.status().is_success() { Ok(()) } else { Err(answer.status().to_string()) })
         })
         .await
-        .with_context(|| format!("see {}", folder.join("log").display()))?;
-        Ok(Self { child, address })
+        .with_context(|| format!("see {}", log_in(folder).display()))?;
+        Ok(Self { child, folder: folder.to_path_buf(), address })
     }
 
     /// For clients.
@@ -69,6 +70,17 @@ impl Minio {
         }
     }
 
+    /// The folder of a drive, the first is 1.
+    pub fn drive(&self, number: u32) -> PathBuf {
+        drive_in(&self.folder, number)
+    }
+
+    /// All that it has said.
+    pub fn said(&self) -> Result<String> {
+        let log = log_in(&self.folder);
+        std::fs::read_to_string(&log).with_context(|| format!("{} can't be read", log.display()))
+    }
+
     /// Its process; None: it ended.
     pub fn pid(&self) -> Option<u32> {
         self.child.id()
@@ -78,4 +90,12 @@ impl Minio {
     pub async fn stop(mut self) -> Result<()> {
         Ok(self.child.kill().await?)
     }
+}
+
+fn drive_in(folder: &Path, number: u32) -> PathBuf {
+    folder.join(format!("drive-{number}"))
+}
+
+fn log_in(folder: &Path) -> PathBuf {
+    folder.join("log")
 }

@@ -24,6 +24,8 @@ pub mod rest;
 mod s3;
 mod server;
 mod sessions;
+#[doc(hidden)]
+pub mod stages;
 mod write;
 
 pub use context::{Context, Dependencies, Limits, PeerConfirmation, PeerRows};

@@ -25,8 +25,9 @@ use crate::record::{self, DeviceRecord, RecordFile};
 use crate::recover::{Recovered, Recovery};
 use crate::segment::{self, Owner};
 use crate::types::{
-    ByteRange, Deleted, DeviceIdentity, Finding, InventoryEntry, InventoryKey, Keyring, NewRow, OpenOptions,
-    OpenReport, Purpose, Room, RowDescription, ScrubProgress, ScrubState, Sealed, Verified, WholeRow,
+    ByteRange, Commits, Deleted, DeviceIdentity, Finding, InventoryEntry, InventoryKey, Keyring, NewRow,
+    OpenOptions, OpenReport, Purpose, Room, RowDescription, ScrubProgress, ScrubState, Sealed, Verified,
+    WholeRow,
 };
 use crate::writer::{self, Writer};
 use crate::{room, scrub};
@@ -354,6 +355,11 @@ impl Device {
     /// Number of records that it holds.
     pub fn record_count(&self) -> Result<u64, StoreError> {
         self.0.with_index(Index::len)
+    }
+
+    /// How well its commits are shared.
+    pub fn commits(&self) -> Commits {
+        self.0.queue.taken()
     }
 
     // ---- care ----

@@ -33,8 +33,8 @@ pub use device::Device;
 pub use error::StoreError;
 pub use pending::Pending;
 pub use types::{
-    ByteRange, Deleted, DeviceIdentity, ExpectedIdentity, Finding, InventoryEntry, InventoryKey, Keyring,
-    NewRow, OpenOptions, OpenReport, Purpose, Room, RowDescription, RowEnd, ScrubProgress, ScrubState,
-    Sealed, Verified, WholeRow,
+    ByteRange, Commits, Deleted, DeviceIdentity, ExpectedIdentity, Finding, InventoryEntry, InventoryKey,
+    Keyring, NewRow, OpenOptions, OpenReport, Purpose, Room, RowDescription, RowEnd, ScrubProgress,
+    ScrubState, Sealed, Verified, WholeRow,
 };
 pub use writer::Writer;

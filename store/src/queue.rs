@@ -11,7 +11,7 @@ use crate::error::StoreError;
 use crate::index::{Location, LogPosition};
 use crate::pending::Answer;
 use crate::segment::Segment;
-use crate::types::{Deleted, InventoryKey, Sealed, WholeRow};
+use crate::types::{Commits, Deleted, InventoryKey, Sealed, WholeRow};
 
 /// Work for the committer.
 #[derive(Debug)]
@@ -66,6 +66,7 @@ pub(crate) enum Item {
 #[derive(Debug, Default)]
 struct State {
     items: VecDeque<Work>,
+    taken: Commits,
     closed: bool,
 }
 
@@ -107,6 +108,16 @@ impl Queue {
                 }
             }
         }
-        if state.items.is_empty() && state.closed { None } else { Some(std::mem::take(&mut state.items)) }
+        if state.items.is_empty() && state.closed {
+            return None;
+        }
+        state.taken.batches += u64::from(!state.items.is_empty());
+        state.taken.records += state.items.len() as u64;
+        Some(std::mem::take(&mut state.items))
+    }
+
+    /// What was taken so far.
+    pub(crate) fn taken(&self) -> Commits {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).taken
     }
 }

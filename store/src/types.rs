@@ -160,6 +160,15 @@ pub struct Sealed {
     pub row_bytes: u64,
 }
 
+/// Group commits since the device was opened: each syncs its records together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Commits {
+    /// How many.
+    pub batches: u64,
+    /// Records in all of them.
+    pub records: u64,
+}
+
 /// Answer to a delete.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Deleted {

@@ -35,8 +35,9 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Writes the files that are made from others: crds/, the chart's copies, docs/reference/, manifests/.
     Gen(generated::Options),
-    /// Measures Diptych beside another object store under one client, as ratios.
-    Bench(Words),
+    /// Measures Diptych beside another object store under one client, as ratios: reads and writes, or with `--heal` how fast lost rows
+    /// come back. With `--stages` or `--store` the byte path's stages, or a device, by itself.
+    Bench(bench::Options),
     /// Bad input, commands, drills and faults on two kind clusters, which it makes where they are not up.
     E2e(Words),
     /// Kills the active site of two again and again, and times until a write succeeds.
@@ -57,7 +58,7 @@ fn main() -> Result<()> {
         Command::Check => check::run()?,
         Command::Fuzz(options) => fuzz::run(&options)?,
         Command::Gen(options) => generated::run(&options)?,
-        Command::Bench(words) => bench::run(&words)?,
+        Command::Bench(options) => bench::run(&options)?,
         Command::E2e(words) => kind::run(&kind::Step::E2e(words))?,
         Command::Kind(step) => kind::run(&step)?,
     };

@@ -190,6 +190,7 @@ impl Maker<'_> {
         let default = Policy::default();
         Policy {
             lease_ms: self.plan.lease_ms,
+            repair_lan: u64::from(self.plan.repair_lan) << 20,
             stability_window_ms: self.plan.failback_after.map(milliseconds),
             edge_grace_ms: self.plan.edge_grace.map_or(default.edge_grace_ms, milliseconds),
             ..default

@@ -53,6 +53,9 @@ pub struct DevOptions {
     /// Seconds without a sign of life after which a node's rows are rebuilt elsewhere
     #[arg(long, default_value_t = 10)]
     pub node_dead_after: u32,
+    /// MiB a second that repair may move in each site
+    #[arg(long, value_name = "MIB", default_value_t = 200)]
+    pub repair_lan: u32,
     /// How long a vote of the lease holds, 1s to 1m: the shorter, the sooner a takeover, and the more a pause disturbs
     #[arg(long, value_name = "DURATION", default_value = "3s", value_parser = diptych_api::common::lease)]
     pub lease: Duration,

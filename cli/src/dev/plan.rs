@@ -43,6 +43,9 @@ pub struct DevPlan {
     pub tls: bool,
     /// Seconds.
     pub node_dead_after: u32,
+    /// MiB a second that repair may move in each site.
+    #[serde(default = "repair_lan_of_before")]
+    pub repair_lan: u32,
     /// Milliseconds that a vote of the lease holds.
     #[serde(default = "lease_of_before")]
     pub lease_ms: u64,
@@ -84,6 +87,11 @@ pub enum PublicVia {
 /// Of a folder that was made before it could be chosen.
 fn lease_of_before() -> u64 {
     Policy::default().lease_ms
+}
+
+/// The same.
+fn repair_lan_of_before() -> u32 {
+    (Policy::default().repair_lan >> 20) as u32
 }
 
 /// Nodes in neither site.
@@ -238,6 +246,7 @@ impl DevPlan {
             via: options.via,
             tls: options.tls,
             node_dead_after: options.node_dead_after,
+            repair_lan: options.repair_lan,
             lease_ms: options.lease.as_millis() as u64,
             failback_after: options.failback_after,
             edge_grace: options.edge_grace,

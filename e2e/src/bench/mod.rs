@@ -3,6 +3,7 @@
 
 #![expect(clippy::print_stdout, reason = "the benchmark tells a person what it does")]
 
+mod heal;
 mod load;
 mod memory;
 mod parity;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use serde::Serialize;
 
 use load::{Client, Op};
 use memory::Watched;
@@ -28,6 +30,7 @@ struct Load {
     clients: u32,
 }
 
+const SMALL: Load = Load { name: "4 KiB x 16", size: 4 << 10, clients: 16 };
 const MIB: Load = Load { name: "1 MiB x 8", size: 1 << 20, clients: 8 };
 const LARGE: Load = Load { name: "64 MiB x 4", size: 64 << 20, clients: 4 };
 
@@ -40,7 +43,7 @@ struct Row {
 
 const ROWS: [Row; 4] = [
     Row {
-        load: Load { name: "4 KiB x 16", size: 4 << 10, clients: 16 },
+        load: SMALL,
         put: Some(Goal { at_least: 12.0, aim: 25.0 }),
         get: Some(Goal { at_least: 1.5, aim: 4.0 }),
     },
@@ -74,6 +77,15 @@ pub struct BenchOptions {
     /// Measure Diptych alone: no ratios, for profiles
     #[arg(long)]
     pub alone: bool,
+    /// Measure how fast lost rows come back instead: a node of three dies, a drive of MinIO is emptied
+    #[arg(long)]
+    pub heal: bool,
+    /// With --heal: objects of 4 KiB
+    #[arg(long, default_value_t = 20_000, requires = "heal")]
+    pub small: u64,
+    /// With --heal: objects of 64 MiB
+    #[arg(long, default_value_t = 100, requires = "heal")]
+    pub large: u64,
     /// Write what was measured as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -98,14 +110,22 @@ impl BenchOptions {
 pub async fn run(options: &BenchOptions) -> Result<()> {
     let scratch = tempfile::Builder::new().prefix("diptych-bench-").tempdir()?;
     let folder = options.folder.clone().unwrap_or_else(|| scratch.path().to_path_buf());
+    if options.heal {
+        return keep(options, &heal::measure(options, &folder.join("heal")).await?);
+    }
     let mut tables = vec![beside_minio(options, &folder.join("beside")).await?];
     tables.push(parity::measure(options, &folder.join("parity")).await?);
     tables.retain(|table| !table.is_empty());
     for table in &tables {
         say(&format!("\n{}", table.render()));
     }
+    keep(options, &tables)
+}
+
+/// Writes what was measured where it was asked for.
+fn keep(options: &BenchOptions, measured: &impl Serialize) -> Result<()> {
     if let Some(file) = &options.json {
-        std::fs::write(file, serde_json::to_vec_pretty(&tables)?)
+        std::fs::write(file, serde_json::to_vec_pretty(measured)?)
             .with_context(|| format!("{} can't be written", file.display()))?;
     }
     Ok(())

@@ -31,6 +31,13 @@ impl Store {
         let pids = installation.pids()?.into_iter().map(|(_, pid)| pid).collect();
         Ok(Self { address, access_key: s3.access_key, secret_key: s3.secret_key, pids })
     }
+
+    /// MinIO.
+    pub(super) fn of_minio(minio: &Minio) -> Self {
+        let S3Endpoint { access_key, secret_key, .. } = minio.endpoint();
+        let pids = minio.pid().into_iter().collect();
+        Self { address: minio.address.clone(), access_key, secret_key, pids }
+    }
 }
 
 /// What is measured beside each other.
@@ -57,9 +64,7 @@ impl Stores {
     pub(super) fn all(&self) -> Result<Vec<Store>> {
         let mut stores = vec![Store::of(&self.installation, "east")?];
         if let Some(minio) = &self.minio {
-            let S3Endpoint { access_key, secret_key, .. } = minio.endpoint();
-            let pids = minio.pid().into_iter().collect();
-            stores.push(Store { address: minio.address.clone(), access_key, secret_key, pids });
+            stores.push(Store::of_minio(minio));
         }
         Ok(stores)
     }

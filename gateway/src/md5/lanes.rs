@@ -20,7 +20,7 @@ const COMPANY: Duration = Duration::from_millis(2);
 
 /// Hashes bodies together: one thread of a gateway.
 #[derive(Debug, Clone)]
-pub(crate) struct Md5Lanes {
+pub struct Md5Lanes {
     queue: Sender<Job>,
     /// Bodies that are being hashed, or will be with their next bytes.
     bodies: Arc<AtomicUsize>,
@@ -28,7 +28,7 @@ pub(crate) struct Md5Lanes {
 
 /// A body whose bytes go to the lanes as they come.
 #[derive(Debug)]
-pub(crate) struct Hashing {
+pub struct Hashing {
     lanes: Md5Lanes,
     at: At,
 }
@@ -52,7 +52,7 @@ struct Job {
 
 impl Md5Lanes {
     /// Starts the thread; it ends with the last handle and body.
-    pub(crate) fn start() -> Result<Self> {
+    pub fn start() -> Result<Self> {
         let (queue, jobs) = channel();
         let bodies = Arc::new(AtomicUsize::new(0));
         let waited_for = Arc::clone(&bodies);
@@ -64,7 +64,7 @@ impl Md5Lanes {
     }
 
     /// A body of which nothing has come yet.
-    pub(crate) fn body(&self) -> Hashing {
+    pub fn body(&self) -> Hashing {
         self.bodies.fetch_add(1, Ordering::Relaxed);
         Hashing { lanes: self.clone(), at: At::Here(Box::default()) }
     }
@@ -73,7 +73,7 @@ impl Md5Lanes {
 impl Hashing {
     /// Hands over the next bytes, and waits for those before them only. They are let go of when the next call, or [`Self::finish`],
     /// has returned.
-    pub(crate) async fn update(&mut self, bytes: Bytes) -> Result<()> {
+    pub async fn update(&mut self, bytes: Bytes) -> Result<()> {
         let md5 = self.here().await?;
         let (answer, answered) = oneshot::channel();
         let job = Job { md5, bytes, done: 0, answer };
@@ -90,7 +90,7 @@ impl Hashing {
     }
 
     /// The MD5 of it all.
-    pub(crate) async fn finish(mut self) -> Result<[u8; 16]> {
+    pub async fn finish(mut self) -> Result<[u8; 16]> {
         Ok(self.here().await?.finish())
     }
 

@@ -6,13 +6,13 @@
 mod kernel;
 mod lanes;
 
-pub(crate) use lanes::Md5Lanes;
+pub use lanes::Md5Lanes;
 
 use kernel::{BLOCK, START, State};
 
 /// The MD5 of a stream so far.
 #[derive(Debug, Clone)]
-pub(crate) struct Md5 {
+pub struct Md5 {
     state: State,
     /// Bytes so far.
     length: u64,
@@ -30,7 +30,7 @@ impl Default for Md5 {
 
 impl Md5 {
     /// Adds the next bytes, here and now.
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
+    pub fn update(&mut self, bytes: &[u8]) {
         let from = self.begin(bytes);
         let whole = whole_blocks(&bytes[from..]);
         kernel::one(&mut self.state, whole);
@@ -38,7 +38,7 @@ impl Md5 {
     }
 
     /// The MD5 of it all.
-    pub(crate) fn finish(mut self) -> [u8; 16] {
+    pub fn finish(mut self) -> [u8; 16] {
         // RFC 1321, 3.1 and 3.2: a one, zeros, and the number of bits, up to the end of a block.
         let bits = self.length.wrapping_mul(8);
         let zeros = (2 * BLOCK - 9 - self.held) % BLOCK;

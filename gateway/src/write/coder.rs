@@ -11,7 +11,7 @@ use crate::error::{GatewayError, Result};
 pub(crate) type Shards = Vec<Bytes>;
 
 /// Codes one extent. Holds at most one stripe.
-pub(crate) struct ExtentCoder {
+pub struct ExtentCoder {
     builder: StripeBuilder,
     encoder: Encoder,
     hasher: blake3::Hasher,
@@ -19,7 +19,7 @@ pub(crate) struct ExtentCoder {
 
 /// What is known of an extent once all its bytes are there.
 #[derive(Debug, Clone)]
-pub(crate) struct CodedExtent {
+pub struct CodedExtent {
     /// The last stripe, if the one before was not the last.
     pub last: Option<Shards>,
     /// Bytes, the tail with them.
@@ -30,19 +30,19 @@ pub(crate) struct CodedExtent {
 
 impl ExtentCoder {
     /// For these rows of a code that needs `needed`.
-    pub(crate) fn new(needed: u8, rows: &[Row]) -> Result<Self> {
+    pub fn new(needed: u8, rows: &[Row]) -> Result<Self> {
         let encoder = Encoder::new(needed, rows.iter().copied())
             .map_err(|error| GatewayError::NotReady(format!("the coding plan can't be used: {error}")))?;
         Ok(Self { builder: StripeBuilder::new(needed), encoder, hasher: blake3::Hasher::new() })
     }
 
     /// Bytes so far.
-    pub(crate) fn length(&self) -> u64 {
+    pub fn length(&self) -> u64 {
         self.builder.extent_len()
     }
 
     /// Takes bytes; gives the stripes that they filled.
-    pub(crate) fn push(&mut self, mut bytes: &[u8]) -> Vec<Shards> {
+    pub fn push(&mut self, mut bytes: &[u8]) -> Vec<Shards> {
         self.hasher.update(bytes);
         let mut stripes = Vec::new();
         while !bytes.is_empty() {
@@ -54,7 +54,7 @@ impl ExtentCoder {
     }
 
     /// The end of the extent.
-    pub(crate) fn finish(mut self) -> Result<CodedExtent> {
+    pub fn finish(mut self) -> Result<CodedExtent> {
         let length = u32::try_from(self.builder.extent_len())
             .map_err(|_| GatewayError::Internal("an extent has more than 4 GiB".to_owned()))?;
         let last = self.builder.finish().map(|stripe| self.encoder.encode(&stripe));

@@ -7,8 +7,8 @@ use diptych_core::records::{ExtentKind, Position};
 
 use super::support::*;
 use crate::{
-    Deleted, Device, DeviceIdentity, ExpectedIdentity, Keyring, NewRow, OpenOptions, Purpose, StoreError,
-    WholeRow,
+    Commits, Deleted, Device, DeviceIdentity, ExpectedIdentity, Keyring, NewRow, OpenOptions, Purpose,
+    StoreError, WholeRow,
 };
 
 #[test]
@@ -32,6 +32,15 @@ fn a_row_reads_back_whole_and_in_ranges_after_a_reopen() {
         let error = device.read(row.extent, row.row, None, 0..150_001).expect_err("that is too far");
         assert!(matches!(error, StoreError::OutOfRange { row_bytes: 150_000, .. }), "{error}");
     }
+}
+
+#[test]
+fn who_writes_alone_shares_no_commit() {
+    let device = open(&formatted());
+    for number in 1..=3 {
+        put(&device, &new_row(1, 2, number), b"a row").expect("there is room");
+    }
+    assert_eq!(device.commits(), Commits { batches: 3, records: 3 });
 }
 
 #[test]
