@@ -14,6 +14,9 @@ import (
 // patience is how long the search goes on for one register. One that is not decided by then counts as wrong.
 const patience = 2 * time.Minute
 
+// patienceForPlain is how long it is asked whether a register is linearizable that has been found explained. It is told apart for the report only.
+const patienceForPlain = 5 * time.Second
+
 // verdict is what became of one register.
 type verdict string
 
@@ -64,39 +67,38 @@ func check(history *history, path string) (*report, error) {
 	return report, nil
 }
 
-// judge looks first whether it is linearizable, whatever is allowed.
+// judge asks first whether it could have happened at all, with losses where they are allowed.
 func judge(history *history, register string, operations []operation, path string) (finding, error) {
 	counted := effective(operations)
+	model, events := plain, []porcupine.Operation(nil)
 	if history.oneSite {
 		counted = slices.DeleteFunc(counted, func(operation operation) bool { return inSwitch(operation, history.terms) })
+		losses := lossesOf(history, register)
+		model, events = losses.model(), losses.events
 	}
 	timed := make([]porcupine.Operation, len(counted))
 	for index, operation := range counted {
 		timed[index] = operation.timed()
 	}
-	model := plain
-	result := porcupine.CheckOperationsTimeout(model, timed, patience)
-	judged := finding{register, linearizable, ""}
-	if result == porcupine.Ok {
-		return judged, nil
-	}
-	if history.oneSite {
-		about := history.about(register)
-		model, timed = withLosses(about, history.terms), append(timed, losses(history)...)
-		result = porcupine.CheckOperationsTimeout(model, timed, patience)
-		if result == porcupine.Ok {
-			judged.verdict, judged.words = explained, about.String()
-			return judged, nil
+	all := append(slices.Clone(timed), events...)
+	switch porcupine.CheckOperationsTimeout(model, all, patience) {
+	case porcupine.Ok:
+		if !history.oneSite || porcupine.CheckOperationsTimeout(plain, timed, patienceForPlain) == porcupine.Ok {
+			return finding{register, linearizable, ""}, nil
 		}
+		return finding{register, explained, history.about(register).String()}, nil
+	case porcupine.Unknown:
+		return shown(register, undecided, model, all, path)
+	default:
+		return shown(register, wrong, model, all, path)
 	}
-	judged.verdict = wrong
-	if result == porcupine.Unknown {
-		judged.verdict = undecided
-	}
-	_, info := porcupine.CheckOperationsVerbose(model, timed, patience)
+}
+
+// shown writes the counterexample: the longest orders that go well, and where each of them ends.
+func shown(register string, verdict verdict, model porcupine.Model, all []porcupine.Operation, path string) (finding, error) {
+	_, info := porcupine.CheckOperationsVerbose(model, all, patience)
 	page := strings.TrimSuffix(path, filepath.Ext(path)) + "-" + strings.ReplaceAll(register, "/", "-") + ".html"
-	judged.words = "see " + page
-	return judged, porcupine.VisualizePath(model, info, page)
+	return finding{register, verdict, "see " + page}, porcupine.VisualizePath(model, info, page)
 }
 
 func (named *named) String() string {

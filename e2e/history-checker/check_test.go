@@ -40,7 +40,7 @@ func replaces(number int, expects, value int64, ended outcome) string {
 // number 9.
 func takenOver(number int, planned bool) string {
 	won := int64(number)*10*second - second
-	return fmt.Sprintf(`{"kind":"term","epoch":2,"site":"west","planned":%v,"after":%d,"at":%d,"back":%d}`, planned, won-7*second, won, 55*second)
+	return fmt.Sprintf(`{"kind":"term","epoch":%d,"site":"west","planned":%v,"after":%d,"at":%d,"back":%d}`, number, planned, won-7*second, won, 55*second)
 }
 
 func conflict(value int64) string {
@@ -121,6 +121,11 @@ func TestVerdicts(t *testing.T) {
 			of(puts(1, 7, ok), puts(2, 8, ok), takenOver(3, false), reads(3, 7), reads(4, 8), reads(9, 8)), wrong},
 		{"a lost write that comes back over a newer one", "OneSite",
 			of(puts(1, 7, ok), puts(2, 8, ok), takenOver(3, false), reads(3, 7), puts(4, 9, ok), reads(9, 8), conflict(8)), wrong},
+		{"a lost creation that comes back over a delete", "OneSite",
+			of(creates(2, 8, ok), takenOver(3, false), reads(3, 0), puts(4, 9, ok), deletes(5), reads(9, 8)), explained},
+		{"two takeovers, each with a loss that is named", "OneSite",
+			of(puts(1, 7, ok), puts(2, 8, ok), takenOver(3, false), reads(3, 7), puts(5, 9, ok), takenOver(6, false), reads(6, 7),
+				reads(9, 7), conflict(8), conflict(9)), explained},
 		{"a lost delete that is noted", "OneSite",
 			of(puts(1, 7, ok), deletes(2), takenOver(3, false), reads(3, 7), puts(4, 9, ok), reads(9, 9), notDone), explained},
 		{"a lost delete that is not", "OneSite",

@@ -17,7 +17,7 @@
 //
 //   - it gives way: from what it was when the term before was last seen, or a little earlier, its state goes back to an older state of
 //     that time;
-//   - what gave way comes back, as long as nobody has written over what stood in its place;
+//   - what gave way comes back, as long as nobody has written over what stood in its place, or nothing did and nothing is there;
 //   - at the end all is accounted for: what gave way has come back, or it is named. A put is named by a conflict version (`diptych
 //     conflicts`; one that was lost for want of its bytes is in the ledger, too), a delete by DeleteNotDone in the ledger. What was
 //     replaced by what gave way needs no name: it would be gone anyway.

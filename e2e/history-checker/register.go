@@ -42,6 +42,14 @@ func (operation operation) on(state int64) (bool, int64) {
 	return operation.Outcome == unknown, state
 }
 
+// left is the state after it, where it was done.
+func (operation operation) left() int64 {
+	if operation.Does == get {
+		return operation.Read
+	}
+	return operation.Writes
+}
+
 func (operation operation) String() string {
 	var does string
 	switch operation.Does {
@@ -63,8 +71,11 @@ func (operation operation) String() string {
 }
 
 func described(state int64) string {
-	if state == absent {
+	switch state {
+	case absent:
 		return "nothing"
+	case some:
+		return "something older"
 	}
 	return fmt.Sprint(state)
 }
