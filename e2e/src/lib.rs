@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod demo;
+pub mod history;
 pub mod kills;
 pub mod kind;
 pub mod minio;

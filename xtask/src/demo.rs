@@ -1,4 +1,4 @@
-//! `cargo xtask demo`, `cargo xtask takeover`, `cargo xtask kills`: build the product and let a program of `e2e` run it as a user would.
+//! `cargo xtask demo`, `takeover`, `kills`, `history`: build the product and let a program of `e2e` run it as a user would.
 
 use anyhow::Result;
 

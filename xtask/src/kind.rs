@@ -34,6 +34,9 @@ pub fn run(step: &Step) -> Result<Tally> {
     }
     tools::for_building()?;
     let bin = tools::kind()?;
+    if let Step::E2e(_) = step {
+        tools::history_checker()?;
+    }
     let built = programs()?;
     let mut command = Command::new(built.join("diptych-kind"));
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -44,6 +44,8 @@ enum Command {
     Takeover(Words),
     /// Kills processes at random under load, and reads back all that was acknowledged.
     Kills(Words),
+    /// Records what clients of registers see while sites die, and has Porcupine look for an order in which it could have been.
+    History(Words),
     /// Two kind clusters with the product in them: up, demo, e2e, down.
     #[command(subcommand)]
     Kind(kind::Step),
@@ -54,6 +56,10 @@ fn main() -> Result<()> {
         Command::Demo(words) => demo::run("diptych-demo", &words)?,
         Command::Takeover(words) => demo::run("diptych-takeover", &words)?,
         Command::Kills(words) => demo::run("diptych-kills", &words)?,
+        Command::History(words) => {
+            tools::history_checker()?;
+            demo::run("diptych-history", &words)?
+        }
         Command::Test(options) => test::run(&options)?,
         Command::Check => check::run()?,
         Command::Fuzz(options) => fuzz::run(&options)?,

@@ -1,6 +1,6 @@
 //! What the commands need and this machine may lack: installed by name, or named in one line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, bail};
@@ -53,6 +53,8 @@ pub fn for_tests() -> Result<()> {
     debian("s3cmd", "s3cmd")?;
     python("boto3", &["boto3==1.44.5"])?;
     python("cloudflare", &["cloudflare==5.9.0", "octodns==1.22.0", "octodns-cloudflare==1.2.0"])?;
+    go_program("official-go-client", &root().join("cloudflare").join("tests").join("official_go_client"))?;
+    history_checker()?;
     etcd()
 }
 
@@ -107,15 +109,29 @@ pub fn for_bench() -> Result<PathBuf> {
     let folder = cache()?.join("bench");
     std::fs::create_dir_all(&folder)?;
     for (tool, package) in [("minio", "github.com/minio/minio"), ("s3load", ".")] {
-        let sources = root().join("e2e").join("bench").join(tool);
         eprintln!("building {tool}");
-        let mut build = Command::new("go");
-        build.current_dir(sources).env("CGO_ENABLED", "0");
-        must(
-            build.args(["build", "-trimpath", "-ldflags", "-s -w", "-o"]).arg(folder.join(tool)).arg(package),
-        )?;
+        go_build(&root().join("e2e").join("bench").join(tool), package, &folder.join(tool))?;
     }
     Ok(folder)
+}
+
+/// The checker of histories.
+pub fn history_checker() -> Result<()> {
+    go_program("history-checker", &root().join("e2e").join("history-checker"))
+}
+
+/// A Go program of this project, in the cache folder's `tools`; Go itself knows whether it has to be built anew.
+fn go_program(name: &str, sources: &Path) -> Result<()> {
+    go(name)?;
+    let folder = cache()?.join("tools");
+    std::fs::create_dir_all(&folder)?;
+    go_build(sources, ".", &folder.join(name))
+}
+
+fn go_build(sources: &Path, package: &str, program: &Path) -> Result<()> {
+    let mut build = Command::new("go");
+    build.current_dir(sources).env("CGO_ENABLED", "0");
+    must(build.args(["build", "-trimpath", "-ldflags", "-s -w", "-o"]).arg(program).arg(package))
 }
 
 fn go(what: &str) -> Result<()> {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bytes::Bytes;
+use reqwest::header::{HeaderMap, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Method, Response, StatusCode};
 use rusty_s3::actions::{CompleteMultipartUploadResponse, CreateMultipartUpload, ListObjectsV2};
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
@@ -34,6 +35,29 @@ pub struct Refused {
     pub status: StatusCode,
     /// The error document.
     pub body: String,
+}
+
+/// What a put asks of its key.
+#[derive(Debug, Clone, Copy)]
+pub enum Expect<'a> {
+    /// Nothing.
+    Anything,
+    /// No object is there: `If-None-Match: *`.
+    Absent,
+    /// An object with this etag, without quotes, is there: `If-Match`.
+    Etag(&'a str),
+}
+
+impl Expect<'_> {
+    fn headers(self) -> Result<HeaderMap> {
+        Ok(match self {
+            Self::Anything => HeaderMap::new(),
+            Self::Absent => HeaderMap::from_iter([(IF_NONE_MATCH, HeaderValue::from_static("*"))]),
+            Self::Etag(etag) => {
+                HeaderMap::from_iter([(IF_MATCH, HeaderValue::from_str(&format!("\"{etag}\""))?)])
+            }
+        })
+    }
 }
 
 /// An object as a listing shows it.
@@ -73,8 +97,13 @@ impl S3Client {
 
     /// Stores bytes; the receipt header if the server gave one.
     pub async fn put(&self, key: &str, body: Bytes) -> Result<Option<String>> {
+        self.put_where(key, body, Expect::Anything).await
+    }
+
+    /// The same on a condition. Where it does not hold the answer is [`Refused`]: 412, or 404 where an etag was asked for and no object is there.
+    pub async fn put_where(&self, key: &str, body: Bytes, expect: Expect<'_>) -> Result<Option<String>> {
         let url = self.bucket.put_object(Some(&self.credentials), key).sign(SIGNED_FOR);
-        let answer = self.send(Method::PUT, url, body).await?;
+        let answer = self.send_with(Method::PUT, url, expect.headers()?, body).await?;
         let receipt = answer.headers().get("x-diptych-receipt");
         Ok(receipt.and_then(|value| value.to_str().ok()).map(str::to_owned))
     }
@@ -148,9 +177,20 @@ impl S3Client {
     }
 
     async fn send(&self, method: Method, url: reqwest::Url, body: Bytes) -> Result<Response> {
+        self.send_with(method, url, HeaderMap::new(), body).await
+    }
+
+    async fn send_with(
+        &self,
+        method: Method,
+        url: reqwest::Url,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response> {
         let deadline = Instant::now() + self.patience;
         loop {
-            let sent = self.http.request(method.clone(), url.clone()).body(body.clone()).send().await;
+            let request = self.http.request(method.clone(), url.clone()).headers(headers.clone());
+            let sent = request.body(body.clone()).send().await;
             let error = match sent {
                 Ok(answer) if answer.status().is_success() => return Ok(answer),
                 Ok(answer) => {

@@ -1,4 +1,5 @@
-//! Runs `official_clients.py` (Cloudflare's SDK, octoDNS) against an emulator of this process.
+//! Runs `official_clients.py` (Cloudflare's SDK, octoDNS) and `official_go_client` (Cloudflare's Go client) against an emulator of this
+//! process.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -20,21 +21,29 @@ async fn run(what: &str, command: &mut Command) {
     );
 }
 
-/// The Python of the environment that `cargo xtask test` made.
-fn python() -> PathBuf {
+/// What `cargo xtask test` made in the user's cache folder.
+fn made(path: &str) -> PathBuf {
     let home = std::env::var_os("HOME").expect("HOME is set");
     let cache =
         std::env::var_os("XDG_CACHE_HOME").map_or_else(|| Path::new(&home).join(".cache"), PathBuf::from);
-    let python = cache.join("diptych/venv-cloudflare/bin/python");
-    assert!(python.is_file(), "{} is missing: `cargo xtask test` makes it", python.display());
-    python
+    let program = cache.join("diptych").join(path);
+    assert!(program.is_file(), "{} is missing: `cargo xtask test` makes it", program.display());
+    program
 }
 
 #[tokio::test]
 async fn clients_that_nobody_here_wrote_are_content() {
-    let python = python();
+    let python = made("venv-cloudflare/bin/python");
     let emulator = start(options()).await;
     let script = "tests/official_clients.py";
     let url = emulator.api_url();
     run("official_clients.py", Command::new(python).args([script, &url, TOKEN, "example.com"])).await;
+}
+
+#[tokio::test]
+async fn the_official_go_client_is_content() {
+    let program = made("tools/official-go-client");
+    let emulator = start(options()).await;
+    let url = emulator.api_url();
+    run("official_go_client", Command::new(program).args([&url, TOKEN, "example.com"])).await;
 }

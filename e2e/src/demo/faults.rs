@@ -19,6 +19,23 @@ pub trait Faults: Sync {
 
     /// What is left of a dead site is started again.
     async fn site_returns(&self, site: &str) -> Result<()>;
+
+    /// Everything of a site stands still, as on a frozen hypervisor.
+    async fn site_freezes(&self, site: &str) -> Result<()>;
+
+    /// It goes on where it was.
+    async fn site_thaws(&self, site: &str) -> Result<()>;
+}
+
+/// Sends a signal to every process of a site of `diptych dev`.
+fn signal_site(installation: &Installation, site: &str, name: &str) -> Result<()> {
+    let endpoints = installation.endpoints()?;
+    let site = site_of(&endpoints, site)?;
+    for pid in site.agents.iter().map(|agent| agent.pid).chain([site.pid]).filter(|pid| *pid != 0) {
+        // One agent is dead already where a node died before.
+        let _ = signal(pid, name);
+    }
+    Ok(())
 }
 
 /// Faults of `diptych dev`: signals, and devices that are removed.
@@ -34,13 +51,7 @@ impl Faults for Installation {
     }
 
     async fn site_dies(&self, site: &str) -> Result<()> {
-        let endpoints = self.endpoints()?;
-        let site = site_of(&endpoints, site)?;
-        for pid in site.agents.iter().map(|agent| agent.pid).chain([site.pid]).filter(|pid| *pid != 0) {
-            // One agent is dead already where a node died before.
-            let _ = signal(pid, "KILL");
-        }
-        Ok(())
+        signal_site(self, site, "KILL")
     }
 
     async fn site_returns(&self, site: &str) -> Result<()> {
@@ -51,5 +62,13 @@ impl Faults for Installation {
             self.command(&["dev", "revive", &agent.name]).await?;
         }
         self.command(&["dev", "revive", site]).await.map(drop)
+    }
+
+    async fn site_freezes(&self, site: &str) -> Result<()> {
+        signal_site(self, site, "STOP")
+    }
+
+    async fn site_thaws(&self, site: &str) -> Result<()> {
+        signal_site(self, site, "CONT")
     }
 }

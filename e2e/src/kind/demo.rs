@@ -9,6 +9,7 @@ use tokio::sync::Mutex;
 
 use super::cluster::{self, Cluster, NAMESPACE, Node};
 use super::install::{STORAGE_CLUSTER, clusters, root_of, up};
+use super::proof::faults::processes;
 use super::state::State;
 use super::{Demo, Up, install, spec};
 use crate::demo::faults::Faults;
@@ -44,7 +45,7 @@ pub async fn demo(table: &mut Table, state: &State, options: &Demo) -> Result<()
     declared(table, &clusters[0], &reach).await?;
     somebody(table, &clusters[0], &reach).await?;
     gateway_dies(table, &clusters[0], &reach).await?;
-    let faults = Machines { clusters: &clusters, killed: Mutex::default() };
+    let faults = Machines::of(&clusters);
     Scene { reach: &reach, faults: &faults, acknowledge: first, files: &files }.play(table).await?;
     for acknowledge in later {
         change_acknowledge(table, &clusters, acknowledge).await?;
@@ -306,13 +307,18 @@ async fn printed(table: &mut Table, clusters: &[Cluster; 2]) -> Result<()> {
 }
 
 /// Faults of machines: containers that are killed, removed and started by Docker.
-struct Machines<'a> {
+pub(super) struct Machines<'a> {
     clusters: &'a [Cluster; 2],
     /// As they were when they were killed.
     killed: Mutex<Vec<Node>>,
 }
 
-impl Machines<'_> {
+impl<'a> Machines<'a> {
+    /// All run.
+    pub(super) fn of(clusters: &'a [Cluster; 2]) -> Self {
+        Self { clusters, killed: Mutex::default() }
+    }
+
     async fn nodes(&self, site: &str) -> Result<Vec<Node>> {
         let cluster = self.clusters.iter().find(|cluster| cluster.site == site).context("no such site")?;
         cluster.nodes().await
@@ -340,5 +346,13 @@ impl Faults for Machines<'_> {
             cluster::start(&node).await?;
         }
         Ok(())
+    }
+
+    async fn site_freezes(&self, site: &str) -> Result<()> {
+        processes::stop(&self.nodes(site).await?).map(drop)
+    }
+
+    async fn site_thaws(&self, site: &str) -> Result<()> {
+        processes::resume(&self.nodes(site).await?)
     }
 }

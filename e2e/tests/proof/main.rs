@@ -13,6 +13,7 @@ mod durability;
 mod edge;
 mod failback;
 mod failover;
+mod history;
 mod keys;
 mod kills;
 mod leases;

@@ -5,9 +5,10 @@ mod access;
 mod declarations;
 mod device;
 mod drills;
-mod faults;
+pub(super) mod faults;
 mod files;
 mod ground;
+mod history;
 mod join;
 pub mod leases;
 mod plugin;
@@ -33,6 +34,8 @@ pub enum Part {
     Drills,
     /// Cut lines, stopped machines, lost API servers, operators and members of the catalog
     Faults,
+    /// What clients of registers see through switches and takeovers, checked
+    History,
 }
 
 /// All parts, or those that were asked for.
@@ -49,6 +52,7 @@ pub async fn e2e(table: &mut Table, state: &State, options: &E2e) -> Result<()> 
             Part::Plugin => ground.told(Box::pin(plugin::commands(table, &ground)).await).await,
             Part::Drills => ground.told(Box::pin(drills::each_mode(table, &ground)).await).await,
             Part::Faults => Box::pin(faults::all(table, &ground, options.short)).await?,
+            Part::History => ground.told(Box::pin(history::recorded(table, &ground)).await).await,
         }
         ground.well(table).await?;
     }

@@ -4,7 +4,7 @@
 mod cables;
 mod control;
 mod lines;
-mod processes;
+pub(in crate::kind) mod processes;
 mod stops;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};

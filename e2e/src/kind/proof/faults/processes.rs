@@ -11,7 +11,7 @@ use crate::kind::cluster::Node;
 const ROUNDS: u32 = 100;
 
 /// Stops every process of these machines.
-pub(super) fn stop(nodes: &[Node]) -> Result<usize> {
+pub(in crate::kind) fn stop(nodes: &[Node]) -> Result<usize> {
     for _ in 0..ROUNDS {
         let tree = tree(nodes)?;
         let running: Vec<u32> = tree.iter().filter(|(_, stopped)| !stopped).map(|(pid, _)| *pid).collect();
@@ -24,7 +24,7 @@ pub(super) fn stop(nodes: &[Node]) -> Result<usize> {
 }
 
 /// Continues them.
-pub(super) fn resume(nodes: &[Node]) -> Result<()> {
+pub(in crate::kind) fn resume(nodes: &[Node]) -> Result<()> {
     let all: Vec<u32> = tree(nodes)?.into_iter().map(|(pid, _)| pid).collect();
     signal("CONT", &all)
 }
