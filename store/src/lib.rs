@@ -1,9 +1,11 @@
-//! A device of a node-agent: one folder that holds rows of extents as records in an append-only log.
+//! A device of a node-agent: one folder that holds rows of extents as records in an append-only log, or one bucket that holds
+//! each as an object.
 //!
 //! [`Device`] is blocking and made for threads: async callers use it through `spawn_blocking`, and await only the
 //! [`Pending`] answers of its group commit. Nothing that it answered is lost by a crash, and nothing that it gives back
 //! went unchecked. [`inspect`] reads a device's folder by itself, whether or not an agent has it open.
 
+pub mod bucket;
 mod commit;
 mod compact;
 mod device;
@@ -13,6 +15,7 @@ mod health;
 mod index;
 pub mod inspect;
 mod log;
+mod log_device;
 mod moving;
 mod pending;
 mod queue;
@@ -28,7 +31,7 @@ mod tests;
 mod types;
 mod writer;
 
-pub use device::Device;
+pub use device::{Device, Writer};
 pub use error::StoreError;
 pub use pending::Pending;
 pub use types::{
@@ -36,4 +39,3 @@ pub use types::{
     NewRow, OpenOptions, OpenReport, Purpose, Room, RowDescription, RowEnd, ScrubProgress, ScrubState,
     Sealed, Verified,
 };
-pub use writer::Writer;
