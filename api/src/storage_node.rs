@@ -109,7 +109,7 @@ pub struct NumberedDevice {
     /// Its number, unique in the site, or outside, and never used again.
     #[schemars(range(min = 1))]
     pub id: i64,
-    /// Its folder on the node.
+    /// Its folder on the node; of a node in neither site also `s3://BUCKET/PREFIX`, a bucket that its agent reaches.
     #[schemars(length(min = 2, max = 255))]
     pub path: String,
     /// Its share of new rows beside the other devices'. By default its size in GiB.

@@ -5,6 +5,7 @@
 
 mod agent;
 mod authorize;
+pub mod bucket;
 mod commands;
 mod cross;
 mod device;

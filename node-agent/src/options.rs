@@ -9,15 +9,17 @@ use diptych_store::OpenOptions;
 use diptych_wire::server::ServerOptions;
 use diptych_wire::tls::Credentials;
 
-/// A folder that is a device, or shall become one.
+use crate::bucket::BucketStore;
+
+/// A folder, or a place in a bucket, that is a device, or shall become one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceOption {
-    /// Folder.
+    /// Folder, or `s3://BUCKET/PREFIX`.
     pub path: PathBuf,
     /// Its number. With it, a folder that is empty or not there is made a device; without it, an empty folder waits for
     /// the operator's `Format`, and a missing one is reported as missing.
     pub device: Option<DeviceId>,
-    /// Bytes that it may hold; None: what its file system has.
+    /// Bytes that it may hold; None: what its file system has, 1 TiB of a bucket.
     pub capacity: Option<u64>,
 }
 
@@ -43,9 +45,12 @@ pub struct AgentOptions {
     pub credentials: Credentials,
     /// Its devices.
     pub devices: Vec<DeviceOption>,
+    /// The store that buckets among them are in.
+    pub bucket_store: Option<BucketStore>,
     /// Where it takes mTLS connections; port 0: any.
     pub listen: Option<SocketAddr>,
-    /// Where processes of this machine may connect. A socket that is left over is replaced.
+    /// Where processes of this machine may connect. A socket that is left over is replaced. Beside it lies what the agent remembers of
+    /// the buckets that it holds.
     pub socket: Option<PathBuf>,
     /// Where it answers `/live`, `/ready` and `/metrics` by plain HTTP; port 0: any.
     pub health: Option<SocketAddr>,
@@ -67,6 +72,7 @@ impl AgentOptions {
         Self {
             credentials,
             devices,
+            bucket_store: None,
             listen: None,
             socket: None,
             health: None,

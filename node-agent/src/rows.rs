@@ -82,10 +82,10 @@ impl Agent {
             end: row_end(head.extent_len, head.extent_hash, head.holds),
             purpose: purpose_of(head.holds, purpose),
         };
-        let pending = if whole.is_short() {
-            slot.checked(&device, device.place(whole))?
-        } else {
+        let pending = if device.place_blocks(&whole) {
             slot.with(move |device| device.place(whole)).await?
+        } else {
+            slot.checked(&device, device.place(whole))?
         };
         let sealed = slot.checked(&device, pending.await)?;
         slot.writes.record(begun.elapsed());

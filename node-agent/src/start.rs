@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
+use crate::bucket::{self, PlaceError};
 use crate::device::{Devices, Owner, Slot};
 use crate::handler::AgentHandler;
 use crate::health;
@@ -26,7 +27,7 @@ use crate::siblings::Siblings;
 /// What was measured of devices counts half after this.
 const FORGET_HALF_EVERY: Duration = Duration::from_secs(10);
 
-/// Why an agent did not start. Devices are no reason: they are reported in its status.
+/// Why an agent did not start. How devices are is no reason: that is reported in its status.
 #[derive(Debug, Error)]
 pub enum StartError {
     /// A listener can't be opened.
@@ -47,6 +48,9 @@ pub enum StartError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A device in a bucket that can't be asked for at all.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// Nobody could ever ask it anything.
     #[error("an agent needs an address or a socket to listen on")]
     NoListener,
@@ -103,11 +107,18 @@ pub async fn start(options: AgentOptions, shutdown: CancellationToken) -> Result
     let address = listeners.tls.as_ref().and_then(|(listener, _)| listener.local_addr().ok());
 
     let owner = Owner { cluster: identity.cluster, site: identity.site.clone() };
-    let slots = options.devices.iter().map(|device| {
+    let slots = options.devices.iter().map(|device| -> Result<_, StartError> {
         let store = OpenOptions { capacity: device.capacity, ..options.store.clone() };
-        Arc::new(Slot::new(device.path.clone(), device.device, store, owner.clone()))
+        let path = device.path.clone();
+        let bucket = bucket::is_bucket(&path).then(|| {
+            let folder = options.socket.as_ref().and_then(|socket| socket.parent());
+            let local =
+                folder.zip(device.device).map(|(folder, id)| folder.join(format!("bucket-{id}.hold")));
+            bucket::place(&path, options.bucket_store.as_ref(), node.as_str(), local)
+        });
+        Ok(Arc::new(Slot::new(path, bucket.transpose()?, device.device, store, owner.clone())))
     });
-    let devices = Devices::new(slots.collect());
+    let devices = Devices::new(slots.collect::<Result<_, _>>()?);
     let siblings = Siblings::new(options.credentials.clone());
     let agent = Arc::new(Agent::new(identity, node, devices, siblings));
     agent.look().await;

@@ -107,7 +107,7 @@ impl SiteContext {
     }
 
     /// All of them that are this site's to care for now.
-    pub(crate) fn places(&self) -> impl Iterator<Item = Place> {
+    pub fn places(&self) -> impl Iterator<Item = Place> {
         std::iter::once(self.here()).chain(self.outside_nodes())
     }
 }

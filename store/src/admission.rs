@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use diptych_core::fragment::{Codec, RecordHead};
+use diptych_core::fragment::RecordHead;
 use diptych_core::ids::ClusterId;
-use diptych_core::layout;
 
 use crate::error::StoreError;
 use crate::index::Index;
 use crate::log::Log;
 use crate::queue::Queue;
-use crate::record::RecordFile;
+use crate::record::{Folder, KeptRecord};
 use crate::room;
 use crate::types::{NewRow, Purpose, WholeRow};
-use crate::writer::{self, Writer};
+use crate::writer::{self, LogWriter};
 
 /// Whose rows a device takes, and how many of them.
 #[derive(Debug)]
@@ -21,7 +20,7 @@ pub(crate) struct Admission {
     pub(crate) cluster: ClusterId,
     pub(crate) capacity: Option<u64>,
     pub(crate) log: Arc<Log>,
-    pub(crate) record: Arc<RecordFile>,
+    pub(crate) record: Arc<KeptRecord>,
 }
 
 impl Admission {
@@ -33,23 +32,7 @@ impl Admission {
         room: u64,
         purpose: Purpose,
     ) -> Result<RecordHead, StoreError> {
-        let crc_block = layout::crc_block(room);
-        let head = RecordHead {
-            kind: row.kind,
-            codec: Codec::Vandermonde,
-            cluster: self.cluster,
-            extent: row.extent,
-            instance: row.instance,
-            row: row.row,
-            needed: row.needed,
-            coding: row.coding,
-            shard_size: row.shard_bytes,
-            crc_block,
-            birth_epoch: row.epoch,
-            birth_hlc: row.hlc,
-            first_position: row.first_position,
-            reserved: writer::record_bytes(room, crc_block),
-        };
+        let head = writer::record_head(self.cluster, row, room);
         let limit = self.log.longest_record();
         if head.reserved > limit {
             return Err(StoreError::TooLong { bytes: room, limit });
@@ -69,11 +52,12 @@ impl Admission {
         index: &Index,
         queue: &Arc<Queue>,
         whole: &WholeRow,
-    ) -> Result<Writer, StoreError> {
+    ) -> Result<LogWriter, StoreError> {
         let WholeRow { stamp, row, bytes, end, purpose } = whole;
+        let place = Folder { disk: &*self.log.disk, path: &self.log.device };
         // FENCING: no higher stamp is admitted before the row has its place in the log.
-        let _admitted = self.record.admit(&*self.log.disk, *stamp)?;
+        let _admitted = self.record.admit(&place, *stamp)?;
         let head = self.head(index, row, bytes.len() as u64, *purpose)?;
-        Writer::whole(Arc::clone(&self.log), Arc::clone(queue), head, bytes, end)
+        LogWriter::whole(Arc::clone(&self.log), Arc::clone(queue), head, bytes, end)
     }
 }

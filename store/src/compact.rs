@@ -22,7 +22,7 @@ use crate::room;
 use crate::scan::{self, RecordFault};
 use crate::segment::Segment;
 use crate::types::{InventoryKey, RowEnd, Sealed};
-use crate::writer::{self, Writer};
+use crate::writer::{self, LogWriter};
 
 /// A segment is emptied when at most so much of it lives, in thousandths,
 const LIVE_MOST: u64 = 500;
@@ -217,7 +217,7 @@ impl Compactor {
                 return Ok(None);
             }
             let (log, queue) = (Arc::clone(&self.log), Arc::clone(&self.queue));
-            Writer::begin(log, queue, RecordHead { reserved, ..head }, trailer.row_bytes)?
+            LogWriter::begin(log, queue, RecordHead { reserved, ..head }, trailer.row_bytes)?
         };
         let mut written = Ok(());
         let checked = scan::check_blocks(&*victim.file, at.offset, &head, &trailer, |piece| {

@@ -1,72 +1,44 @@
-//! The device: what a node-agent holds of a disk.
+//! The device: what a node-agent holds of a disk, or of a bucket.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use diptych_core::fragment::{RecordHead, Tombstone};
 use diptych_core::ids::{ExtentId, InstanceId, Row, Stamp};
 use diptych_core::records::ExtentKind;
 
-use crate::admission::Admission;
-use crate::commit::Committer;
-use crate::compact::Compactor;
-use crate::disk::{Disk, RealDisk};
+use crate::bucket::{BucketDevice, BucketPlace, BucketWriter};
+use crate::disk::RealDisk;
 use crate::error::StoreError;
-use crate::health::Health;
-use crate::index::{self, Index};
-use crate::log::Log;
+use crate::log_device::{self, LogDevice};
 use crate::pending::Pending;
-use crate::queue::{Item, Queue, Work};
-use crate::read::Reader;
-use crate::record::{self, DeviceRecord, RecordFile};
-use crate::recover::{Recovered, Recovery};
-use crate::segment::{self, Owner};
 use crate::types::{
     ByteRange, Commits, Deleted, DeviceIdentity, Finding, InventoryEntry, InventoryKey, Keyring, NewRow,
-    OpenOptions, OpenReport, Purpose, Room, RowDescription, ScrubProgress, ScrubState, Sealed, Verified,
-    WholeRow,
+    OpenOptions, OpenReport, Purpose, Room, RowDescription, RowEnd, ScrubProgress, ScrubState, Sealed,
+    Verified, WholeRow,
 };
-use crate::writer::{self, Writer};
-use crate::{room, scrub};
-
-/// Held by the process that has the device open.
-pub(crate) const LOCK: &str = "lock";
+use crate::writer::LogWriter;
 
 /// An open device. Clones are handles to the same one; the last one dropped closes it.
 #[derive(Debug, Clone)]
-pub struct Device(Arc<Inner>);
+pub struct Device(Engine);
 
-#[derive(Debug)]
-struct Inner {
-    path: PathBuf,
-    identity: DeviceIdentity,
-    options: OpenOptions,
-    report: OpenReport,
-    disk: Arc<dyn Disk>,
-    health: Arc<Health>,
-    record: Arc<RecordFile>,
-    admission: Arc<Admission>,
-    log: Arc<Log>,
-    queue: Arc<Queue>,
-    compactor: Arc<Compactor>,
-    compacting: Mutex<Option<JoinHandle<()>>>,
-    /// `None` once closed, so that the next one to open the folder has it alone.
-    index: RwLock<Option<Arc<Index>>>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-    lock: Mutex<Option<Lock>>,
-    scrubbing: Mutex<()>,
+/// What carries it.
+#[derive(Debug, Clone)]
+enum Engine {
+    /// A folder.
+    Log(LogDevice),
+    /// A bucket.
+    Bucket(BucketDevice),
 }
 
-/// Keeps other processes away while it lives.
-struct Lock(#[expect(dead_code, reason = "held, not read")] Box<dyn Send + Sync>);
-
-impl std::fmt::Debug for Lock {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Lock")
-    }
+macro_rules! engine {
+    ($self:ident, $device:ident => $call:expr) => {
+        match &$self.0 {
+            Engine::Log($device) => $call,
+            Engine::Bucket($device) => $call,
+        }
+    };
 }
 
 impl Device {
@@ -74,7 +46,14 @@ impl Device {
     ///
     /// Errors: [`StoreError::NotEmpty`], [`StoreError::AlreadyFormatted`], [`StoreError::ReadOnly`], [`StoreError::Io`].
     pub fn format(path: &Path, identity: &DeviceIdentity) -> Result<(), StoreError> {
-        format_on(&RealDisk, path, identity)
+        log_device::format_on(&RealDisk, path, identity)
+    }
+
+    /// Makes a new device in a bucket, under a prefix that no object has yet.
+    ///
+    /// Errors: [`StoreError::NotEmpty`], [`StoreError::AlreadyFormatted`], [`StoreError::Io`].
+    pub fn format_bucket(place: &BucketPlace, identity: &DeviceIdentity) -> Result<(), StoreError> {
+        BucketDevice::format(place, identity)
     }
 
     /// Opens a device: checks who it is, replays what the index had not been synced past, makes the index anew if it is
@@ -83,107 +62,68 @@ impl Device {
     /// Errors: [`StoreError::Missing`], [`StoreError::WrongIdentity`], [`StoreError::InUse`], [`StoreError::ReadOnly`],
     /// [`StoreError::UnknownFormat`], [`StoreError::ForeignSegment`], [`StoreError::Damaged`], [`StoreError::Io`].
     pub fn open(path: &Path, options: OpenOptions) -> Result<Self, StoreError> {
-        Self::open_on(Arc::new(RealDisk), path, options)
+        LogDevice::open_on(Arc::new(RealDisk), path, options).map(|device| Self(Engine::Log(device)))
     }
 
+    /// Opens a device in a bucket: takes it for this process alone and lists what is there. One that another process holds is
+    /// refused; asked again and again, it opens once nothing was heard of that process for long enough.
+    ///
+    /// Errors: [`StoreError::Missing`], [`StoreError::WrongIdentity`], [`StoreError::Held`],
+    /// [`StoreError::UnknownFormat`], [`StoreError::Damaged`], [`StoreError::Io`].
+    pub fn open_bucket(place: &Arc<BucketPlace>, options: OpenOptions) -> Result<Self, StoreError> {
+        BucketDevice::open(place, options).map(|device| Self(Engine::Bucket(device)))
+    }
+
+    #[cfg(test)]
     pub(crate) fn open_on(
-        disk: Arc<dyn Disk>,
+        disk: Arc<dyn crate::disk::Disk>,
         path: &Path,
         options: OpenOptions,
     ) -> Result<Self, StoreError> {
-        let found = record::read(&*disk, path)?;
-        if let Some(expected) = &options.expect {
-            record::expect(&found, expected, path)?;
+        LogDevice::open_on(disk, path, options).map(|device| Self(Engine::Log(device)))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn log(&self) -> &LogDevice {
+        match &self.0 {
+            Engine::Log(device) => device,
+            Engine::Bucket(_) => unreachable!("the device of this test is a folder"),
         }
-        let lock =
-            disk.lock(&path.join(LOCK)).map_err(|error| StoreError::io_at("locking", path, path, error))?;
-        let Some(lock) = lock else { return Err(StoreError::InUse { path: path.to_owned() }) };
-        // Another process may have changed it until now.
-        let found = record::read(&*disk, path)?;
-        let identity = found.identity();
-        let owner = Owner::from(&identity);
-        let recovery =
-            Recovery { disk: &*disk, device: path, owner, index_cache_bytes: options.index_cache_bytes };
-        let Recovered { index, segments, next_number, report } = recovery.run()?;
-        let (health, queue, index) =
-            (Arc::new(Health::default()), Arc::new(Queue::default()), Arc::new(index));
-        let limits = (options.segment_bytes, options.zero_ahead_bytes);
-        let (log_disk, log_health) = (Arc::clone(&disk), Arc::clone(&health));
-        let log = Log::new(log_disk, path.to_owned(), owner, log_health, limits, segments, next_number);
-        let log = Arc::new(log);
-        let compactor = Arc::new(Compactor {
-            log: Arc::clone(&log),
-            queue: Arc::clone(&queue),
-            health: Arc::clone(&health),
-            moving: Arc::default(),
-            capacity: options.capacity,
-            memory: Mutex::default(),
-        });
-        let record = Arc::new(RecordFile::new(path.to_owned(), found));
-        let admission = Arc::new(Admission {
-            cluster: identity.cluster,
-            capacity: options.capacity,
-            log: Arc::clone(&log),
-            record: Arc::clone(&record),
-        });
-        let (threads, compacting) = start_threads(&compactor, &index, &admission)?;
-        Ok(Self(Arc::new(Inner {
-            path: path.to_owned(),
-            record,
-            admission,
-            lock: Mutex::new(Some(Lock(lock))),
-            index: RwLock::new(Some(index)),
-            threads: Mutex::new(threads),
-            compacting: Mutex::new(Some(compacting)),
-            compactor,
-            scrubbing: Mutex::new(()),
-            identity,
-            options,
-            report,
-            disk,
-            health,
-            log,
-            queue,
-        })))
-    }
-
-    /// As if the index had become unreadable.
-    #[cfg(test)]
-    pub(crate) fn fail_index(&self) {
-        self.0.health.fail(StoreError::Index { reason: "a test says so".into() });
     }
 
     #[cfg(test)]
-    pub(crate) fn moving(&self) -> &crate::moving::Moving {
-        &self.0.compactor.moving
+    pub(crate) fn bucket(&self) -> &BucketDevice {
+        match &self.0 {
+            Engine::Bucket(device) => device,
+            Engine::Log(_) => unreachable!("the device of this test is a bucket"),
+        }
     }
 
     /// What opening found.
     pub fn open_report(&self) -> OpenReport {
-        self.0.report
+        engine!(self, device => device.open_report())
     }
 
     /// Who it is.
     pub fn identity(&self) -> &DeviceIdentity {
-        &self.0.identity
+        engine!(self, device => device.identity())
     }
 
-    /// Its folder.
+    /// Its folder, or its place in a bucket: `s3://BUCKET/PREFIX`.
     pub fn path(&self) -> &Path {
-        &self.0.path
+        engine!(self, device => device.path())
     }
 
     /// Waits for what is queued, syncs the index and closes. Later calls on any handle get [`StoreError::Closed`].
     ///
     /// Errors: the failure that closed it before.
     pub fn close(&self) -> Result<(), StoreError> {
-        self.0.close();
-        self.failure().map_or(Ok(()), Err)
+        engine!(self, device => device.close())
     }
 
     /// The failure that closed it, if one did.
     pub fn failure(&self) -> Option<StoreError> {
-        self.0.health.failure()
+        engine!(self, device => device.failure())
     }
 
     // ---- rows ----
@@ -193,22 +133,25 @@ impl Device {
     /// Errors: [`StoreError::DeviceFull`], [`StoreError::TooLong`], [`StoreError::InstanceUsed`],
     /// [`StoreError::BadRow`], [`StoreError::DeviceFailed`], [`StoreError::Io`].
     pub fn begin(&self, row: &NewRow, reserve: u64, purpose: Purpose) -> Result<Writer, StoreError> {
-        let head = self.0.admit_row(row, reserve, purpose)?;
-        Writer::begin(Arc::clone(&self.0.log), Arc::clone(&self.0.queue), head, reserve)
+        Ok(Writer(match &self.0 {
+            Engine::Log(device) => Writing::Log(device.begin(row, reserve, purpose)?),
+            Engine::Bucket(device) => Writing::Bucket(device.begin(row, reserve, purpose)?),
+        }))
     }
 
-    /// A whole row, under a stamp that is admitted first (see [`Device::admit`]). A short one is left to the committer, so that no
-    /// thread blocks and none is woken on the way; a long one is written by this thread.
+    /// A whole row, under a stamp that is admitted first (see [`Device::admit`]). In a folder a short one is left to the committer, so that no thread is woken on the way.
     ///
-    /// Errors: as [`Device::admit`] and [`Device::begin`]; of a short row they come with the answer.
+    /// Errors: as [`Device::admit`] and [`Device::begin`], at once or with the answer.
     pub fn place(&self, whole: WholeRow) -> Result<Pending<Sealed>, StoreError> {
-        self.0.health.check()?;
-        if !whole.is_short() {
-            return self.0.write(&whole)?.queue();
+        engine!(self, device => device.place(whole))
+    }
+
+    /// Whether [`Device::place`] may keep its thread waiting for this one.
+    pub fn place_blocks(&self, whole: &WholeRow) -> bool {
+        match &self.0 {
+            Engine::Log(_) => !whole.is_short(),
+            Engine::Bucket(_) => true,
         }
-        let (answer, pending) = Pending::new();
-        self.0.queue.push(Work::Write(Box::new(whole), answer))?;
-        Ok(pending)
     }
 
     /// Bytes of a row, every block that the range touches checked. `instance` `None`: the whole record that was
@@ -223,7 +166,7 @@ impl Device {
         instance: Option<InstanceId>,
         range: ByteRange,
     ) -> Result<Bytes, StoreError> {
-        self.0.with_reader(|reader| reader.range(extent, row, instance, &range))
+        engine!(self, device => device.read(extent, row, instance, range))
     }
 
     /// What a row's record says of itself, its checks included; reads head and trailer only.
@@ -233,7 +176,7 @@ impl Device {
         row: Row,
         instance: Option<InstanceId>,
     ) -> Result<RowDescription, StoreError> {
-        self.0.with_reader(|reader| reader.describe(extent, row, instance))
+        engine!(self, device => device.describe(extent, row, instance))
     }
 
     /// The whole row as the *disk* has it, page cache dropped first, every block checked: repair's read-back.
@@ -243,7 +186,7 @@ impl Device {
         row: Row,
         instance: Option<InstanceId>,
     ) -> Result<Bytes, StoreError> {
-        self.0.with_reader(|reader| reader.uncached(extent, row, instance))
+        engine!(self, device => device.read_uncached(extent, row, instance))
     }
 
     /// As [`Device::read_uncached`], in constant memory and without giving the bytes.
@@ -253,7 +196,7 @@ impl Device {
         row: Row,
         instance: Option<InstanceId>,
     ) -> Result<Verified, StoreError> {
-        self.0.with_reader(|reader| reader.verify(extent, row, instance))
+        engine!(self, device => device.verify(extent, row, instance))
     }
 
     /// Deletes one record by a tombstone. The stamp is admitted first (see [`Device::admit`]), and none that is higher is
@@ -265,59 +208,40 @@ impl Device {
         instance: InstanceId,
         stamp: Stamp,
     ) -> Result<Pending<Deleted>, StoreError> {
-        let inner = &self.0;
-        inner.health.check()?;
-        let _admitted = inner.record.admit(&*inner.disk, stamp)?;
-        let (answer, pending) = Pending::new();
-        let mut fates = inner.compactor.moving.fates();
-        if inner.with_index(|index| index.find(extent, row, Some(instance)))?.is_none() {
-            answer.give(Ok(Deleted::NothingThere));
-            return Ok(pending);
-        }
-        let cluster = inner.identity.cluster;
-        let tombstone = Tombstone { cluster, extent, row, killed: instance, stamp };
-        let (reservation, entry) = writer::write_tombstone(&inner.log, &tombstone)?;
-        fates.dying.insert(instance);
-        drop(fates);
-        let key = InventoryKey { extent, row, instance };
-        let (at, segment) = (reservation.at, reservation.segment);
-        inner.queue.push(Item::Tombstone { key, at, entry, segment, answer })?;
-        Ok(pending)
+        engine!(self, device => device.delete(extent, row, instance, stamp))
     }
 
     // ---- device record ----
 
     /// Highest stamp that it has seen.
     pub fn highest_stamp(&self) -> Stamp {
-        self.0.record.get().highest_stamp
+        engine!(self, device => device.highest_stamp())
     }
 
     /// Lets a command pass if its stamp is not lower than any seen before; a higher one is durable when this returns.
     ///
     /// Errors: [`StoreError::OldStamp`], [`StoreError::Io`], [`StoreError::DeviceFailed`].
     pub fn admit(&self, stamp: Stamp) -> Result<(), StoreError> {
-        self.0.health.check()?;
-        self.0.record.admit(&*self.0.disk, stamp).map(drop)
+        engine!(self, device => device.admit(stamp))
     }
 
     /// The keyring that it keeps.
     pub fn keyring(&self) -> Option<Keyring> {
-        self.0.record.get().keyring()
+        engine!(self, device => device.keyring())
     }
 
     /// The keyring as it lies on the disk.
     ///
     /// Errors: [`StoreError::Damaged`], [`StoreError::Io`], [`StoreError::Missing`].
     pub fn read_keyring(&self) -> Result<Option<Keyring>, StoreError> {
-        Ok(self.0.record.read_again(&*self.0.disk)?.keyring())
+        engine!(self, device => device.read_keyring())
     }
 
     /// Keeps a keyring, durable when this returns. The same number with the same bytes is no change.
     ///
     /// Errors: [`StoreError::OldKeyring`], [`StoreError::Io`], [`StoreError::DeviceFailed`].
     pub fn put_keyring(&self, keyring: Keyring) -> Result<(), StoreError> {
-        self.0.health.check()?;
-        self.0.record.put_keyring(&*self.0.disk, keyring)
+        engine!(self, device => device.put_keyring(keyring))
     }
 
     // ---- what it holds ----
@@ -329,37 +253,35 @@ impl Device {
         kind: Option<ExtentKind>,
         limit: usize,
     ) -> Result<Vec<InventoryEntry>, StoreError> {
-        // Looked at first: what a round that ends meanwhile has read counts with the next page.
-        let scrubbed = self.0.with_index(Index::scrubbed)?;
-        let page = self.0.with_index(|index| index.page(after, kind, limit))?;
-        Ok(page.iter().map(|found| InventoryEntry::new(found, scrubbed)).collect())
+        engine!(self, device => device.inventory(after, kind, limit))
     }
 
     /// Records of one row that are here, the one that was written or moved last first.
     pub fn instances(&self, extent: ExtentId, row: Row) -> Result<Vec<InventoryEntry>, StoreError> {
-        let scrubbed = self.0.with_index(Index::scrubbed)?;
-        let found = self.0.with_index(|index| index.instances(extent, row))?;
-        Ok(found.iter().map(|found| InventoryEntry::new(found, scrubbed)).collect())
+        engine!(self, device => device.instances(extent, row))
     }
 
     /// Records in quarantine.
     pub fn findings(&self) -> Result<Vec<Finding>, StoreError> {
-        self.0.with_index(Index::findings)
+        engine!(self, device => device.findings())
     }
 
     /// How full it is.
     pub fn room(&self) -> Result<Room, StoreError> {
-        self.0.room()
+        engine!(self, device => device.room())
     }
 
     /// Number of records that it holds.
     pub fn record_count(&self) -> Result<u64, StoreError> {
-        self.0.with_index(Index::len)
+        engine!(self, device => device.record_count())
     }
 
-    /// How well its commits are shared.
+    /// How well its commits are shared; a bucket has none that could be.
     pub fn commits(&self) -> Commits {
-        self.0.queue.taken()
+        match &self.0 {
+            Engine::Log(device) => device.commits(),
+            Engine::Bucket(_) => Commits::default(),
+        }
     }
 
     // ---- care ----
@@ -367,158 +289,66 @@ impl Device {
     /// Reads on from disk where the last step stopped, about `budget_bytes` of whole records, and puts rotten ones in
     /// quarantine. `now_ms` (milliseconds since 1970) is kept as the end of a round that this step finishes.
     pub fn scrub_step(&self, budget_bytes: u64, now_ms: u64) -> Result<ScrubProgress, StoreError> {
-        let inner = &self.0;
-        let _alone = inner.scrubbing.lock().unwrap_or_else(PoisonError::into_inner);
-        let settled = inner.log.cursor();
-        inner.with_reader(|reader| {
-            scrub::step(reader, &inner.record, &*inner.disk, settled, budget_bytes, now_ms)
-        })
+        engine!(self, device => device.scrub_step(budget_bytes, now_ms))
     }
 
     /// How far the scrub is.
     pub fn scrub_state(&self) -> Result<ScrubState, StoreError> {
-        let last_finished_ms = self.0.record.get().scrub_finished_ms;
-        Ok(ScrubState { last_finished_ms, ..self.0.with_index(Index::scrub)? })
+        engine!(self, device => device.scrub_state())
     }
 
     /// Copies what lives out of sealed segments that are mostly dead, and unlinks them; gives the bytes that this freed, those of
     /// [`Device::reclaim`] among them. A full disk is no error: it stops there. Runs by itself too.
     pub fn compact(&self) -> Result<u64, StoreError> {
-        self.0.with_index(|index| self.0.compactor.compact(index))
+        engine!(self, device => device.compact())
     }
 
     /// Unlinks sealed segments in which every record is dead; gives the bytes that this freed. Runs by itself too.
     pub fn reclaim(&self) -> Result<u64, StoreError> {
-        self.0.health.check()?;
-        let (answer, pending) = Pending::new();
-        self.0.queue.push(Item::Reclaim(answer))?;
-        pending.wait()
+        engine!(self, device => device.reclaim())
     }
 }
 
-impl Inner {
-    fn index(&self) -> Result<Arc<Index>, StoreError> {
-        self.health.check()?;
-        self.index.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(StoreError::Closed)
-    }
+/// Writes one row into room that was reserved for it. Dropping it abandons the row: its room is dead, nothing else is.
+#[derive(Debug)]
+pub struct Writer(Writing);
 
-    /// An index that can't be read closes the device: opening it anew makes another.
-    fn with_index<T>(&self, act: impl FnOnce(&Index) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let index = self.index()?;
-        act(&index).map_err(|error| match error {
-            StoreError::Index { .. } => self.health.fail(error),
-            other => other,
-        })
-    }
+#[derive(Debug)]
+enum Writing {
+    Log(LogWriter),
+    Bucket(BucketWriter),
+}
 
-    fn with_reader<T>(
-        &self,
-        act: impl FnOnce(&Reader<'_>) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
-        self.with_index(|index| act(&Reader { log: &self.log, index, health: &self.health }))
-    }
-
-    fn room(&self) -> Result<Room, StoreError> {
-        room::of(&self.log, &*self.index()?, self.options.capacity)
-    }
-
-    fn admit_row(&self, row: &NewRow, room: u64, purpose: Purpose) -> Result<RecordHead, StoreError> {
-        self.with_index(|index| self.admission.head(index, row, room, purpose))
-    }
-
-    fn write(&self, whole: &WholeRow) -> Result<Writer, StoreError> {
-        self.with_index(|index| self.admission.write(index, &self.queue, whole))
-    }
-
-    fn join(&self, threads: impl IntoIterator<Item = JoinHandle<()>>) {
-        for thread in threads {
-            if thread.join().is_err() {
-                tracing::error!(path = %self.path.display(), "a thread of the device panicked");
-            }
+impl Writer {
+    /// Appends the row's next bytes and checksums them. They are handed on, or gathered, and not yet durable.
+    ///
+    /// Errors: [`StoreError::TooLong`] past the reservation, [`StoreError::DeviceFailed`], [`StoreError::Io`] (a full
+    /// disk, for one); after any of them only [`Writer::abandon`] is left.
+    pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        match &mut self.0 {
+            Writing::Log(writer) => writer.append(bytes),
+            Writing::Bucket(writer) => writer.append(bytes),
         }
     }
 
-    fn close(&self) {
-        self.compactor.moving.stop();
-        // It ends first, so that its last copies are answered and the log is left whole.
-        self.join(self.compacting.lock().unwrap_or_else(PoisonError::into_inner).take());
-        self.queue.close();
-        self.join(std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner)));
-        self.log.stop();
-        self.health.close();
-        let index = self.index.write().unwrap_or_else(PoisonError::into_inner).take();
-        if index.is_some() && self.health.index_failed() {
-            drop(index);
-            // If it can't be removed the next opening finds out by itself.
-            drop(self.disk.remove(&self.path.join(index::FILE)));
+    /// Bytes appended so far.
+    pub fn written(&self) -> u64 {
+        match &self.0 {
+            Writing::Log(writer) => writer.written(),
+            Writing::Bucket(writer) => writer.written(),
         }
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
-}
 
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.close();
+    /// Writes the record's end; it is durable when the answer comes.
+    ///
+    /// Errors: as [`Writer::append`]; the row is abandoned then.
+    pub fn seal(self, end: &RowEnd) -> Result<Pending<Sealed>, StoreError> {
+        match self.0 {
+            Writing::Log(writer) => writer.seal(end),
+            Writing::Bucket(writer) => writer.seal(end),
+        }
     }
-}
 
-/// [`Device::format`] on any disk.
-pub(crate) fn format_on(disk: &dyn Disk, path: &Path, identity: &DeviceIdentity) -> Result<(), StoreError> {
-    let failed = |error| StoreError::io_at("formatting", path, path, error);
-    let segments = path.join(segment::FOLDER);
-    disk.create_dir(path).map_err(failed)?;
-    let names = disk.list(path).map_err(failed)?;
-    if names.iter().any(|name| name == record::FILE) {
-        let found = record::read(disk, path)?.identity();
-        let found = format!("{} of site {}, cluster {}", found.device, found.site, found.cluster);
-        return Err(StoreError::AlreadyFormatted { path: path.to_owned(), found });
-    }
-    // What a file system makes by itself, and what an interrupted format left.
-    let ours = ["lost+found", segment::FOLDER, "device.tmp"];
-    if let Some(found) = names.into_iter().find(|name| !ours.contains(&name.as_str())) {
-        return Err(StoreError::NotEmpty { path: path.to_owned(), found });
-    }
-    disk.create_dir(&segments).map_err(failed)?;
-    if disk
-        .list(&segments)
-        .map_err(failed)?
-        .iter()
-        .any(|name| segment::named(name) != segment::Named::Unfinished)
-    {
-        return Err(StoreError::NotEmpty { path: path.to_owned(), found: segment::FOLDER.to_owned() });
-    }
-    if let Some(parent) = path.parent() {
-        disk.sync_dir(parent).map_err(failed)?;
-    }
-    record::write(disk, path, &DeviceRecord::new(identity))
-}
-
-/// Those that end by themselves once the queue is closed; then the one that empties segments, which is stopped before.
-fn start_threads(
-    compactor: &Arc<Compactor>,
-    index: &Arc<Index>,
-    admission: &Arc<Admission>,
-) -> Result<(Vec<JoinHandle<()>>, JoinHandle<()>), StoreError> {
-    let Compactor { log, queue, health, moving, .. } = &**compactor;
-    let start = |name: &str, body: Box<dyn FnOnce() + Send>| {
-        let started = thread::Builder::new().name(name.to_owned()).spawn(body);
-        started.map_err(|error| StoreError::io_at("starting threads for", &log.device, &log.device, error))
-    };
-    let committer = Committer {
-        log: Arc::clone(log),
-        index: Arc::clone(index),
-        queue: Arc::clone(queue),
-        health: Arc::clone(health),
-        moving: Arc::clone(moving),
-        admission: Arc::clone(admission),
-        unsynced_bytes: 0,
-        unsynced_batches: 0,
-        deaths: true,
-        reclaimed: Instant::now(),
-    };
-    let (groomed, compactor, index) = (Arc::clone(log), Arc::clone(compactor), Arc::clone(index));
-    let groomer = start("store-groom", Box::new(move || groomed.groom()))?;
-    let committer = start("store-commit", Box::new(move || committer.run()))?;
-    let compacting = start("store-compact", Box::new(move || compactor.run(&index)))?;
-    Ok((vec![groomer, committer], compacting))
+    /// Gives the row up.
+    pub fn abandon(self) {}
 }

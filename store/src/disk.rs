@@ -41,16 +41,20 @@ pub(crate) trait Disk: Debug + Send + Sync + 'static {
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>>;
 }
 
-/// An open file. All calls may come from many threads at once.
-pub(crate) trait DiskFile: Debug + Send + Sync + 'static {
-    /// Reads up to `buffer.len()` bytes; fewer only at the end of the file.
+/// Bytes that records are read from: an open file, or an object in a bucket. All calls may come from many threads at once.
+pub(crate) trait ReadAt: Debug + Send + Sync + 'static {
+    /// Reads up to `buffer.len()` bytes; fewer only at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// How many bytes there are.
+    fn len(&self) -> io::Result<u64>;
+}
+
+/// An open file.
+pub(crate) trait DiskFile: ReadAt {
     /// Writes all of `bytes`.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Cuts the file, or grows it with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Bytes of the file.
-    fn len(&self) -> io::Result<u64>;
     /// fdatasync: what was written, and the length, are durable when it returns.
     fn sync(&self) -> io::Result<()>;
     /// Asks that the next read of this range comes from the device. What is not synced stays in memory.
@@ -58,7 +62,7 @@ pub(crate) trait DiskFile: Debug + Send + Sync + 'static {
 }
 
 /// Reads all of `buffer`; [`io::ErrorKind::UnexpectedEof`] where the file is shorter.
-pub(crate) fn read_exact_at(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+pub(crate) fn read_exact_at(file: &dyn ReadAt, buffer: &mut [u8], offset: u64) -> io::Result<()> {
     let read = file.read_at(buffer, offset)?;
     if read < buffer.len() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
 }

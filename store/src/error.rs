@@ -47,6 +47,24 @@ pub enum StoreError {
         /// The device's folder.
         path: PathBuf,
     },
+    /// Another process has the bucket, or had it and died without a word.
+    #[error(
+        "{path} is held by agent {agent}: two agents never share a bucket; it is opened here once {agent} has given it up or was silent for {silent_s} s"
+    )]
+    Held {
+        /// The device's place.
+        path: PathBuf,
+        /// Who has it.
+        agent: String,
+        /// For how long nothing may have been heard, in seconds.
+        silent_s: u64,
+    },
+    /// Too many rows are gathered in memory at this moment.
+    #[error("{bytes} bytes of rows are on their way to the bucket, and no more are taken now: try again")]
+    Busy {
+        /// Of rows that were begun and not ended.
+        bytes: u64,
+    },
     /// Another device than the one asked for.
     #[error(
         "{path} has {what} {found}, expected {expected}: nothing was changed; was it mounted in another's place?"
@@ -188,7 +206,7 @@ pub enum StoreError {
         /// Kept.
         kept: u64,
     },
-    /// The operating system refused.
+    /// The operating system, or the store that a bucket is in, refused.
     #[error("{doing} failed")]
     Io {
         /// What was tried, with the file.

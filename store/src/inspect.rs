@@ -16,9 +16,9 @@ use diptych_core::ids::{InstanceId, SegmentId, Stamp};
 use diptych_core::records::ExtentKind;
 use rustix::fs::FlockOperation;
 
-use crate::device::LOCK;
-use crate::disk::{DiskFile, RealDisk};
+use crate::disk::{ReadAt, RealDisk};
 use crate::error::StoreError;
+use crate::log_device::LOCK;
 use crate::read::describe;
 use crate::record;
 use crate::recover::format_error;
@@ -369,15 +369,10 @@ fn check(open: &OpenSegment, offset: u64, take: impl FnMut(&[u8])) -> Result<Tra
     Ok(trailer)
 }
 
-/// A file that can't be written through this.
 #[derive(Debug)]
 struct ReadOnlyFile(File);
 
-fn refuse() -> io::Error {
-    io::ErrorKind::PermissionDenied.into()
-}
-
-impl DiskFile for ReadOnlyFile {
+impl ReadAt for ReadOnlyFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut read = 0;
         while read < buffer.len() {
@@ -389,23 +384,7 @@ impl DiskFile for ReadOnlyFile {
         Ok(read)
     }
 
-    fn write_at(&self, _bytes: &[u8], _offset: u64) -> io::Result<()> {
-        Err(refuse())
-    }
-
-    fn set_len(&self, _len: u64) -> io::Result<()> {
-        Err(refuse())
-    }
-
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        Err(refuse())
-    }
-
-    fn drop_cache(&self, _offset: u64, _len: u64) -> io::Result<()> {
-        Ok(())
     }
 }

@@ -1,10 +1,12 @@
-//! A device of a node-agent: one folder that holds rows of extents as records in an append-only log.
+//! A device of a node-agent: one folder that holds rows of extents as records in an append-only log, or one bucket that holds
+//! each as an object.
 //!
 //! [`Device`] is blocking and made for threads: async callers use it through `spawn_blocking`, and await only the
 //! [`Pending`] answers of its group commit. Nothing that it answered is lost by a crash, and nothing that it gives back
 //! went unchecked. [`inspect`] reads a device's folder by itself, whether or not an agent has it open.
 
 mod admission;
+pub mod bucket;
 mod commit;
 mod compact;
 mod device;
@@ -14,6 +16,7 @@ mod health;
 mod index;
 pub mod inspect;
 mod log;
+mod log_device;
 mod moving;
 mod pending;
 mod queue;
@@ -29,7 +32,7 @@ mod tests;
 mod types;
 mod writer;
 
-pub use device::Device;
+pub use device::{Device, Writer};
 pub use error::StoreError;
 pub use pending::Pending;
 pub use types::{
@@ -37,4 +40,3 @@ pub use types::{
     Keyring, NewRow, OpenOptions, OpenReport, Purpose, Room, RowDescription, RowEnd, ScrubProgress,
     ScrubState, Sealed, Verified, WholeRow,
 };
-pub use writer::Writer;

@@ -1,10 +1,12 @@
-//! The device record: who the device is, the highest stamp that it has seen, its keyring. A small file, replaced whole.
+//! The device record: who the device is, the highest stamp that it has seen, its keyring. A small file or object, replaced
+//! whole.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use diptych_core::ids::{ClusterId, DeviceId, Generation, SiteName, Stamp};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{self, Disk};
@@ -13,7 +15,7 @@ use crate::types::{DeviceIdentity, ExpectedIdentity, Keyring};
 
 /// Name of the file in the device's folder.
 pub(crate) const FILE: &str = "device";
-const MAGIC: &[u8; 8] = b"DIPTYCHD";
+const MAGIC: [u8; 8] = *b"DIPTYCHD";
 /// Raised when an older version must not touch the device any more.
 const FORMAT: u32 = 1;
 /// Magic, format, length of the body; the body and its CRC32C follow.
@@ -59,33 +61,75 @@ impl DeviceRecord {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let body = postcard::to_stdvec(self).unwrap_or_default();
-        let mut bytes = Vec::with_capacity(HEAD + body.len() + 4);
-        bytes.extend_from_slice(MAGIC);
-        bytes.extend_from_slice(&FORMAT.to_le_bytes());
-        bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
-        bytes.extend_from_slice(&body);
-        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-        bytes
+        framed(MAGIC, FORMAT, self)
     }
 
     fn decode(bytes: &[u8], file: &Path) -> Result<Self, StoreError> {
-        let damaged = |reason: &str| StoreError::Damaged { file: file.to_owned(), reason: reason.to_owned() };
-        let word =
-            |at: usize| bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map(u32::from_le_bytes);
-        if !bytes.starts_with(MAGIC) {
-            return Err(damaged("it does not begin as a device record"));
-        }
-        let format = word(8).ok_or_else(|| damaged("it is cut"))?;
-        if format > FORMAT {
-            return Err(StoreError::UnknownFormat { file: file.to_owned(), found: format, known: FORMAT });
-        }
-        let end = HEAD + word(12).ok_or_else(|| damaged("it is cut"))? as usize;
-        let sum = word(end).ok_or_else(|| damaged("it is cut"))?;
-        if crc32c::crc32c(&bytes[..end]) != sum {
-            return Err(damaged("its checksum is wrong"));
-        }
-        postcard::from_bytes(&bytes[HEAD..end]).map_err(|error| damaged(&error.to_string()))
+        unframed(bytes, MAGIC, FORMAT, file)
+    }
+}
+
+/// Magic, format and length, the body, a checksum of it all.
+pub(crate) fn framed(magic: [u8; 8], format: u32, body: &impl Serialize) -> Vec<u8> {
+    let body = postcard::to_stdvec(body).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(HEAD + body.len() + 4);
+    bytes.extend_from_slice(&magic);
+    bytes.extend_from_slice(&format.to_le_bytes());
+    bytes.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&body);
+    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+    bytes
+}
+
+/// What [`framed`] made; `format`: the newest that is known.
+///
+/// Errors: [`StoreError::Damaged`], [`StoreError::UnknownFormat`].
+pub(crate) fn unframed<T: DeserializeOwned>(
+    bytes: &[u8],
+    magic: [u8; 8],
+    format: u32,
+    file: &Path,
+) -> Result<T, StoreError> {
+    let damaged = |reason: &str| StoreError::Damaged { file: file.to_owned(), reason: reason.to_owned() };
+    let word =
+        |at: usize| bytes.get(at..at + 4).and_then(|four| four.try_into().ok()).map(u32::from_le_bytes);
+    if !bytes.starts_with(&magic) {
+        return Err(damaged("it does not begin as a device record"));
+    }
+    let found = word(8).ok_or_else(|| damaged("it is cut"))?;
+    if found > format {
+        return Err(StoreError::UnknownFormat { file: file.to_owned(), found, known: format });
+    }
+    let end = HEAD + word(12).ok_or_else(|| damaged("it is cut"))? as usize;
+    let sum = word(end).ok_or_else(|| damaged("it is cut"))?;
+    if crc32c::crc32c(&bytes[..end]) != sum {
+        return Err(damaged("its checksum is wrong"));
+    }
+    postcard::from_bytes(&bytes[HEAD..end]).map_err(|error| damaged(&error.to_string()))
+}
+
+/// Where the record of an open device is kept.
+pub(crate) trait RecordPlace {
+    /// The record as it lies there now.
+    fn read(&self) -> Result<DeviceRecord, StoreError>;
+    /// Replaces it; durable when this returns.
+    fn write(&self, record: &DeviceRecord) -> Result<(), StoreError>;
+}
+
+/// A folder, with the record in a file of its own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Folder<'d> {
+    pub(crate) disk: &'d dyn Disk,
+    pub(crate) path: &'d Path,
+}
+
+impl RecordPlace for Folder<'_> {
+    fn read(&self) -> Result<DeviceRecord, StoreError> {
+        read(self.disk, self.path)
+    }
+
+    fn write(&self, record: &DeviceRecord) -> Result<(), StoreError> {
+        write(self.disk, self.path, record)
     }
 }
 
@@ -126,87 +170,99 @@ pub(crate) fn expect(
     Ok(())
 }
 
-/// The record of an open device: in memory what is in the file, never ahead of it.
+/// The record of an open device: in memory what is kept in its place, never ahead of it.
 #[derive(Debug)]
-pub(crate) struct RecordFile {
-    folder: PathBuf,
+pub(crate) struct KeptRecord {
     record: RwLock<DeviceRecord>,
+    /// A lock of its own: who only looks never waits for the place.
+    changing: RwLock<()>,
 }
 
-impl RecordFile {
-    pub(crate) fn new(folder: PathBuf, record: DeviceRecord) -> Self {
-        Self { folder, record: RwLock::new(record) }
+impl KeptRecord {
+    pub(crate) fn new(record: DeviceRecord) -> Self {
+        Self { record: RwLock::new(record), changing: RwLock::default() }
     }
 
     pub(crate) fn get(&self) -> RwLockReadGuard<'_, DeviceRecord> {
         self.record.read().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn unchanged(&self) -> RwLockReadGuard<'_, ()> {
+        self.changing.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changing(&self) -> RwLockWriteGuard<'_, ()> {
+        self.changing.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Lets a command with this stamp pass; while the guard is held no higher stamp is taken, so that what is done
     /// under it can't come after the command of a newer sender.
     pub(crate) fn admit(
         &self,
-        disk: &dyn Disk,
+        place: &dyn RecordPlace,
         stamp: Stamp,
-    ) -> Result<RwLockReadGuard<'_, DeviceRecord>, StoreError> {
-        let seen = self.get();
-        if stamp == seen.highest_stamp {
-            return Ok(seen);
+    ) -> Result<RwLockReadGuard<'_, ()>, StoreError> {
+        let unchanged = self.unchanged();
+        if stamp == self.get().highest_stamp {
+            return Ok(unchanged);
         }
-        drop(seen);
-        let mut record = self.record.write().unwrap_or_else(PoisonError::into_inner);
-        let highest = record.highest_stamp;
+        drop(unchanged);
+        let changing = self.changing();
+        let highest = self.get().highest_stamp;
         if stamp < highest {
             return Err(StoreError::OldStamp { given: stamp, highest });
         }
-        // FENCING: a higher stamp is on the disk before its first command is done: after a restart the replaced sender
+        // FENCING: a higher stamp is durable before its first command is done: after a restart the replaced sender
         // is refused still.
-        self.store(disk, &mut record, |fresh| fresh.highest_stamp = stamp)?;
-        Ok(RwLockWriteGuard::downgrade(record))
+        self.store(place, |fresh| fresh.highest_stamp = stamp)?;
+        Ok(RwLockWriteGuard::downgrade(changing))
     }
 
     /// Keeps a keyring that is not older than the one that is there.
-    pub(crate) fn put_keyring(&self, disk: &dyn Disk, keyring: Keyring) -> Result<(), StoreError> {
-        let mut record = self.record.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some((kept, bytes)) = &record.keyring {
-            if *kept > keyring.number || (*kept == keyring.number && *bytes != keyring.bytes) {
-                return Err(StoreError::OldKeyring { given: keyring.number.0, kept: kept.0 });
+    pub(crate) fn put_keyring(&self, place: &dyn RecordPlace, keyring: Keyring) -> Result<(), StoreError> {
+        let _changing = self.changing();
+        if let Some(kept) = self.get().keyring() {
+            if kept.number > keyring.number || (kept.number == keyring.number && kept.bytes != keyring.bytes)
+            {
+                return Err(StoreError::OldKeyring { given: keyring.number.0, kept: kept.number.0 });
             }
-            if *kept == keyring.number {
+            if kept.number == keyring.number {
                 return Ok(());
             }
         }
-        self.store(disk, &mut record, |fresh| fresh.keyring = Some((keyring.number, keyring.bytes)))
+        self.store(place, |fresh| fresh.keyring = Some((keyring.number, keyring.bytes)))
     }
 
-    /// What stands in the file now.
-    pub(crate) fn read_again(&self, disk: &dyn Disk) -> Result<DeviceRecord, StoreError> {
-        let _unchanged = self.get();
-        read(disk, &self.folder)
+    /// What stands there now.
+    pub(crate) fn read_again(&self, place: &dyn RecordPlace) -> Result<DeviceRecord, StoreError> {
+        let _unchanged = self.unchanged();
+        place.read()
     }
 
     /// Notes that a round of scrub ended.
-    pub(crate) fn scrub_finished(&self, disk: &dyn Disk, now_ms: u64) -> Result<(), StoreError> {
-        let mut record = self.record.write().unwrap_or_else(PoisonError::into_inner);
-        self.store(disk, &mut record, |fresh| fresh.scrub_finished_ms = Some(now_ms))
+    pub(crate) fn scrub_finished(&self, place: &dyn RecordPlace, now_ms: u64) -> Result<(), StoreError> {
+        let _changing = self.changing();
+        self.store(place, |fresh| fresh.scrub_finished_ms = Some(now_ms))
     }
 
+    /// Called with [`KeptRecord::changing`] held.
     fn store(
         &self,
-        disk: &dyn Disk,
-        record: &mut DeviceRecord,
+        place: &dyn RecordPlace,
         change: impl FnOnce(&mut DeviceRecord),
     ) -> Result<(), StoreError> {
-        let mut fresh = record.clone();
+        let mut fresh = self.get().clone();
         change(&mut fresh);
-        write(disk, &self.folder, &fresh)?;
-        *record = fresh;
+        place.write(&fresh)?;
+        *self.record.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use diptych_core::ids::{Epoch, KeeperNumber};
 
     use super::*;
@@ -231,12 +287,18 @@ mod tests {
             let disk = SimulatedDisk::new();
             let folder = PathBuf::from("/d");
             write(&disk, &folder, &DeviceRecord::new(&identity())).expect("it writes");
-            let file = RecordFile::new(folder.clone(), read(&disk, &folder).expect("it reads"));
-            drop(file.admit(&disk, stamp(5)).expect("higher passes"));
+            let file = KeptRecord::new(read(&disk, &folder).expect("it reads"));
+            drop(file.admit(&Folder { disk: &disk, path: &folder }, stamp(5)).expect("higher passes"));
             disk.crash(seed);
-            let file = RecordFile::new(folder.clone(), read(&disk, &folder).expect("it reads"));
-            assert!(matches!(file.admit(&disk, stamp(4)), Err(StoreError::OldStamp { .. })), "seed {seed}");
-            assert!(file.admit(&disk, stamp(5)).is_ok());
+            let file = KeptRecord::new(read(&disk, &folder).expect("it reads"));
+            assert!(
+                matches!(
+                    file.admit(&Folder { disk: &disk, path: &folder }, stamp(4)),
+                    Err(StoreError::OldStamp { .. })
+                ),
+                "seed {seed}"
+            );
+            assert!(file.admit(&Folder { disk: &disk, path: &folder }, stamp(5)).is_ok());
         }
     }
 

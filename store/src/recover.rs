@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use diptych_core::fragment::{Foot, FootEntry, FragmentError, Record, SEGMENT_HEAD_LEN, SegmentHead};
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, ReadAt};
 use crate::error::StoreError;
 use crate::index::{self, Change, Index, Location, LogPosition, SegmentRow, Sync};
 use crate::scan::{self, RecordFault, Scan, Scanned};
@@ -299,7 +299,7 @@ impl Recovery<'_> {
 }
 
 /// What a whole record is in a foot.
-fn entry(file: &dyn DiskFile, scanned: &Scanned, check_payload: bool) -> Result<FootEntry, RecordFault> {
+fn entry(file: &dyn ReadAt, scanned: &Scanned, check_payload: bool) -> Result<FootEntry, RecordFault> {
     if let Record::Row(head) = &scanned.record {
         let trailer = scan::read_trailer(file, scanned.offset, head, &scanned.head_bytes)?;
         if check_payload {

@@ -8,7 +8,7 @@ use diptych_core::fragment::{
 };
 use diptych_core::ids::{ClusterId, SegmentId};
 
-use crate::disk::{DiskFile, read_exact_at};
+use crate::disk::{ReadAt, read_exact_at};
 use crate::segment::{FIRST_RECORD, Segment};
 
 const HEAD: u64 = RECORD_HEAD_LEN as u64;
@@ -69,7 +69,7 @@ impl Scanned {
 /// Where no head is valid the log ends; but rot may have hit a head, so the scan looks for another one behind it.
 #[derive(Debug)]
 pub(crate) struct Scan<'f> {
-    file: &'f dyn DiskFile,
+    file: &'f dyn ReadAt,
     segment: SegmentId,
     cluster: Option<ClusterId>,
     offset: u64,
@@ -78,7 +78,7 @@ pub(crate) struct Scan<'f> {
 
 impl<'f> Scan<'f> {
     pub(crate) fn new(
-        file: &'f dyn DiskFile,
+        file: &'f dyn ReadAt,
         segment: SegmentId,
         cluster: Option<ClusterId>,
     ) -> io::Result<Self> {
@@ -134,7 +134,7 @@ impl<'f> Scan<'f> {
 
 /// Reads and checks the head of the row at `offset`.
 pub(crate) fn read_head(
-    file: &dyn DiskFile,
+    file: &dyn ReadAt,
     segment: SegmentId,
     offset: u64,
 ) -> Result<(RecordHead, HeadBytes), RecordFault> {
@@ -148,7 +148,7 @@ pub(crate) fn read_head(
 
 /// Reads and checks the tombstone at `offset`.
 pub(crate) fn read_tombstone(
-    file: &dyn DiskFile,
+    file: &dyn ReadAt,
     segment: SegmentId,
     offset: u64,
 ) -> Result<Tombstone, RecordFault> {
@@ -195,7 +195,7 @@ pub(crate) fn contents(segment: &Segment) -> Result<Vec<FootEntry>, RecordFault>
 
 /// Reads and checks the trailer of the row at `offset`.
 pub(crate) fn read_trailer(
-    file: &dyn DiskFile,
+    file: &dyn ReadAt,
     offset: u64,
     head: &RecordHead,
     head_bytes: &HeadBytes,
@@ -212,7 +212,7 @@ pub(crate) fn read_trailer(
 }
 
 /// The `len` bytes before `end`, or none where the file is shorter.
-fn read_before(file: &dyn DiskFile, end: u64, len: u64) -> io::Result<Vec<u8>> {
+fn read_before(file: &dyn ReadAt, end: u64, len: u64) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; len as usize];
     let read = file.read_at(&mut bytes, end - len)?;
     bytes.truncate(if read < bytes.len() { 0 } else { read });
@@ -221,7 +221,7 @@ fn read_before(file: &dyn DiskFile, end: u64, len: u64) -> io::Result<Vec<u8>> {
 
 /// Reads the row's blocks from `first` on, about a [`PIECE`] at a time, checks each, and hands the bytes on.
 pub(crate) fn check_blocks(
-    file: &dyn DiskFile,
+    file: &dyn ReadAt,
     offset: u64,
     head: &RecordHead,
     trailer: &Trailer,

@@ -1,10 +1,9 @@
 //! Reading everything again, a little at a time, before it is needed.
 
-use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::index::{LogPosition, Round};
 use crate::read::Reader;
-use crate::record::RecordFile;
+use crate::record::{KeptRecord, RecordPlace};
 use crate::types::{InventoryKey, ScrubProgress};
 
 /// Records looked up at once.
@@ -16,8 +15,8 @@ const PAGE: usize = 64;
 /// `settled`: all that lies before it in the log is in the index. A round that begins now reads it, and answers for nothing else.
 pub(crate) fn step(
     reader: &Reader<'_>,
-    record: &RecordFile,
-    disk: &dyn Disk,
+    record: &KeptRecord,
+    place: &dyn RecordPlace,
     settled: LogPosition,
     budget_bytes: u64,
     now_ms: u64,
@@ -48,7 +47,7 @@ pub(crate) fn step(
     }
     state.bytes += progress.bytes;
     if progress.finished {
-        record.scrub_finished(disk, now_ms)?;
+        record.scrub_finished(place, now_ms)?;
         reader.index.end_round()?;
     } else {
         reader.index.set_scrub(&state)?;

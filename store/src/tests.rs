@@ -1,7 +1,9 @@
 //! Tests of whole devices, most of them on the simulated disk.
 
 mod basics;
+mod bucket;
 mod compaction;
+mod contract;
 mod copies;
 mod crashes;
 mod faults;

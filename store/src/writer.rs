@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use diptych_core::fragment::{
-    BlockChecks, FootEntry, RECORD_HEAD_LEN, RecordHead, RecordKind, Tombstone, Trailer, record_len,
+    BlockChecks, Codec, FootEntry, RECORD_HEAD_LEN, RecordHead, RecordKind, Tombstone, Trailer, record_len,
 };
+use diptych_core::ids::ClusterId;
+use diptych_core::layout;
 
 use crate::error::StoreError;
 use crate::index::Location;
@@ -12,7 +14,7 @@ use crate::log::{Log, Reservation};
 use crate::pending::{Answer, Pending};
 use crate::queue::{Item, Queue};
 use crate::scan::HeadBytes;
-use crate::types::{InventoryKey, RowEnd, Sealed};
+use crate::types::{InventoryKey, NewRow, RowEnd, Sealed};
 
 const HEAD: u64 = RECORD_HEAD_LEN as u64;
 /// Records up to this length are written with one call, under the log's lock.
@@ -20,7 +22,7 @@ pub(crate) const SMALL_RECORD: u64 = 20 << 10;
 
 /// Writes one row into room that was reserved for it. Dropping it abandons the row: its room is dead, nothing else is.
 #[derive(Debug)]
-pub struct Writer {
+pub(crate) struct LogWriter {
     log: Arc<Log>,
     queue: Arc<Queue>,
     head: RecordHead,
@@ -33,7 +35,7 @@ pub struct Writer {
     settled: bool,
 }
 
-impl Writer {
+impl LogWriter {
     /// Reserves the room and writes the head.
     pub(crate) fn begin(
         log: Arc<Log>,
@@ -85,11 +87,8 @@ impl Writer {
         written.map_err(|error| StoreError::io_at("writing", &segment.path, &self.log.device, error))
     }
 
-    /// Appends the row's next bytes and checksums them. They are handed to the operating system, not yet synced.
-    ///
-    /// Errors: [`StoreError::TooLong`] past the reservation, [`StoreError::DeviceFailed`], [`StoreError::Io`] (a full
-    /// disk, for one); after any of them only [`Writer::abandon`] is left.
-    pub fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+    /// They are handed to the operating system, not yet synced.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         let written = self.checks.row_bytes();
         let wanted = written + bytes.len() as u64;
         if wanted > self.room {
@@ -101,14 +100,12 @@ impl Writer {
     }
 
     /// Bytes appended so far.
-    pub fn written(&self) -> u64 {
+    pub(crate) fn written(&self) -> u64 {
         self.checks.row_bytes()
     }
 
     /// Writes the record's end and queues it for the next group commit.
-    ///
-    /// Errors: as [`Writer::append`]; the row is abandoned then.
-    pub fn seal(self, end: &RowEnd) -> Result<Pending<Sealed>, StoreError> {
+    pub(crate) fn seal(self, end: &RowEnd) -> Result<Pending<Sealed>, StoreError> {
         self.end(end)?;
         self.queue()
     }
@@ -148,12 +145,9 @@ impl Writer {
             answer,
         }
     }
-
-    /// Gives the row up.
-    pub fn abandon(self) {}
 }
 
-impl Drop for Writer {
+impl Drop for LogWriter {
     fn drop(&mut self) {
         if !self.settled {
             // A closed device has no use for it: the next opening finds a record without an end.
@@ -174,12 +168,34 @@ pub(crate) fn write_tombstone(
     Ok((reservation, FootEntry { extent, row, kind, instance, offset, length: HEAD }))
 }
 
+/// The head of a record for a row of at most `room` bytes.
+pub(crate) fn record_head(cluster: ClusterId, row: &NewRow, room: u64) -> RecordHead {
+    let crc_block = layout::crc_block(room);
+    RecordHead {
+        kind: row.kind,
+        codec: Codec::Vandermonde,
+        cluster,
+        extent: row.extent,
+        instance: row.instance,
+        row: row.row,
+        needed: row.needed,
+        coding: row.coding,
+        shard_size: row.shard_bytes,
+        crc_block,
+        birth_epoch: row.epoch,
+        birth_hlc: row.hlc,
+        first_position: row.first_position,
+        reserved: record_bytes(room, crc_block),
+    }
+}
+
 /// Room of a record for a row of at most `row_bytes`.
 pub(crate) fn record_bytes(row_bytes: u64, crc_block: u32) -> u64 {
     record_len(row_bytes, crc_block)
 }
 
-fn trailer(checks: BlockChecks, end: &RowEnd) -> Trailer {
+/// The end of a record.
+pub(crate) fn trailer(checks: BlockChecks, end: &RowEnd) -> Trailer {
     Trailer {
         row_bytes: checks.row_bytes(),
         blocks: checks.finish(),

@@ -3,6 +3,7 @@
 
 pub mod agent;
 pub mod authority;
+pub mod bucket;
 pub mod client;
 pub mod files;
 pub mod frame;

@@ -29,6 +29,9 @@ pub struct Endpoints {
     /// Node-agents in neither site.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub outside: Vec<AgentEndpoint>,
+    /// The store of their devices, if these are in a bucket.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub outside_store: Option<S3Endpoint>,
 }
 
 /// Where S3 answers, and to whom.

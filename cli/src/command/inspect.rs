@@ -6,13 +6,17 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use diptych_core::erasure;
+use diptych_core::fragment::RECORD_HEAD_LEN;
 use diptych_core::ids::{ExtentId, InstanceId, Row, SiteName};
 use diptych_core::layout::StripeLayout;
 use diptych_gateway::rest::fragments::{ExtentFragments, FileFragments, RowFragment};
+use diptych_node_agent::bucket::{BucketStore, is_bucket, place};
+use diptych_store::bucket;
 use diptych_store::inspect::{InspectedRecord, RecordState, records, row_bytes};
 use serde::{Deserialize, Serialize};
 
 use super::{Target, date, say};
+use crate::bucket::{BucketOptions, of_dev};
 
 /// Read a file's fragments from the devices themselves.
 #[derive(Debug, clap::Args)]
@@ -28,6 +32,8 @@ pub struct Inspect {
     /// Where the file system of another machine is found here; may be repeated
     #[arg(long, value_name = "NODE=FOLDER", value_parser = mounted)]
     mounted: Vec<(String, PathBuf)>,
+    #[command(flatten)]
+    bucket_store: BucketOptions,
     #[command(flatten)]
     target: Target,
 }
@@ -73,7 +79,7 @@ pub struct InspectedRow {
     pub node: String,
     /// Which record.
     pub instance: InstanceId,
-    /// The file it lies in.
+    /// The file or object it lies in.
     pub segment: Option<PathBuf>,
     /// Where its first byte is.
     pub payload_offset: u64,
@@ -83,8 +89,20 @@ pub struct InspectedRow {
     pub state: String,
 }
 
-/// Records of devices that were read already.
-type Devices = BTreeMap<PathBuf, Result<Vec<InspectedRecord>, String>>;
+/// Devices that were looked at already.
+struct Devices {
+    /// Records of folders.
+    folders: BTreeMap<PathBuf, Result<Vec<InspectedRecord>, String>>,
+    /// The store that buckets are in.
+    store: Option<BucketStore>,
+}
+
+/// A row that reads.
+struct Found {
+    segment: PathBuf,
+    payload_offset: u64,
+    bytes: Vec<u8>,
+}
 
 impl Inspect {
     /// Runs it. Fails when anything is not as it should be.
@@ -104,8 +122,13 @@ impl Inspect {
         for row in file.extents.iter_mut().flat_map(|extent| &mut extent.rows) {
             row.path = row.path.take().map(|path| self.here(&row.node, path));
         }
-        let mut devices = Devices::new();
-        let extents: Vec<_> = file.extents.iter().map(|extent| inspect(extent, &mut devices)).collect();
+        let store = self.bucket_store.store()?.or_else(|| endpoints.outside_store.as_ref().map(of_dev));
+        let mut devices = Devices { folders: BTreeMap::new(), store };
+        // Devices are read by calls that block.
+        let read = tokio::task::spawn_blocking(move || {
+            file.extents.iter().map(|extent| inspect(extent, &mut devices)).collect::<Vec<_>>()
+        });
+        let extents = read.await?;
         let sound = extents.iter().all(|(_, sound)| *sound);
         let extents = extents.into_iter().map(|(extent, _)| extent).collect();
         let inspection = Inspection { key: self.key, sound, extents };
@@ -122,6 +145,9 @@ impl Inspect {
 
     /// Where a path of a node is found on this machine.
     fn here(&self, node: &str, path: String) -> String {
+        if is_bucket(Path::new(&path)) {
+            return path;
+        }
         let Some((_, folder)) = self.mounted.iter().find(|(name, _)| name == node) else { return path };
         folder.join(path.trim_start_matches('/')).display().to_string()
     }
@@ -138,9 +164,8 @@ fn inspect(extent: &ExtentFragments, devices: &mut Devices) -> (InspectedExtent,
     for fragment in &extent.rows {
         let found = find(extent.extent, fragment, devices);
         let (segment, payload_offset, row_bytes, state) = match found {
-            Ok((record, bytes)) => {
-                let at =
-                    (Some(record.segment), record.payload_offset, bytes.len() as u64, "right".to_owned());
+            Ok(Found { segment, payload_offset, bytes }) => {
+                let at = (Some(segment), payload_offset, bytes.len() as u64, "right".to_owned());
                 right.push((Row(fragment.row), bytes));
                 at
             }
@@ -176,19 +201,18 @@ struct Wrong {
     payload_offset: u64,
 }
 
-fn find(
-    extent: ExtentId,
-    fragment: &RowFragment,
-    devices: &mut Devices,
-) -> Result<(InspectedRecord, Vec<u8>), Wrong> {
+fn find(extent: ExtentId, fragment: &RowFragment, devices: &mut Devices) -> Result<Found, Wrong> {
     let nowhere = |reason: String| Wrong { reason, segment: None, payload_offset: 0 };
     let path = fragment
         .path
         .as_deref()
         .map(Path::new)
         .ok_or_else(|| nowhere("its device is not known".to_owned()))?;
+    if is_bucket(path) {
+        return find_object(extent, fragment, path, devices.store.as_ref());
+    }
     let read = || records(path).map_err(|error| error.to_string());
-    let records = devices.entry(path.to_path_buf()).or_insert_with(read);
+    let records = devices.folders.entry(path.to_path_buf()).or_insert_with(read);
     let records = records.as_ref().map_err(|error| nowhere(error.clone()))?;
     let record = records.iter().find(|record| {
         let row = &record.description.row;
@@ -207,7 +231,28 @@ fn find(
         RecordState::Rotten(reason) => return Err(wrong(format!("rotten: {reason}"))),
     }
     let bytes = row_bytes(record).map_err(|error| wrong(error.to_string()))?;
-    Ok((record.clone(), bytes))
+    Ok(Found { segment: record.segment.clone(), payload_offset: record.payload_offset, bytes })
+}
+
+/// As `find`, in a bucket.
+fn find_object(
+    extent: ExtentId,
+    fragment: &RowFragment,
+    path: &Path,
+    store: Option<&BucketStore>,
+) -> Result<Found, Wrong> {
+    let nowhere = |reason: String| Wrong { reason, segment: None, payload_offset: 0 };
+    let place = place(path, store, "inspect", None).map_err(|error| nowhere(error.to_string()))?;
+    let found = bucket::inspect::row(&place, extent, Row(fragment.row), fragment.instance);
+    let found = found.map_err(|error| nowhere(format!("{:#}", anyhow::Error::from(error))))?;
+    let object = found.ok_or_else(|| nowhere("the bucket has no such object".to_owned()))?;
+    let (segment, payload_offset) = (path.join(&object.key), RECORD_HEAD_LEN as u64);
+    match object.row {
+        Ok((_, bytes)) => Ok(Found { segment, payload_offset, bytes }),
+        Err(reason) => {
+            Err(Wrong { reason: format!("rotten: {reason}"), segment: Some(segment), payload_offset })
+        }
+    }
 }
 
 /// Decodes from k rows, compares the hash, and makes every other row anew to compare it.

@@ -21,6 +21,7 @@ use zeroize::Zeroizing;
 
 use super::plan::{DevPlan, NodePlan, OutsideNodePlan, OutsidePlan, PublicVia, SitePlan};
 use super::supervise::Job;
+use crate::bucket::{ACCESS_KEY, SECRET_KEY};
 use crate::files::write_private;
 
 /// Certificates of `dev` are made anew at each start.
@@ -70,7 +71,13 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     fn job(&self, name: &str, words: Vec<String>) -> Job {
-        Job { name: name.to_owned(), words, log: log_of(self.data_dir, name), namespace: None }
+        Job {
+            name: name.to_owned(),
+            words,
+            environment: Vec::new(),
+            log: log_of(self.data_dir, name),
+            namespace: None,
+        }
     }
 
     fn identity(
@@ -141,13 +148,20 @@ impl Maker<'_> {
             let made = OutsideToken::make(self.authority, self.plan.cluster, &outside.token, doors)?;
             write_private(&token, &serde_json::to_vec_pretty(&made)?)?;
         }
-        let words = [
+        let mut words = vec![
             "node-agent".to_owned(),
             format!("--token={}", token.display()),
             format!("--folder={}", folder.display()),
             format!("--listen={}", outside.node.address),
         ];
-        Ok(self.job(name, words.into()))
+        let mut environment = Vec::new();
+        if let Some(store) = &self.plan.outside_nodes.store {
+            words.push(format!("--bucket-endpoint={}", store.endpoint));
+            words.push(format!("--bucket-region={}", store.region));
+            environment.push((ACCESS_KEY, store.access_key.clone()));
+            environment.push((SECRET_KEY, store.secret_key.clone()));
+        }
+        Ok(Job { environment, ..self.job(name, words) })
     }
 
     fn site(&self, name: &str, site: &SitePlan) -> Result<Job> {

@@ -131,6 +131,11 @@ pub fn write_endpoints(plan: &DevPlan, supervisor: &mut Supervisor, data_dir: &P
             }),
         sites,
         outside: plan.outside_nodes.nodes.iter().map(|outside| agent(&outside.node, supervisor)).collect(),
+        outside_store: plan.outside_nodes.store.as_ref().map(|store| S3Endpoint {
+            endpoint: store.endpoint.clone(),
+            access_key: store.access_key.clone(),
+            secret_key: store.secret_key.clone(),
+        }),
     };
     endpoints.write(data_dir)
 }

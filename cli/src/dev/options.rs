@@ -35,6 +35,9 @@ pub struct DevOptions {
     /// Rows of each extent on them; by default as many as there are nodes
     #[arg(long, value_name = "ROWS", requires = "outside", value_parser = clap::value_parser!(u8).range(0..=16))]
     pub outside_rows: Option<u8>,
+    /// The one device of each of them is in a bucket that is there, of a store with conditional writes: PREFIX/NODE
+    #[arg(long, value_name = "http[s]://ACCESSKEY:SECRET@HOST[:PORT]/BUCKET/PREFIX", requires = "outside")]
+    pub outside_store: Option<StoreUrl>,
     /// When a write is answered: durable in its own site, or in both
     #[arg(long, value_name = "OneSite|BothSites", default_value = "OneSite")]
     pub acknowledge: Acknowledge,

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use diptych_core::ids::{ClusterId, DeviceId, DomainName, NodeName, SiteName};
 use diptych_core::placement::NodeShare;
 use diptych_core::planner::{self, SiteTopology};
+use diptych_node_agent::bucket::is_bucket;
 use diptych_site::config::{Acknowledge, DeviceConfig, Policy, SurviveConfig, WitnessKind};
 use diptych_site::notify::WebhookConfig;
 use diptych_site::witness::ObjectStoreConfig;
@@ -101,6 +102,9 @@ pub struct OutsideNodesPlan {
     pub rows: u8,
     /// Each with what it joins with.
     pub nodes: Vec<OutsideNodePlan>,
+    /// The store of their devices, if these are in a bucket.
+    #[serde(default)]
+    pub store: Option<ObjectStoreConfig>,
 }
 
 /// A node in neither site.
@@ -281,7 +285,7 @@ impl DevPlan {
             Ok(SiteTopology { site: name.parse()?, nodes })
         });
         planner::plan(self.survive().into(), &sites.collect::<Result<Vec<_>>>()?)?;
-        let OutsideNodesPlan { rows, nodes } = &self.outside_nodes;
+        let OutsideNodesPlan { rows, nodes, store: _ } = &self.outside_nodes;
         if self.outside.is_none() && !nodes.is_empty() {
             bail!("outside nodes join at the door between two sites: ask for --sites 2, or for no --outside");
         }
@@ -303,7 +307,8 @@ impl DevPlan {
 
     /// An agent makes an empty folder a device at its first start; it never makes the folder.
     fn make_folders(&self) -> Result<()> {
-        for device in self.all_nodes().flat_map(|node| &node.devices) {
+        let devices = self.all_nodes().flat_map(|node| &node.devices);
+        for device in devices.filter(|device| !is_bucket(&device.path)) {
             std::fs::create_dir_all(&device.path)
                 .with_context(|| format!("the device {} can't be made", device.path.display()))?;
         }
@@ -354,9 +359,18 @@ fn outside_nodes(
     data_dir: &Path,
     ports: &mut Ports,
 ) -> Result<OutsideNodesPlan> {
-    let nodes = nodes_of(place, options.outside, options, data_dir, ports)?;
-    let nodes = nodes.into_iter().map(|node| OutsideNodePlan { node, token: secret(8) }).collect();
-    Ok(OutsideNodesPlan { rows: options.outside_rows.unwrap_or(options.outside), nodes })
+    let store = options.outside_store.clone().map(|store| store.0);
+    let nodes = nodes_of(place, options.outside, options, data_dir, ports)?.into_iter().map(|mut node| {
+        if let Some(ObjectStoreConfig { bucket, key, .. }) = &store {
+            node.devices.truncate(1);
+            for device in &mut node.devices {
+                device.path = format!("s3://{bucket}/{}/{}", key.trim_matches('/'), node.name).into();
+            }
+        }
+        OutsideNodePlan { node, token: secret(8) }
+    });
+    let nodes = nodes.collect();
+    Ok(OutsideNodesPlan { rows: options.outside_rows.unwrap_or(options.outside), nodes, store })
 }
 
 fn nodes_of(

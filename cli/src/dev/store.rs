@@ -1,4 +1,4 @@
-//! The witness's bucket, in a word of the command line.
+//! A bucket, the witness's or that of outside nodes' devices, in a word of the command line.
 
 use std::str::FromStr;
 

@@ -12,12 +12,14 @@ use anyhow::{Context, Result, bail};
 use tokio::process::{Child, Command};
 
 /// How to start one process.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Job {
     /// Unique: `east`, `west-n2`, `cloudflare`, `witness`.
     pub name: String,
     /// Words behind the program's own name.
     pub words: Vec<String>,
+    /// What it finds in its environment besides: secrets, which are no words.
+    pub environment: Vec<(&'static str, String)>,
     /// Where its output goes.
     pub log: PathBuf,
     /// The network namespace that it runs in; None: the own.
@@ -79,6 +81,7 @@ impl Supervisor {
         };
         let child = command
             .args(&job.words)
+            .envs(job.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(log.try_clone()?)
             .stderr(log)

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use diptych_node_agent::bucket::{BucketStore, is_bucket};
 use diptych_node_agent::{AgentOptions, DeviceOption};
 use diptych_operator::join::client::keep_renewed;
 use diptych_site::config::AgentConfig;
 use tokio_util::sync::CancellationToken;
 
 use super::{credentials, log_as_json, outside};
+use crate::bucket::BucketOptions;
 use crate::dev::supervise::told_to_end;
 use crate::files::read_json;
 
@@ -29,20 +31,26 @@ pub struct NodeAgentCommand {
     /// Where both sites reach it
     #[arg(long)]
     listen: Option<SocketAddr>,
+    #[command(flatten)]
+    bucket: BucketOptions,
+    /// Bytes that each device in a bucket may hold: a store does not say where it ends
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 40)]
+    bucket_capacity: u64,
 }
 
 /// Runs it until it is told to end.
 pub async fn run(command: NodeAgentCommand) -> Result<()> {
     log_as_json();
     diptych_wire::tls::install_provider();
+    let (store, capacity) = (command.bucket.store()?, command.bucket_capacity);
     tokio::select! {
-        config = config(command) => serve(config?).await,
+        config = config(command) => serve(config?, store, capacity).await,
         () = told_to_end() => Ok(()),
     }
 }
 
 async fn config(command: NodeAgentCommand) -> Result<AgentConfig> {
-    let NodeAgentCommand { config, token, folder, listen } = command;
+    let NodeAgentCommand { config, token, folder, listen, bucket: _, bucket_capacity: _ } = command;
     if let Some(config) = config {
         return read_json(&config);
     }
@@ -51,11 +59,14 @@ async fn config(command: NodeAgentCommand) -> Result<AgentConfig> {
     outside::joined(&token, &folder, listen.context("--token needs --listen")?).await
 }
 
-async fn serve(config: AgentConfig) -> Result<()> {
-    let devices = config.devices.into_iter();
-    let devices =
-        devices.map(|device| DeviceOption { path: device.path, device: Some(device.id), capacity: None });
+async fn serve(config: AgentConfig, store: Option<BucketStore>, bucket_capacity: u64) -> Result<()> {
+    let devices = config.devices.into_iter().map(|device| DeviceOption {
+        capacity: is_bucket(&device.path).then_some(bucket_capacity),
+        path: device.path,
+        device: Some(device.id),
+    });
     let mut options = AgentOptions::new(credentials(&config.identity)?, devices.collect());
+    options.bucket_store = store;
     options.listen = Some(config.listen);
     options.health = config.health;
     options.socket = Some(config.socket);

@@ -188,6 +188,7 @@ async fn write_endpoints(state: &State, outside: &Outside, clusters: &[&Cluster]
         witness: Some(WitnessEndpoint { address: outside.witness_address(), pid: outside.witness }),
         sites: std::collections::BTreeMap::new(),
         outside: Vec::new(),
+        outside_store: None,
     };
     for cluster in clusters {
         endpoints.sites.insert(cluster.site.to_owned(), site(cluster).await?);

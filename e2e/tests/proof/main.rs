@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod balancer;
+mod bucket_devices;
 mod clients;
 mod compacting;
 mod domains;

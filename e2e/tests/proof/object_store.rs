@@ -21,16 +21,23 @@ const BUCKET: &str = "witness";
 const KEY: &str = "clusters/one/lease";
 const ROUNDS: u64 = 25;
 
-/// Diptych itself as a store of objects, one site of one node.
-async fn store(folder: &Path) -> Result<Installation> {
+/// Diptych itself as a store of objects, one site of one node, and a bucket in it.
+pub(crate) async fn store(folder: &Path, bucket: &str) -> Result<Installation> {
     let store = Installation::start(folder, &["--sites", "1", "--nodes", "1", "--devices", "2"]).await?;
-    make_bucket(folder, &store.endpoints()?.s3).await?;
+    client(folder, &store.endpoints()?.s3, bucket)?.create_bucket().await?;
     Ok(store)
 }
 
-async fn make_bucket(folder: &Path, endpoint: &S3Endpoint) -> Result<()> {
-    let http = diptych::client::http_client(folder)?;
-    S3Client::new(http, endpoint, BUCKET, PATIENCE)?.create_bucket().await
+/// A client of that bucket.
+pub(crate) fn client(folder: &Path, endpoint: &S3Endpoint, bucket: &str) -> Result<S3Client> {
+    S3Client::new(diptych::client::http_client(folder)?, endpoint, bucket, PATIENCE)
+}
+
+/// A bucket, by a URL as `diptych dev` takes it.
+pub(crate) fn url(endpoint: &S3Endpoint, path: &str) -> Result<String> {
+    let S3Endpoint { endpoint, access_key, secret_key } = endpoint;
+    let address = endpoint.strip_prefix("http://").context("the store does not speak http")?;
+    Ok(format!("http://{access_key}:{secret_key}@{address}/{path}"))
 }
 
 fn witness(endpoint: &S3Endpoint) -> Result<ObjectStoreWitness> {
@@ -96,7 +103,7 @@ async fn race(name: &str, endpoint: &S3Endpoint) -> Result<()> {
 #[tokio::test]
 async fn of_two_sites_that_race_for_the_object_one_wins() -> Result<()> {
     in_folder("race", async |folder| {
-        let store = store(&folder.join("store")).await?;
+        let store = store(&folder.join("store"), BUCKET).await?;
         race("Diptych", &store.endpoints()?.s3).await?;
         store.stop().await?;
         // `cargo xtask bench` makes it; nothing else needs it.
@@ -104,7 +111,7 @@ async fn of_two_sites_that_race_for_the_object_one_wins() -> Result<()> {
         if tools.join("minio").is_file() {
             let folder = folder.join("minio");
             let minio = Minio::start(&tools, &folder).await?;
-            make_bucket(&folder, &minio.endpoint()).await?;
+            client(&folder, &minio.endpoint(), BUCKET)?.create_bucket().await?;
             race("MinIO", &minio.endpoint()).await?;
             minio.stop().await?;
         }
@@ -116,10 +123,8 @@ async fn of_two_sites_that_race_for_the_object_one_wins() -> Result<()> {
 #[tokio::test]
 async fn with_the_witness_in_a_bucket_a_site_is_taken_over_and_handed_back() -> Result<()> {
     in_folder("bucket", async |folder| {
-        let store = store(&folder.join("store")).await?;
-        let S3Endpoint { endpoint, access_key, secret_key } = store.endpoints()?.s3;
-        let address = endpoint.strip_prefix("http://").context("the store does not speak http")?;
-        let url = format!("http://{access_key}:{secret_key}@{address}/{BUCKET}/{KEY}");
+        let store = store(&folder.join("store"), BUCKET).await?;
+        let url = url(&store.endpoints()?.s3, &format!("{BUCKET}/{KEY}"))?;
         let words =
             ["--sites", "2", "--witness", "objectstore", "--witness-store", &url, "--node-dead-after", "3"];
         let installation = Installation::start(&folder.join("data"), &words).await?;

@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 const TWO: [&str; 10] =
     ["--sites", "2", "--nodes", "3", "--devices", "1", "--outside", "2", "--node-dead-after", "3"];
 
-fn is_outside(row: &InspectedRow) -> bool {
+pub(crate) fn is_outside(row: &InspectedRow) -> bool {
     row.site == SiteName::outside().as_str()
 }
 
@@ -39,13 +39,13 @@ async fn with_a_file(folder: &Path) -> Result<(Installation, Bytes)> {
 }
 
 /// Stores a file and waits until both sites and the outside nodes have their rows of it.
-async fn put(installation: &Installation, key: &str, bytes: &Bytes) -> Result<()> {
+pub(crate) async fn put(installation: &Installation, key: &str, bytes: &Bytes) -> Result<()> {
     installation.s3(PATIENCE)?.put(key, bytes.clone()).await?;
     is_whole(installation, key).await.map(drop)
 }
 
 /// Waits until a file has every row, two of them outside.
-async fn is_whole(installation: &Installation, key: &str) -> Result<Inspection> {
+pub(crate) async fn is_whole(installation: &Installation, key: &str) -> Result<Inspection> {
     until(&format!("{key} has every row"), LIMIT, || async {
         let inspection = inspect(installation, key).await?;
         let extent = inspection.extents.first().context("no extent")?;
@@ -61,13 +61,13 @@ async fn is_whole(installation: &Installation, key: &str) -> Result<Inspection> 
     .await
 }
 
-async fn reads(installation: &Installation, key: &str, bytes: &Bytes) -> Result<()> {
+pub(crate) async fn reads(installation: &Installation, key: &str, bytes: &Bytes) -> Result<()> {
     let found = installation.s3(Duration::ZERO)?.get(key).await?.bytes().await?;
     ensure!(found == bytes, "{key} has other bytes");
     Ok(())
 }
 
-fn outside_agent(installation: &Installation, index: usize) -> Result<AgentEndpoint> {
+pub(crate) fn outside_agent(installation: &Installation, index: usize) -> Result<AgentEndpoint> {
     installation.endpoints()?.outside.get(index).cloned().context("no such node")
 }
 
@@ -159,7 +159,7 @@ fn agent(token: &Path, folder: &Path) -> Result<Command> {
 }
 
 /// Its own words, once they say what is expected.
-async fn says(mut agent: Command, expected: &str) -> Result<()> {
+pub(crate) async fn says(mut agent: Command, expected: &str) -> Result<()> {
     let mut child = agent.spawn()?;
     let mut lines = BufReader::new(child.stderr.take().context("no output")?).lines();
     let mut said = String::new();

@@ -21,9 +21,11 @@ pub(crate) fn agent_error(device: DeviceId, error: StoreError) -> AgentError {
         | StoreError::OldKeyring { .. }
         | StoreError::NotEmpty { .. }
         | StoreError::AlreadyFormatted { .. } => AgentError::Invalid { reason: error.to_string() },
+        StoreError::Busy { .. } => AgentError::Busy,
         StoreError::InstanceUsed { .. } => AgentError::Internal { reason: error.to_string() },
         StoreError::ReadOnly { .. }
         | StoreError::InUse { .. }
+        | StoreError::Held { .. }
         | StoreError::WrongIdentity { .. }
         | StoreError::UnknownFormat { .. }
         | StoreError::Damaged { .. }

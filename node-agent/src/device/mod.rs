@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 use diptych_core::ids::{ClusterId, DeviceId, SiteName};
 use diptych_core::latency::LatencyHistogram;
+use diptych_store::bucket::BucketPlace;
 use diptych_store::{Device, OpenOptions, StoreError};
 use diptych_wire::agent::{AgentError, DeviceTakes};
 use tokio::sync::Notify;
@@ -20,7 +21,7 @@ pub(crate) use error::agent_error;
 const KNOWN_FROM: u32 = 64;
 
 /// ```text
-///            opened                    failed sync, folder gone
+///            opened                    failed sync, folder gone, bucket lost
 ///  Closed ───────────► Open ─────────────────────────────► Closed
 ///    ▲  looked at each `look`, reasons differ: Missing, Unformatted, Failed
 /// ```
@@ -35,8 +36,8 @@ pub(crate) enum State {
 pub(crate) struct Opened {
     pub(crate) id: DeviceId,
     pub(crate) device: Device,
-    /// Device and inode of the folder, to notice when another stands in its place.
-    folder: (u64, u64),
+    /// Device and inode of the folder, to notice when another stands in its place; None: it is in a bucket.
+    folder: Option<(u64, u64)>,
 }
 
 /// Why a device is not in use.
@@ -61,11 +62,13 @@ pub(crate) struct Owner {
 #[derive(Debug)]
 pub(crate) struct Slot {
     path: PathBuf,
+    /// Where the path is one in a bucket.
+    bucket: Option<Arc<BucketPlace>>,
     options: OpenOptions,
     owner: Owner,
     /// As given, formatted, or found on the disk.
     id: Mutex<Option<DeviceId>>,
-    /// At the first look an empty folder is made a device. Not later: a disk that was unmounted leaves one too.
+    /// At the first look an empty folder, or bucket, is made a device. Not later: a disk that was unmounted leaves one too.
     make: AtomicBool,
     state: ArcSwap<State>,
     /// Counters of the scrub round that runs.
@@ -83,9 +86,16 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    pub(crate) fn new(path: PathBuf, id: Option<DeviceId>, options: OpenOptions, owner: Owner) -> Self {
+    pub(crate) fn new(
+        path: PathBuf,
+        bucket: Option<BucketPlace>,
+        id: Option<DeviceId>,
+        options: OpenOptions,
+        owner: Owner,
+    ) -> Self {
         Self {
             path,
+            bucket: bucket.map(Arc::new),
             options,
             owner,
             make: AtomicBool::new(id.is_some()),

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use diptych_core::ids::{DeviceId, Generation, Stamp};
-use diptych_store::{Device, DeviceIdentity, ExpectedIdentity, StoreError};
+use diptych_store::bucket::BucketPlace;
+use diptych_store::{Device, DeviceIdentity, ExpectedIdentity, OpenOptions, StoreError};
 use diptych_wire::agent::AgentError;
 
 use super::error::{agent_error, with_source};
@@ -20,7 +21,7 @@ impl Slot {
         if let State::Open(opened) = &*self.state() {
             if let Some(failure) = opened.device.failure() {
                 self.close(&Closed::Failed(with_source(&failure)));
-            } else if folder_of(&self.path) != Some(opened.folder) {
+            } else if opened.folder.is_some() && folder_of(&self.path) != opened.folder {
                 self.close(&Closed::Missing);
             }
             return None;
@@ -75,10 +76,23 @@ impl Slot {
     }
 
     fn open(&self) -> Result<Opened, Closed> {
-        let failed = |error: StoreError| match error {
-            StoreError::Missing { .. } => Closed::Missing,
-            error => Closed::Failed(with_source(&error)),
+        let device = match &self.bucket {
+            Some(place) => self.open_bucket(place)?,
+            None => self.open_folder()?,
         };
+        let found = device.identity();
+        if found.cluster != self.owner.cluster || found.site != self.owner.site {
+            let reason = format!("it belongs to site {} of cluster {}", found.site, found.cluster);
+            return Err(Closed::Failed(reason));
+        }
+        let folder = match &self.bucket {
+            Some(_) => None,
+            None => Some(folder_of(&self.path).ok_or(Closed::Missing)?),
+        };
+        Ok(Opened { id: found.device, device, folder })
+    }
+
+    fn open_folder(&self) -> Result<Device, Closed> {
         let make = self.make.swap(false, Ordering::Relaxed);
         // A folder that is not there is never made: what was on it would seem to be lost.
         if !self.path.is_dir() {
@@ -86,24 +100,38 @@ impl Slot {
         }
         if is_empty(&self.path) {
             match self.id().filter(|_| make) {
-                Some(id) => self.make_device(id).map_err(failed)?,
+                Some(id) => self.make_device(id).map_err(closed)?,
                 None => return Err(Closed::Unformatted),
             }
         }
+        Device::open(&self.path, self.expecting()).map_err(closed)
+    }
+
+    fn open_bucket(&self, place: &Arc<BucketPlace>) -> Result<Device, Closed> {
+        let opened = match Device::open_bucket(place, self.expecting()) {
+            Err(StoreError::Missing { .. }) => {
+                match self.id().filter(|_| self.make.load(Ordering::Relaxed)) {
+                    Some(id) => self.make_device(id).map_err(closed)?,
+                    None => return Err(Closed::Unformatted),
+                }
+                Device::open_bucket(place, self.expecting())
+            }
+            opened => opened,
+        };
+        // A store that can't be reached has not been looked at yet.
+        if !matches!(opened, Err(StoreError::Io { .. })) {
+            self.make.store(false, Ordering::Relaxed);
+        }
+        opened.map_err(closed)
+    }
+
+    fn expecting(&self) -> OpenOptions {
         let expect = self.id().map(|device| ExpectedIdentity {
             cluster: self.owner.cluster,
             site: self.owner.site.clone(),
             device,
         });
-        let device = Device::open(&self.path, diptych_store::OpenOptions { expect, ..self.options.clone() })
-            .map_err(failed)?;
-        let found = device.identity();
-        if found.cluster != self.owner.cluster || found.site != self.owner.site {
-            let reason = format!("it belongs to site {} of cluster {}", found.site, found.cluster);
-            return Err(Closed::Failed(reason));
-        }
-        let folder = folder_of(&self.path).ok_or(Closed::Missing)?;
-        Ok(Opened { id: found.device, device, folder })
+        OpenOptions { expect, ..self.options.clone() }
     }
 
     fn make_device(&self, device: DeviceId) -> Result<(), StoreError> {
@@ -115,8 +143,18 @@ impl Slot {
             // Nothing is left of a device that comes back empty, so its generation can only grow with the clock.
             generation: Generation(now.as_millis() as u64),
         };
-        tracing::info!(%device, path = %self.path.display(), "an empty folder is made a device");
-        Device::format(&self.path, &identity)
+        tracing::info!(%device, path = %self.path.display(), "an empty place is made a device");
+        match &self.bucket {
+            Some(place) => Device::format_bucket(place, &identity),
+            None => Device::format(&self.path, &identity),
+        }
+    }
+}
+
+fn closed(error: StoreError) -> Closed {
+    match error {
+        StoreError::Missing { .. } => Closed::Missing,
+        error => Closed::Failed(with_source(&error)),
     }
 }
 

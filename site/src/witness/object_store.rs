@@ -1,11 +1,8 @@
 //! The witness in a bucket of any S3 store that has conditional writes (Cloudflare R2, Amazon S3, MinIO, Diptych itself):
 //! one object, whose ETag is the token.
 //!
-//! `If-Match` and `If-None-Match` are the compare of the compare-and-set, applied by the store; the nonce in each record gives
-//! each write another ETag.
+//! The nonce in each record gives each write another ETag.
 
-mod calls;
-mod proof;
 #[cfg(test)]
 mod tests;
 
@@ -16,13 +13,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use diptych_core::ids::ClusterId;
 use diptych_core::lease::{Millis, SwapResult, Token, WitnessRead, WitnessRecord};
+use diptych_wire::bucket::{self, BucketConfig, Calls, Got, Precondition, Proof, Put, SetupError};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
-use self::calls::{Calls, Got, Precondition, Put};
-use self::proof::Proof;
 use crate::keeper::witness::Witness;
 
 /// Where the record lies.
@@ -52,21 +47,15 @@ impl fmt::Debug for ObjectStoreConfig {
     }
 }
 
-/// A store that can't be asked at all.
-#[derive(Debug, Error)]
-pub enum SetupError {
-    /// Its address.
-    #[error("the witness's object store {endpoint}: {reason}")]
-    Endpoint {
-        /// As declared.
-        endpoint: String,
-        /// Why.
-        reason: String,
-    },
-    /// Its certificates.
-    #[error("the client of the witness's object store can't be made")]
-    Client(#[from] reqwest::Error),
+impl ObjectStoreConfig {
+    fn bucket(&self) -> BucketConfig {
+        let Self { endpoint, bucket, key: _, region, access_key, secret_key, authority } = self.clone();
+        BucketConfig { endpoint, bucket, region, access_key, secret_key, authority }
+    }
 }
+
+/// Bytes of a record at most.
+const MAX_RECORD: u64 = 64 << 10;
 
 /// The object, as it lies there; JSON.
 #[derive(Debug, Serialize, Deserialize)]
@@ -105,7 +94,7 @@ impl ObjectStoreWitness {
     /// swapped.
     pub fn new(config: &ObjectStoreConfig, cluster: ClusterId) -> Result<Self, SetupError> {
         let store = Arc::new(Store {
-            calls: Calls::new(config)?,
+            calls: Calls::new(&config.bucket())?,
             key: config.key.clone(),
             cluster,
             proof: watch::Sender::new(Proof::Untried),
@@ -119,7 +108,7 @@ impl ObjectStoreWitness {
 async fn try_until_known(store: Arc<Store>) {
     let key = format!("{}.trial-{}", store.key, hex::encode(rand::random::<[u8; 8]>()));
     loop {
-        let proof = proof::prove(&store.calls, &key).await;
+        let proof = bucket::prove(&store.calls, &key).await;
         match &proof {
             Proof::Untried => {}
             Proof::Holds => tracing::info!("the witness's store honours conditional writes"),
@@ -133,7 +122,7 @@ async fn try_until_known(store: Arc<Store>) {
         if known {
             return;
         }
-        tokio::time::sleep(proof::AGAIN).await;
+        tokio::time::sleep(bucket::AGAIN).await;
     }
 }
 
@@ -185,7 +174,7 @@ impl Witness for ObjectStoreWitness {
         if matches!(*store.proof.borrow(), Proof::Broken(_)) {
             return WitnessRead::Failed;
         }
-        let read = match store.calls.get(&store.key).await {
+        let read = match store.calls.get(&store.key, None, MAX_RECORD).await {
             Got::Found { etag, body } => store.found(etag, &body),
             Got::Absent => Ok(WitnessRead::Absent),
             Got::Limited(pause) => Ok(WitnessRead::RateLimited { retry_after: millis(pause) }),
@@ -205,7 +194,7 @@ impl Witness for ObjectStoreWitness {
             return SwapResult::Lost;
         };
         let condition = token.as_ref().map_or(Precondition::Absent, |token| Precondition::Is(&token.0));
-        let put = store.calls.put(&store.key, Bytes::from(body), condition).await;
+        let put = store.calls.put(&store.key, Bytes::from(body), Some(condition)).await;
         match put {
             Put::Written { etag } => {
                 store.note(None);

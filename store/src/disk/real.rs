@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Advice, FlockOperation};
 
-use super::{Disk, DiskFile, FileSystemRoom};
+use super::{Disk, DiskFile, FileSystemRoom, ReadAt};
 
 const PAGE: u64 = 4096;
 
@@ -69,21 +69,23 @@ impl Disk for RealDisk {
 #[derive(Debug)]
 struct RealFile(File);
 
-impl DiskFile for RealFile {
+impl ReadAt for RealFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         read_to_end_at(&self.0, buffer, offset)
     }
 
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}
+
+impl DiskFile for RealFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.0.write_all_at(bytes, offset)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
     }
 
     fn sync(&self) -> io::Result<()> {

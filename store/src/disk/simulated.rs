@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::{Disk, DiskFile, FileSystemRoom};
+use super::{Disk, DiskFile, FileSystemRoom, ReadAt};
 pub(crate) use platter::Dice;
 use platter::{Inode, NameChange, Unsynced, apply, keep_some, rename};
 
@@ -332,7 +332,7 @@ impl SimulatedFile {
     }
 }
 
-impl DiskFile for SimulatedFile {
+impl ReadAt for SimulatedFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.with(|state, number| {
             let live = &state.inodes[&number].live;
@@ -343,6 +343,12 @@ impl DiskFile for SimulatedFile {
         })
     }
 
+    fn len(&self) -> io::Result<u64> {
+        self.with(|state, number| Ok(state.inodes[&number].live.len() as u64))
+    }
+}
+
+impl DiskFile for SimulatedFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let offset = usize::try_from(offset).map_err(io::Error::other)?;
         self.change(Unsynced::Write { offset, bytes: bytes.to_vec() })
@@ -350,10 +356,6 @@ impl DiskFile for SimulatedFile {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.change(Unsynced::Length(usize::try_from(len).map_err(io::Error::other)?))
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.with(|state, number| Ok(state.inodes[&number].live.len() as u64))
     }
 
     fn sync(&self) -> io::Result<()> {

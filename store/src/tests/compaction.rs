@@ -201,13 +201,13 @@ fn a_row_whose_tombstone_is_written_is_not_moved_behind_it() {
     let device = open(&disk);
     let rows = put_all(&device, 0..8);
     delete_all(&device, &rows[..2]);
-    device.moving().fates().dying.insert(rows[2].instance);
+    device.log().moving().fates().dying.insert(rows[2].instance);
     device.compact().expect("it compacts");
     assert_eq!(copies(&disk, &rows[2]).len(), 1, "it stays where it was");
     assert_eq!(copies(&disk, &rows[3]).len(), 2, "the one beside it moved");
     disk.fail_syncs_after(Some(0));
     delete(&device, &rows[5]).expect_err("its tombstone is written and not synced");
-    assert!(device.moving().fates().dying.contains(&rows[5].instance));
+    assert!(device.log().moving().fates().dying.contains(&rows[5].instance));
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn a_segment_stays_while_copies_are_on_their_way_out_of_it() {
     let device = open(&disk);
     let rows = put_all(&device, 0..8);
     let segment = segments(&disk).remove(0);
-    let emptying = device.moving().empty(1);
+    let emptying = device.log().moving().empty(1);
     delete_all(&device, &rows[..4]);
     device.reclaim().expect("it reclaims");
     assert!(segments(&disk).contains(&segment));

@@ -86,7 +86,7 @@ fn an_index_that_fails_closes_the_device_and_is_made_anew() {
     let device = open(&disk);
     let row = new_row(1, 0, 1);
     put(&device, &row, &bytes(1, 30_000)).expect("there is room");
-    device.fail_index();
+    device.log().fail_index();
     assert!(matches!(get(&device, &row), Err(StoreError::DeviceFailed { .. })));
     drop(device);
     let device = open(&disk);

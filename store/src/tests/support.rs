@@ -9,8 +9,10 @@ use diptych_core::ids::{
 };
 use diptych_core::records::ExtentKind;
 
-use crate::device::format_on;
+use crate::bucket::BucketPlace;
+use crate::bucket::simulated::SimulatedBucket;
 use crate::disk::simulated::{Dice, SimulatedDisk};
+use crate::log_device::format_on;
 use crate::{
     Device, DeviceIdentity, NewRow, OpenOptions, Pending, Purpose, RowEnd, Sealed, StoreError, WholeRow,
 };
@@ -53,6 +55,49 @@ pub(super) fn try_open(disk: &SimulatedDisk) -> Result<Device, StoreError> {
 
 pub(super) fn try_open_with(disk: &SimulatedDisk, options: OpenOptions) -> Result<Device, StoreError> {
     Device::open_on(Arc::new(disk.mounted()), &folder(), options)
+}
+
+/// What a device lies on.
+pub(super) enum Medium {
+    Disk(SimulatedDisk),
+    Bucket(Arc<BucketPlace>),
+}
+
+impl Medium {
+    pub(super) fn format(&self) -> Result<(), StoreError> {
+        match self {
+            Self::Disk(disk) => format_on(disk, &folder(), &identity()),
+            Self::Bucket(place) => Device::format_bucket(place, &identity()),
+        }
+    }
+
+    pub(super) fn try_open(&self, options: OpenOptions) -> Result<Device, StoreError> {
+        match self {
+            Self::Disk(disk) => try_open_with(disk, options),
+            Self::Bucket(place) => Device::open_bucket(place, options),
+        }
+    }
+
+    pub(super) fn open(&self) -> Device {
+        self.try_open(options()).expect("it opens")
+    }
+}
+
+/// A formatted device of each kind.
+pub(super) fn media() -> [Medium; 2] {
+    let place = agent_at(&SimulatedBucket::default(), "o1");
+    Device::format_bucket(&place, &identity()).expect("an empty bucket can be formatted");
+    [Medium::Disk(formatted()), Medium::Bucket(place)]
+}
+
+pub(super) fn on_each(test: impl Fn(Medium)) {
+    media().into_iter().for_each(test);
+}
+
+/// A bucket, as one agent knows it.
+pub(super) fn agent_at(bucket: &SimulatedBucket, agent: &str) -> Arc<BucketPlace> {
+    let bucket = Arc::new(bucket.clone());
+    Arc::new(BucketPlace::new(bucket, "s3://rows/o1".into(), agent.to_owned(), None))
 }
 
 pub(super) fn stamp(epoch: u64) -> Stamp {

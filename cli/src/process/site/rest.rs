@@ -15,6 +15,7 @@ use diptych_site::context::SiteContext;
 use diptych_site::error::SiteError;
 use diptych_site::keeper::{KeeperHandle, ask};
 use diptych_site::lost::lacking::lacking;
+use diptych_site::place::Place;
 use diptych_site::{keys, lost};
 use http::StatusCode;
 use serde_json::json;
@@ -98,10 +99,13 @@ async fn exposed(State(catalog): State<Arc<dyn Catalog>>, Query(part): Query<Par
     }
 }
 
+/// Of this site's nodes and, while it is active, of those outside.
 async fn scrub(State(keeper): State<Keeper>) -> Response {
-    let map = keeper.context.map();
-    let scrubs = map.nodes.iter().map(|node| {
-        let agent = keeper.context.agents.of_node(&node.name);
+    let places: Vec<Place> = keeper.context.places().collect();
+    let nodes: Vec<_> =
+        places.iter().flat_map(|place| place.map.nodes.iter().map(move |node| (place, node))).collect();
+    let scrubs = nodes.iter().map(|(place, node)| {
+        let agent = place.agents.of_node(&node.name);
         async move {
             match agent {
                 Ok(agent) => agent.scrub(None, true, SCRUB_LIMIT).await.map_err(|error| error.to_string()),
@@ -110,11 +114,10 @@ async fn scrub(State(keeper): State<Keeper>) -> Response {
         }
     });
     let outcomes = futures::future::join_all(scrubs).await;
-    let nodes: serde_json::Map<_, _> = map
-        .nodes
+    let nodes: serde_json::Map<_, _> = nodes
         .iter()
         .zip(outcomes)
-        .map(|(node, outcome)| {
+        .map(|((_, node), outcome)| {
             (node.name.to_string(), outcome.err().map_or(json!("done"), |error| json!(error)))
         })
         .collect();
