@@ -31,7 +31,7 @@ pub(super) fn access_of(method: &Method, path: &str) -> Access {
         // A file gets another head.
         Method::POST if conflicts => Verb::Update,
         Method::POST => Verb::Create,
-        Method::PUT => Verb::Update,
+        Method::PUT | Method::PATCH => Verb::Update,
         Method::DELETE => Verb::Delete,
         _ if path.contains('{') => Verb::Get,
         _ => Verb::List,
@@ -140,6 +140,7 @@ mod tests {
         assert_eq!(of(Method::HEAD, "/api/v1/files/{*id}"), ("get", "fileobjects"));
         assert_eq!(of(Method::POST, "/api/v1/files/"), ("create", "fileobjects"));
         assert_eq!(of(Method::PUT, "/api/v1/files/{*id}"), ("update", "fileobjects"));
+        assert_eq!(of(Method::PATCH, "/api/v1/files/{*id}"), ("update", "fileobjects"));
         assert_eq!(of(Method::DELETE, "/api/v1/files/{*id}"), ("delete", "fileobjects"));
         assert_eq!(of(Method::GET, "/api/v1/conflicts"), ("list", "fileobjects"));
         assert_eq!(of(Method::POST, "/api/v1/conflicts/{version}"), ("update", "fileobjects"));

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::RestState;
 use super::auth::{Bearer, allowed, bearer, denied, shown, still};
-use super::files::instant;
+use crate::clock::instant;
 use crate::error::{GatewayError, Result};
 use crate::sessions;
 
