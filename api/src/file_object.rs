@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::common::ClusterRef;
+use crate::common::NamespacedClusterRef;
 
 /// A file. With `content`, applying it stores the file and deleting it deletes the file. Without, it shows one that is
 /// there.
@@ -58,9 +58,9 @@ use crate::common::ClusterRef;
 pub struct FileObjectSpec {
     /// The site whose catalog it is in.
     #[x_kube(validation = ("self == oldSelf", "a file can't move to another cluster"))]
-    pub cluster_ref: ClusterRef,
+    pub cluster_ref: NamespacedClusterRef,
 
-    /// Its bucket; made on first use.
+    /// Its bucket; made on first use, and then of this namespace.
     #[schemars(length(min = 3, max = 63), regex(pattern = r"^[a-z0-9][a-z0-9.-]*[a-z0-9]$"))]
     #[x_kube(validation = ("self == oldSelf", "a file can't move to another bucket"))]
     pub bucket: String,

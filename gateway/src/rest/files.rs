@@ -24,7 +24,7 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 use super::RestState;
-use super::auth::Namespace;
+use super::auth::{NAMESPACE, Namespace};
 use super::errors::RestError;
 use crate::body::ByteStream;
 use crate::clock::{instant, parse_instant};
@@ -156,7 +156,9 @@ pub(super) async fn create(
     body: Body,
 ) -> Answer {
     let bucket = target.bucket().to_owned();
-    if [DEFAULT_BUCKET, diptych_core::drill::BUCKET].contains(&bucket.as_str()) {
+    let well_known = [DEFAULT_BUCKET, diptych_core::drill::BUCKET].contains(&bucket.as_str());
+    // A FileObject's bucket is made on first use, for its namespace.
+    if well_known || headers.contains_key(NAMESPACE) {
         state.objects.bucket_or_create(&namespace, &bucket).await?;
     }
     let id = target.id.unwrap_or_else(|| hex::encode(rand::rng().random::<[u8; 16]>()));

@@ -24,12 +24,15 @@ use crate::error::{Asked, OperatorError};
 use crate::events;
 use crate::finalizer;
 use crate::options::OperatorOptions;
+use crate::tenancy::{self, Standing};
 
 /// Writer of the conditions; what is so comes from the catalog and has another.
 const MANAGER: &str = "diptych-operator-files";
 const AGAIN: Duration = Duration::from_secs(2);
 /// While the site is not active.
 const LATER: Duration = Duration::from_secs(5);
+/// While its namespace may not refer to the StorageCluster.
+const ALLOWED_AGAIN: Duration = Duration::from_secs(30);
 /// While a file is retained, whatever it says until when.
 const LOOK_AT_LEAST: Duration = Duration::from_hours(1);
 /// Reason of conditions that wait for the end of a retention.
@@ -42,7 +45,7 @@ struct Context {
 
 /// Watches FileObjects; and all of them, as they were seen.
 pub fn controller(options: &OperatorOptions, events: Recorder) -> (impl Stream + use<>, Store<FileObject>) {
-    let api: Api<FileObject> = Api::namespaced(options.client.clone(), &options.namespace);
+    let api: Api<FileObject> = tenancy::api(options);
     let context = Context { options: options.clone(), events };
     let controller =
         Controller::new(api, watcher::Config::default()).with_config(Config::default().concurrency(8));
@@ -59,6 +62,9 @@ fn after_failure(error: &OperatorError) -> Action {
 
 async fn reconcile(file: Arc<FileObject>, context: Arc<Context>) -> Result<Action, OperatorError> {
     let options = &context.options;
+    if !tenancy::is_ours(options, &*file) {
+        return Ok(Action::await_change());
+    }
     if file.metadata.deletion_timestamp.is_some() {
         if !finalizer::is_held(&*file, FINALIZER) {
             return Ok(Action::await_change());
@@ -74,6 +80,9 @@ async fn reconcile(file: Arc<FileObject>, context: Arc<Context>) -> Result<Actio
             return report(&context, &file, says).await.map(|()| Action::await_change());
         }
     };
+    if let Some(says) = tenancy::standing(options, &*file).await?.refusal(wanted.condition()) {
+        return report(&context, &file, says).await.map(|()| Action::requeue(ALLOWED_AGAIN));
+    }
     finalizer::hold(options, &*file, FINALIZER).await?;
     let Some(gateway) = gateway(options, &file).await? else {
         let says = Says::no(
@@ -207,13 +216,18 @@ async fn gateway(options: &OperatorOptions, file: &FileObject) -> Result<Option<
     let Some(cluster) = clusters.get_opt(name).await.asked(|| format!("read StorageCluster {name}"))? else {
         return Ok(None);
     };
-    Gateway::of(options, &cluster).await
+    let gateway = Gateway::of(options, &cluster).await?;
+    let namespace = file.namespace().unwrap_or_default();
+    Ok(gateway.map(|gateway| gateway.acting_in(namespace)))
 }
 
-/// The file goes with its FileObject, unless what holds it is being taken away: that never deletes bytes.
+/// The file goes with its FileObject, unless what holds it is being taken away: that never deletes bytes. Nor does a namespace that the
+/// StorageCluster does not allow, or no longer.
 async fn delete(file: &FileObject, context: &Context) -> Result<Action, OperatorError> {
     let options = &context.options;
-    if !finalizer::is_taken_away::<FileObject>(options, &file.spec.cluster_ref.name).await? {
+    let namespace = file.namespace().unwrap_or_default();
+    let is_allowed = tenancy::standing(options, file).await? == Standing::Allowed;
+    if is_allowed && !finalizer::is_taken_away(options, file, &namespace).await? {
         if !is_active(options).await? {
             let says = Says::no(
                 "Deleted",
@@ -267,7 +281,7 @@ mod tests {
     const NOW: &str = "2026-01-01T00:00:00Z";
     const LATER_ON: &str = "2027-01-01T00:00:00Z";
 
-    fn object(labels: serde_json::Value, spec: serde_json::Value) -> FileObject {
+    fn object(labels: &serde_json::Value, spec: &serde_json::Value) -> FileObject {
         let mut object = json!({
             "apiVersion": "files.diptych.dev/v1alpha1", "kind": "FileObject",
             "metadata": {"name": "one", "generation": 2, "labels": labels},
@@ -282,7 +296,7 @@ mod tests {
     #[test]
     fn content_is_stored_with_its_retention_and_without_content_the_retention_is_for_what_is_there() {
         let (now, until) = (time(NOW), time(LATER_ON));
-        let of = |labels, spec| wanted(&object(labels, spec), now).expect("it is fine");
+        let of = |labels, spec| wanted(&object(&labels, &spec), now).expect("it is fine");
         let retention = json!({"until": LATER_ON});
         let both = json!({"content": {"text": "x"}, "retention": retention});
         let Some(Wanted::Stored(declared)) = of(json!({}), both.clone()) else { panic!("it is stored") };
@@ -293,7 +307,7 @@ mod tests {
         assert_eq!(of(json!({}), json!({})), None);
         let over = json!({"retention": {"until": "2025-01-01T00:00:00Z"}});
         assert_eq!(of(json!({}), over), None, "it is over, and was carried out while it ran");
-        assert!(wanted(&object(json!({}), json!({"content": {"base64": "="}})), now).is_err());
+        assert!(wanted(&object(&json!({}), &json!({"content": {"base64": "="}})), now).is_err());
     }
 
     #[test]
@@ -308,7 +322,7 @@ mod tests {
         assert_eq!(next, Action::requeue(Duration::from_mins(10)));
         let (_, next) = said(&wanted, answer("2025-12-31T00:00:00Z"), now);
         assert_eq!(next, Action::requeue(LATER), "another clock says that it runs");
-        let mut file = object(json!({}), json!({"content": {"text": "x"}}));
+        let mut file = object(&json!({}), &json!({"content": {"text": "x"}}));
         let settled = |file: &mut FileObject, says: Says| {
             let status = diptych_api::FileObjectStatus {
                 conditions: conditions(&[], &[says], Some(2), now),

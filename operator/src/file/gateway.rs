@@ -22,6 +22,8 @@ use crate::secrets::{Foundation, text};
 
 /// Header of writes: until when nobody shall delete or replace the file.
 const RETAIN_UNTIL: &str = "x-diptych-retain-until";
+/// Header of requests with the site's own token: the namespace that it acts in.
+const NAMESPACE: &str = "x-diptych-namespace";
 const LIMIT: Duration = Duration::from_secs(30);
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
@@ -59,6 +61,8 @@ pub(crate) struct Gateway {
     client: reqwest::Client,
     base: String,
     token: String,
+    /// Whose buckets it reaches; None: those of the StorageCluster's namespace.
+    namespace: Option<String>,
 }
 
 /// Certificate of the public listeners.
@@ -88,7 +92,13 @@ impl Gateway {
             client = client.resolve_to_addrs(&host, &found.collect::<Vec<_>>());
         }
         let base = format!("{scheme}://{host}:{REST_PORT}/api/v1");
-        Ok(Self { client: client.build().map_err(internal)?, base, token: token.to_owned() })
+        let client = client.build().map_err(internal)?;
+        Ok(Self { client, base, token: token.to_owned(), namespace: None })
+    }
+
+    /// The same for the files of a namespace: it reaches the buckets of that one, and no others.
+    pub(super) fn acting_in(self, namespace: String) -> Self {
+        Self { namespace: Some(namespace), ..self }
     }
 
     /// Of the site of a StorageCluster; None: it is not set up yet.
@@ -166,8 +176,7 @@ impl Gateway {
     /// Whether a file with these bytes of this type is stored under its key.
     pub(super) async fn has(&self, bucket: &str, key: &str, file: &Declared) -> Result<bool, OperatorError> {
         let failed = |error: reqwest::Error| OperatorError::Gateway(chain(&error));
-        let request = self.client.get(self.file(bucket, key)).bearer_auth(&self.token);
-        let response = request.send().await.map_err(failed)?;
+        let response = self.signed(self.client.get(self.file(bucket, key))).send().await.map_err(failed)?;
         let same_kind =
             response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == file.kind.as_bytes());
         let same_length = response.content_length() == u64::try_from(file.bytes.len()).ok();
@@ -203,9 +212,17 @@ impl Gateway {
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, String), OperatorError> {
         let failed = |error: reqwest::Error| OperatorError::Gateway(chain(&error));
-        let response = request.bearer_auth(&self.token).send().await.map_err(failed)?;
+        let response = self.signed(request).send().await.map_err(failed)?;
         let status = response.status();
         Ok((status, response.text().await.map_err(failed)?))
+    }
+
+    fn signed(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        let request = request.bearer_auth(&self.token);
+        match &self.namespace {
+            Some(namespace) => request.header(NAMESPACE, namespace),
+            None => request,
+        }
     }
 }
 
