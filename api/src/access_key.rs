@@ -4,9 +4,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::common::ClusterRef;
+use crate::common::NamespacedClusterRef;
 
-/// A pair of S3 credentials. The operator makes them, writes them into a Secret and, sealed, into the catalog of both sites.
+/// A pair of S3 credentials for the buckets of its namespace. The operator makes them, writes them into a Secret and, sealed, into the
+/// catalog of both sites.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[kube(
     group = "diptych.dev",
@@ -33,7 +34,7 @@ use crate::common::ClusterRef;
 pub struct AccessKeySpec {
     /// The site whose catalog takes it.
     #[x_kube(validation = ("self == oldSelf", "an access key can't move to another cluster"))]
-    pub cluster_ref: ClusterRef,
+    pub cluster_ref: NamespacedClusterRef,
 
     /// Secret that gets `accessKeyId` and `secretAccessKey`; the AccessKey's own name if left out. One that is there
     /// with both is used as it is: so the other site's Secret, copied, makes the same credentials.

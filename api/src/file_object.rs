@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use crate::common::ClusterRef;
+use crate::common::NamespacedClusterRef;
 
 /// A file. With `content`, applying it stores the file and deleting it deletes the file. Without, it shows one that is
 /// there.
@@ -44,15 +44,23 @@ use crate::common::ClusterRef;
         json_path = ".status.margin",
         description = "Further rows that may be lost"
     ),
+    printcolumn(
+        name = "Retained",
+        type_ = "string",
+        json_path = ".status.retainedUntil",
+        priority = 1,
+        description = "Nobody deletes or replaces it before that"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("!has(oldSelf.retention) || has(self.retention)", "a retention may be lengthened, never taken away"))]
 pub struct FileObjectSpec {
     /// The site whose catalog it is in.
     #[x_kube(validation = ("self == oldSelf", "a file can't move to another cluster"))]
-    pub cluster_ref: ClusterRef,
+    pub cluster_ref: NamespacedClusterRef,
 
-    /// Its bucket; made on first use.
+    /// Its bucket; made on first use, and then of this namespace.
     #[schemars(length(min = 3, max = 63), regex(pattern = r"^[a-z0-9][a-z0-9.-]*[a-z0-9]$"))]
     #[x_kube(validation = ("self == oldSelf", "a file can't move to another bucket"))]
     pub bucket: String,
@@ -73,6 +81,20 @@ pub struct FileObjectSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 3, max = 255))]
     pub content_type: Option<String>,
+
+    /// Nobody deletes or replaces the file before a time, in whatever way it is asked for. Without `content` it is for the file that is
+    /// there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
+}
+
+/// How long a file stays, whatever is asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Retention {
+    /// Until then: `2030-01-01T00:00:00Z`. A later time lengthens it.
+    #[x_kube(validation = ("self >= oldSelf", "a retention may be lengthened, never shortened"))]
+    pub until: Time,
 }
 
 /// Up to 256 KiB, as text or as base64.
@@ -133,7 +155,10 @@ pub struct FileObjectStatus {
     /// When all its rows were last read and found right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_at: Option<Time>,
-    /// Stored, Ready.
+    /// Nobody deletes or replaces it before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retained_until: Option<Time>,
+    /// Stored, Retained, Deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]

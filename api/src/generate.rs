@@ -105,7 +105,7 @@ fn rows(page: &mut String, path: &str, schema: &JSONSchemaProps) {
     for (name, child) in children(schema) {
         let path = format!("{path}{name}");
         // Kubernetes documents its own types.
-        let foreign = path.ends_with(".conditions") || path.ends_with(".tolerations");
+        let foreign = [".conditions", ".selector", ".tolerations"].iter().any(|name| path.ends_with(name));
         let default = child.default.as_ref().map(|value| format!("`{}`", value.0)).unwrap_or_default();
         let text = child.description.as_deref().unwrap_or_default().replace('\n', " ").replace('|', "\\|");
         let required = parent_requires(schema, &path);

@@ -17,7 +17,7 @@ pub mod storage_cluster_status;
 pub mod storage_node;
 
 pub use access_key::{AccessKey, AccessKeySpec, AccessKeyStatus};
-pub use common::{ClusterRef, NameRef};
+pub use common::{ClusterRef, NameRef, NamespacedClusterRef};
 pub use failover_drill::{FailoverDrill, FailoverDrillSpec};
 pub use failover_drill_status::FailoverDrillStatus;
 pub use file_object::{Content, FileObject, FileObjectSpec, FileObjectStatus};

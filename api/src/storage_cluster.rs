@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Toleration;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -109,6 +110,11 @@ pub struct StorageClusterSpec {
     /// What must be survived at the same instant. The coding follows from it, or a condition says why none can.
     #[serde(default)]
     pub survive: Survive,
+
+    /// Namespaces whose FileObjects and AccessKeys may refer to it, each to the buckets of its own. Others need an operator that was
+    /// installed with `watchAllNamespaces`.
+    #[serde(default)]
+    pub allowed_namespaces: AllowedNamespaces,
 
     /// When a write is answered.
     #[serde(default)]
@@ -219,6 +225,31 @@ impl Default for Survive {
 
 const fn one() -> i32 {
     1
+}
+
+/// Which namespaces may refer to a StorageCluster, in the way of Gateway API's `allowedRoutes`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = ("(self.from == 'Selector') == has(self.selector)", "from: Selector needs selector, and nothing else takes one"))]
+pub struct AllowedNamespaces {
+    /// Same: its own. All. Selector: its own, and those whose labels `selector` matches.
+    #[serde(default)]
+    pub from: FromNamespaces,
+    /// Labels of namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selector: Option<LabelSelector>,
+}
+
+/// Where from a StorageCluster may be referred to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum FromNamespaces {
+    /// Its own namespace.
+    #[default]
+    Same,
+    /// Every namespace.
+    All,
+    /// Namespaces by their labels.
+    Selector,
 }
 
 /// When a write is answered.

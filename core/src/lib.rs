@@ -29,6 +29,7 @@ pub mod placement;
 pub mod planner;
 pub mod records;
 pub mod repair;
+pub mod retention;
 pub mod session;
 pub mod tail;
 pub mod whole;

@@ -5,8 +5,9 @@
 //! with a compare on the head; a call that is repeated finds them settled and does nothing.
 //!
 //! ```text
-//!                      what it replaced or named is still head,
-//!                      or nothing is there and nothing was            otherwise
+//!                      what it replaced or named is still head and
+//!                      not retained, or nothing is there and
+//!                      nothing was                                    otherwise
 //!  put                 BecomesHead                                    KeptConflict
 //!  metadata            BecomesHead                                    MetadataNotDone (ledger)
 //!  delete              DeleteDone                                     DeleteNotDone (ledger)
@@ -116,6 +117,8 @@ pub struct History {
     pub lost: Vec<Change>,
     /// The bucket keeps replaced versions for readers.
     pub keeps_versions: bool,
+    /// Versions whose retention runs: what would replace one as head does not.
+    pub retained: BTreeSet<VersionId>,
 }
 
 /// What becomes of a change.
@@ -380,8 +383,9 @@ fn decide(
         Replaced::Version(at) if deletes.contains(&at.version) => history.nothing_there(),
         Replaced::Version(at) => is_head(at),
     };
+    let is_retained = history.head.is_some_and(|head| history.retained.contains(&head.at.version));
     let head_change = || head_change(change.at, history.head, epoch, now_ms);
-    match (change.kind, stands) {
+    match (change.kind, stands && !is_retained) {
         (ChangeKind::Put | ChangeKind::Metadata, true) => MergeAction::BecomesHead(head_change()),
         (ChangeKind::Delete, true) => MergeAction::DeleteDone(head_change()),
         (ChangeKind::Put, false) => MergeAction::KeptConflict,

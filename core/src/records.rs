@@ -16,6 +16,7 @@ use crate::ids::{
 };
 use crate::keyring::KeyId;
 use crate::placement::NodeShare;
+use crate::retention::RetainUntil;
 
 /// A value that does not read as the record that its key promises.
 #[derive(Debug, Error)]
@@ -104,7 +105,6 @@ record!(
     ReferencePage,
     Term,
     TokenFamily,
-    Upload,
     Vote,
     Wanted
 );
@@ -120,18 +120,52 @@ impl Record for Extent {
     }
 }
 
-/// The first format has what a version in a bucket without versioning says; with the second one that it says more comes first.
+/// What the second format has of a version before the rest: whether it is kept, and when it was tagged.
+type SaidOfVersion = (Kept, Option<(Epoch, Hlc)>);
+
+/// The first format has what a version in a bucket without versioning says; with the second one that it says more comes first, and with
+/// the third one that it is retained, too: a release that would delete it all the same refuses it by name.
 impl Record for Head {
     const NAME: &'static str = "Head";
-    const FORMAT: u8 = MORE;
+    const FORMAT: u8 = RETAINED;
 
     fn encode(&self) -> Vec<u8> {
-        encode_more(&(self.kept, self.tagged), self)
+        let more = (self.kept, self.tagged);
+        match self.retained_until {
+            None => encode_more(&more, self),
+            Some(until) => {
+                let start = postcard::to_extend(&(more, until), vec![RETAINED]).unwrap_or_default();
+                postcard::to_extend(self, start).unwrap_or_default()
+            }
+        }
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let ((kept, tagged), head) = decode_more::<_, Self>(bytes)?;
-        Ok(Self { kept, tagged, ..head })
+        let Some((&RETAINED, rest)) = bytes.split_first() else {
+            let ((kept, tagged), head) = decode_more::<SaidOfVersion, Self>(bytes)?;
+            return Ok(Self { kept, tagged, ..head });
+        };
+        let malformed =
+            |error: postcard::Error| RecordError::Malformed { record: Self::NAME, reason: error.to_string() };
+        let (((kept, tagged), until), rest) =
+            postcard::take_from_bytes::<(SaidOfVersion, RetainUntil)>(rest).map_err(malformed)?;
+        let head: Self = postcard::from_bytes(rest).map_err(malformed)?;
+        Ok(Self { kept, tagged, retained_until: Some(until), ..head })
+    }
+}
+
+/// Likewise: the second format has until when the object is to be retained first.
+impl Record for Upload {
+    const NAME: &'static str = "Upload";
+    const FORMAT: u8 = MORE;
+
+    fn encode(&self) -> Vec<u8> {
+        encode_more(&self.retain_until, self)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let (retain_until, upload) = decode_more::<_, Self>(bytes)?;
+        Ok(Self { retain_until, ..upload })
     }
 }
 
@@ -168,6 +202,9 @@ impl Record for Bucket {
 /// Format byte of a record of which more is said than the first format could.
 pub(crate) const MORE: u8 = 2;
 
+/// Format byte of a version that is retained.
+const RETAINED: u8 = 3;
+
 /// The first format where no more is said, so that an older version reads it; else what is more, and then the same bytes.
 pub(crate) fn encode_more<More: Serialize + Default + PartialEq>(
     more: &More,
@@ -191,7 +228,7 @@ pub(crate) fn decode_more<More: DeserializeOwned + Default, Of: Record>(
         Some((&1, rest)) => Ok((More::default(), rest)),
         Some((&MORE, rest)) => postcard::take_from_bytes(rest),
         Some((&found, _)) => {
-            return Err(RecordError::UnknownFormat { record: Of::NAME, found, known: MORE });
+            return Err(RecordError::UnknownFormat { record: Of::NAME, found, known: Of::FORMAT });
         }
     };
     let (more, rest) = more.map_err(|error| malformed(error.to_string()))?;
@@ -499,6 +536,9 @@ pub struct Head {
     /// Term and time at which its tags were set, where that was after it was written.
     #[serde(skip)]
     pub tagged: Option<(Epoch, Hlc)>,
+    /// Until then nobody deletes or replaces it (docs/adr/0021). It may move to a later time, never to an earlier one.
+    #[serde(skip)]
+    pub retained_until: Option<RetainUntil>,
 }
 
 /// Whether a version stays once it is replaced (docs/adr/0013).
@@ -520,7 +560,7 @@ pub enum Kept {
 impl Head {
     /// A version that goes when it is replaced.
     pub const fn new(at: VersionRef, replaces: Option<VersionRef>, body: HeadBody) -> Self {
-        Self { at, replaces, body, kept: Kept::No, tagged: None }
+        Self { at, replaces, body, kept: Kept::No, tagged: None, retained_until: None }
     }
 
     /// Whether it stays for readers when it is not head.
@@ -654,6 +694,9 @@ pub struct Upload {
     pub checksum: Option<UploadChecksum>,
     /// How far it is.
     pub state: UploadState,
+    /// Until when the object is to be retained.
+    #[serde(skip)]
+    pub retain_until: Option<RetainUntil>,
 }
 
 /// How far an upload in parts is.
@@ -1081,6 +1124,38 @@ mod tests {
         }
         let error = Head::decode(&[9, 0]).expect_err("format 9 is unknown");
         assert!(error.to_string().starts_with("Head has format 9"), "{error}");
+    }
+
+    #[test]
+    fn a_version_that_is_retained_reads_back_and_is_refused_by_name_where_that_is_not_known() {
+        let at = VersionRef { epoch: Epoch(3), hlc: Hlc(9), version: VersionId([2; 16]) };
+        let until = RetainUntil(1_790_000_000_000);
+        for kept in [Kept::No, Kept::Numbered] {
+            let free = Head { kept, ..Head::new(at, None, HeadBody::Marker) };
+            let head = Head { retained_until: Some(until), ..free.clone() };
+            let bytes = head.encode();
+            assert_eq!((bytes[0], Head::decode(&bytes).expect("it reads back")), (3, head));
+            assert!(free.encode()[0] < 3, "what is not retained has the format that it always had");
+            assert!(matches!(Head::decode(&bytes[..5]), Err(RecordError::Malformed { .. })));
+        }
+    }
+
+    #[test]
+    fn an_upload_keeps_until_when_its_object_is_to_be_retained() {
+        let upload = |retain_until| Upload {
+            version: VersionId([2; 16]),
+            started_ms: 7,
+            headers: vec![],
+            tags: vec![],
+            checksum: None,
+            state: UploadState::Open,
+            retain_until,
+        };
+        for (retain_until, format) in [(None, 1), (Some(RetainUntil(9)), 2)] {
+            let upload = upload(retain_until);
+            let bytes = upload.encode();
+            assert_eq!((bytes[0], Upload::decode(&bytes).expect("it reads back")), (format, upload));
+        }
     }
 
     #[test]

@@ -5,6 +5,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use diptych_core::clock::{self, ClockSkew};
 use diptych_core::ids::Hlc;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+/// `2026-09-21T14:13:20Z`, of milliseconds since 1970.
+pub(crate) fn instant(milliseconds: u64) -> String {
+    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000);
+    time.ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
+}
+
+/// Reads what [`instant`] writes, and the same with an offset from UTC. None: it is none, or one before 1970.
+pub(crate) fn parse_instant(text: &str) -> Option<u64> {
+    let time = OffsetDateTime::parse(text.trim(), &Rfc3339).ok()?;
+    u64::try_from(time.unix_timestamp_nanos() / 1_000_000).ok()
+}
 
 /// Gives times that never repeat in this process. Order across processes comes from the compare on each head.
 #[derive(Debug, Default)]

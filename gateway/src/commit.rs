@@ -8,11 +8,12 @@ use diptych_core::ids::{BucketId, Epoch, Hlc, VersionId};
 use diptych_core::keys::{self, Key};
 use diptych_core::lease::SubLease;
 use diptych_core::records::{Head, HeadBody, Kept, Object, Position, Record, VersionRef, Versioning};
+use diptych_core::retention::RetainUntil;
 
 use crate::authority::{may_write, still_may_answer};
 use crate::context::Context;
 use crate::error::{GatewayError, Result};
-use crate::objects::{Condition, versions};
+use crate::objects::{Condition, retention, versions};
 
 /// Rounds after which a key that others keep changing is given up.
 pub(crate) const ROUNDS: usize = 64;
@@ -41,6 +42,8 @@ pub(crate) struct HeadChange {
     pub version: VersionId,
     /// What it says.
     pub body: HeadBody,
+    /// Until when it is to be retained.
+    pub retain_until: Option<RetainUntil>,
     /// What must hold of the head that it replaces.
     pub condition: Condition,
     /// What must hold besides.
@@ -308,10 +311,16 @@ fn plan_one(
         return Ok(done(at));
     }
     wanted.condition.check(&wanted.bucket_name, &wanted.key, current.as_ref())?;
+    if wanted.condition.unretained
+        && let Some(head) = &current
+    {
+        retention::check(context, view, &wanted.key, head)?;
+    }
     let hlc = context.clock().tick(current.as_ref().map_or(Hlc(0), |head| head.at.hlc));
     let at = VersionRef { epoch, hlc, version: wanted.version };
     let head = Head {
         kept: wanted.versioning.of_new(),
+        retained_until: wanted.retain_until,
         ..Head::new(at, current.as_ref().map(|head| head.at), body_over(wanted, current.as_ref()))
     };
     let expect = raw.clone().map_or(Expect::Absent, Expect::Value);
@@ -319,7 +328,7 @@ fn plan_one(
     guards.extend(wanted.guards.iter().cloned());
     let mut change = Change { guards, writes: vec![Write::Put(key, Bytes::from(head.encode()))] };
     change.writes.extend(wanted.writes.iter().cloned());
-    let (replaced, mut marks) = retire(view, wanted, head.kept, current, raw, &mut change)?;
+    let (replaced, mut marks) = retire(context, view, wanted, head.kept, current.zip(raw), &mut change)?;
     let late_marks = if marks.len() > MARKS_WITH_HEAD { std::mem::take(&mut marks) } else { Vec::new() };
     change.writes.append(&mut marks);
     Ok(PlannedChange::Commit(NextChange { at, replaced, change, late_marks }))
@@ -351,16 +360,17 @@ fn replaced_meanwhile(view: &dyn View, wanted: &HeadChange) -> Result<Option<Ver
 /// dead marks.
 ///
 /// FENCING: what a version is from now on and the marks on its blobs are one change: no version that readers find has bytes that are
-/// marked, whatever a gateway knows of the bucket.
+/// marked, whatever a gateway knows of the bucket. For the same reason it is here that what is retained is refused.
 fn retire(
+    context: &Context,
     view: &dyn View,
     wanted: &HeadChange,
     by: Kept,
-    current: Option<Head>,
-    raw: Option<Bytes>,
+    current: Option<(Head, Bytes)>,
     change: &mut Change,
 ) -> Result<(Option<Box<Object>>, Vec<Write>)> {
-    let (Some(head), Some(raw)) = (current, raw) else { return Ok((None, Vec::new())) };
+    let Some((head, raw)) = current else { return Ok((None, Vec::new())) };
+    retention::check_replaced(context, view, &wanted.key, &head, by)?;
     let was = head.kept;
     let head = head.replaced_by(by);
     let key = keys::older_version(wanted.bucket, wanted.key.as_bytes(), head.at.epoch, head.at.hlc);
@@ -372,6 +382,7 @@ fn retire(
         && by != Kept::Numbered
         && let Some(null) = versions::older(view, wanted.bucket, &wanted.key, |head| head.kept == Kept::Null)?
     {
+        retention::check(context, view, &wanted.key, &null.head)?;
         marks.extend(null.let_go(view, wanted.bucket, Kept::No, change)?);
     }
     let is_kept = head.is_kept();

@@ -53,6 +53,9 @@ pub enum GatewayError {
         "bytes of conflict version {0} are not in this site: it can be restored when the other site has returned, or discarded"
     )]
     ConflictLacksBytes(VersionId),
+    /// Nobody asked for the version to be retained.
+    #[error("{0:?} has no retention: it may be deleted and replaced at any time")]
+    NoRetention(String),
     /// Deletes of buckets are only for empty ones.
     #[error(
         "bucket {0:?} is not empty: delete its objects, abort its uploads and settle its conflict versions first"
@@ -70,6 +73,16 @@ pub enum GatewayError {
     /// The caller may not do this.
     #[error("access denied: {0}")]
     AccessDenied(String),
+    /// The version stays until a time that was said with it.
+    #[error(
+        "access denied: {key:?} is retained until {until}; before that it is neither deleted nor replaced"
+    )]
+    Retained {
+        /// The object's key.
+        key: String,
+        /// As RFC 3339 writes it.
+        until: String,
+    },
     /// No credentials, or wrong ones.
     #[error("a valid bearer token is needed: {0}")]
     Unauthorized(String),
@@ -212,6 +225,7 @@ impl GatewayError {
             Self::NoSuchKey { .. } | Self::DeleteMarker { is_named: false, .. } => "NoSuchKey",
             Self::NoSuchVersion { .. } | Self::NoSuchConflict { .. } => "NoSuchVersion",
             Self::DeleteMarker { is_named: true, .. } => "MethodNotAllowed",
+            Self::NoRetention(_) => "NoSuchObjectLockConfiguration",
             Self::InvalidTag(_) => "InvalidTag",
             Self::NoSuchUpload(_) => "NoSuchUpload",
             Self::ConflictLacksBytes(_) => "ConflictLacksBytes",
@@ -219,7 +233,7 @@ impl GatewayError {
             Self::BucketExists(_) => "BucketAlreadyOwnedByYou",
             Self::BucketTaken(_) => "BucketAlreadyExists",
             Self::Exists(_) => "AlreadyExists",
-            Self::AccessDenied(_) => "AccessDenied",
+            Self::AccessDenied(_) | Self::Retained { .. } => "AccessDenied",
             Self::Unauthorized(_) => "Unauthorized",
             Self::KeyTooLong(_) => "KeyTooLongError",
             Self::InvalidArgument(_) => "InvalidArgument",
@@ -253,6 +267,7 @@ impl GatewayError {
             | Self::NoSuchKey { .. }
             | Self::NoSuchVersion { .. }
             | Self::NoSuchConflict { .. }
+            | Self::NoRetention(_)
             | Self::DeleteMarker { is_named: false, .. }
             | Self::NoSuchUpload(_) => StatusCode::NOT_FOUND,
             Self::DeleteMarker { is_named: true, .. } => StatusCode::METHOD_NOT_ALLOWED,
@@ -262,7 +277,7 @@ impl GatewayError {
             | Self::Exists(_)
             | Self::ConflictLacksBytes(_)
             | Self::CompletionUnderWay => StatusCode::CONFLICT,
-            Self::AccessDenied(_) => StatusCode::FORBIDDEN,
+            Self::AccessDenied(_) | Self::Retained { .. } => StatusCode::FORBIDDEN,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::KeyTooLong(_)
             | Self::InvalidArgument(_)

@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::apply::Child;
 use crate::error::{Asked, OperatorError};
 use crate::options::OperatorOptions;
+use crate::tenancy::Tenant;
 
 /// Whether it stands on an object.
 pub fn is_held<K: Resource>(object: &K, finalizer: &str) -> bool {
@@ -49,7 +50,8 @@ where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
 {
     let left: Vec<&String> = object.finalizers().iter().filter(|found| *found != finalizer).collect();
-    let api: Api<K> = Api::namespaced(options.client.clone(), &options.namespace);
+    let namespace = object.namespace().unwrap_or_default();
+    let api: Api<K> = Api::namespaced(options.client.clone(), &namespace);
     // The resource version guards the finalizers of others.
     let patch = json!({"metadata": {"finalizers": left, "resourceVersion": object.resource_version()}});
     match api.patch(&object.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await {
@@ -58,21 +60,23 @@ where
     }
 }
 
-/// Whether namespace, definition or StorageCluster of an object are being deleted too, or are gone.
+/// Whether this namespace, the definition of an object or the StorageCluster that it refers to are being deleted too, or are gone.
 ///
 /// # Errors
 /// The API server can't be asked.
-pub async fn is_taken_away<K: Resource<DynamicType = ()>>(
+pub async fn is_taken_away<K: Tenant + Resource<DynamicType = ()>>(
     options: &OperatorOptions,
-    cluster: &str,
+    object: &K,
+    namespace: &str,
 ) -> Result<bool, OperatorError> {
+    let cluster = &object.cluster_ref().name;
     let client = || options.client.clone();
     let namespaces: Api<Namespace> = Api::all(client());
     let definitions: Api<CustomResourceDefinition> = Api::all(client());
     let clusters: Api<StorageCluster> = Api::namespaced(client(), &options.namespace);
     let definition = format!("{}.{}", K::plural(&()), K::group(&()));
     let (namespace, definition, cluster) = tokio::try_join!(
-        namespaces.get_opt(&options.namespace),
+        namespaces.get_opt(namespace),
         definitions.get_opt(&definition),
         clusters.get_opt(cluster),
     )

@@ -23,6 +23,7 @@ pub mod options;
 pub mod review;
 pub mod run;
 pub mod secrets;
+pub mod tenancy;
 mod tunnel_token;
 
 pub use config::PodConfig;

@@ -18,8 +18,10 @@ use crate::config::PodConfig;
 pub struct OperatorOptions {
     /// The API server.
     pub client: kube::Client,
-    /// Its own namespace: the only one that it looks at.
+    /// Its own namespace, where its StorageCluster and all that it makes are.
     pub namespace: String,
+    /// FileObjects and AccessKeys are looked for in every namespace; else only in its own.
+    pub watch_all_namespaces: bool,
     /// Its pod: holder of the Kubernetes lease.
     pub pod: String,
     /// Beginning of the names of what the chart made: service accounts and the operator's Service.

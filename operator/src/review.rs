@@ -50,7 +50,7 @@ fn answered(answer: Result<impl Serialize, OperatorError>) -> Response {
 
 async fn allowed(options: &OperatorOptions, question: &Question) -> Result<bool, OperatorError> {
     let api: Api<SubjectAccessReview> = Api::all(options.client.clone());
-    let body = made(review_of(question, &options.namespace))?;
+    let body = made(review_of(question))?;
     let review =
         api.create(&PostParams::default(), &body).await.asked(|| "review somebody's rights".to_owned())?;
     Ok(review.status.is_some_and(|status| status.allowed))
@@ -83,7 +83,7 @@ fn holder(review: TokenReview) -> Option<User> {
     })
 }
 
-fn review_of(Question { user, access }: &Question, namespace: &str) -> Value {
+fn review_of(Question { user, access, namespace }: &Question) -> Value {
     json!({"metadata": {}, "spec": {
         "user": user.name, "uid": user.uid, "groups": user.groups, "extra": user.extra,
         "resourceAttributes": {"namespace": namespace, "verb": access.verb.as_str(),
@@ -108,13 +108,13 @@ mod tests {
         assert_eq!(holder(review(false)), None);
         let user = holder(review(true)).expect("jane");
         let access = Access { verb: Verb::Get, resource: Resource::FileObjects };
-        let question = Question { user, access };
-        let asked: SubjectAccessReview = made(review_of(&question, "diptych")).expect("a review");
+        let question = Question { user, access, namespace: "shop".to_owned() };
+        let asked: SubjectAccessReview = made(review_of(&question)).expect("a review");
         assert_eq!(asked.spec.user.as_deref(), Some("jane"));
         assert_eq!(asked.spec.groups, Some(vec!["ops".to_owned()]));
         assert_eq!(asked.spec.extra, Some([("a/b".to_owned(), vec!["c".to_owned()])].into()));
         let attributes = asked.spec.resource_attributes.expect("attributes");
-        assert_eq!(attributes.namespace.as_deref(), Some("diptych"));
+        assert_eq!(attributes.namespace.as_deref(), Some("shop"));
         assert_eq!(
             (attributes.verb.as_deref(), attributes.resource.as_deref()),
             (Some("get"), Some("fileobjects"))

@@ -85,8 +85,9 @@ async fn merge_object(
     let mut newer = None;
     for _ in 0..ROUNDS {
         let view = catalog.view().await?;
-        let here = Here::read(view.as_ref(), bucket, object, newer.as_ref().unwrap_or(ledger))?;
+        let mut here = Here::read(view.as_ref(), bucket, object, newer.as_ref().unwrap_or(ledger))?;
         drop(view);
+        here.hear_of(&versions);
         let changes = changes(&versions);
         let settled = merge::merge(&changes, &here.history, epoch, now_ms());
         let change = here.change(epoch, &settled, (&versions, &discarded));

@@ -1,6 +1,6 @@
 //! What this site has of one object, as `core::merge` sees it, and the writes for what that decides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
@@ -9,8 +9,7 @@ use diptych_core::ids::{BucketId, Epoch, VersionId};
 use diptych_core::keys::{self, Key};
 use diptych_core::merge::{self, ChangeKind, Entry, HeadChange, History, MergeAction, Replaced, Settled};
 use diptych_core::records::{
-    Bucket, Head, HeadBody, Kept, LedgerEntry, Noted, Object, Record, SettledAs, Settlement, VersionRef,
-    Versioning,
+    Bucket, Head, HeadBody, Kept, LedgerEntry, Noted, Record, SettledAs, Settlement, VersionRef, Versioning,
 };
 
 use crate::context::now_ms;
@@ -116,7 +115,15 @@ impl Here {
             here.history.keeps_versions |= record.id == bucket && record.versioning != Versioning::Off;
             Ok(ControlFlow::Continue(()))
         })?;
+        let lost = here.lost.values().map(|lost| &lost.version);
+        let retained = retained(here.versions().chain(lost));
+        here.history.retained = retained;
         Ok(here)
+    }
+
+    /// Takes into account which versions an unseen term retains: by that nothing replaces them here either.
+    pub(crate) fn hear_of(&mut self, versions: &[Head]) {
+        self.history.retained.extend(retained(versions));
     }
 
     fn note_lost(&mut self, version: Head, noting: &Noting) {
@@ -160,7 +167,7 @@ impl Here {
         (versions, discarded): (&[Head], &[Head]),
     ) -> Change {
         let mut writing = self.writing(epoch);
-        writing.retag(versions);
+        writing.amend(versions);
         for settled in settled {
             let lost = self.lost.get(&settled.change.at.version);
             let handed_over = || versions.iter().find(|head| head.at == settled.change.at);
@@ -231,15 +238,19 @@ impl Writing<'_> {
         }
     }
 
-    /// Of tags that were set in both terms those that were set last stay.
-    fn retag(&mut self, versions: &[Head]) {
-        let Here { bucket, object, head, older, .. } = self.here;
-        self.head = head.as_ref().and_then(|(_, head)| retagged(head, versions));
+    /// What was said of versions in both terms: of tags those that were set last stay, of retentions the one that runs longest.
+    fn amend(&mut self, versions: &[Head]) {
+        let Here { bucket, object, head, older, history, .. } = self.here;
+        self.head = head.as_ref().and_then(|(_, head)| amended(head, versions));
         for (raw, version) in older {
-            if let Some(tagged) = retagged(version, versions) {
-                let key = keys::older_version(*bucket, object, version.at.epoch, version.at.hlc);
-                self.guards.push(Guard { key: key.clone(), expect: Expect::Value(raw.clone()) });
-                self.put(key, tagged.encode());
+            let Some(amended) = amended(version, versions) else { continue };
+            let key = keys::older_version(*bucket, object, version.at.epoch, version.at.hlc);
+            self.guards.push(Guard { key: key.clone(), expect: Expect::Value(raw.clone()) });
+            self.put(key, amended.encode());
+            // Its bytes are on their way out: who was promised that it stays has to hear of it.
+            let too_late = !version.is_kept() && amended.retained_until > version.retained_until;
+            if too_late && !history.ledger.contains(&version.at.version) {
+                self.note(Noted::MetadataNotDone, version);
             }
         }
     }
@@ -294,10 +305,23 @@ impl Writing<'_> {
     }
 }
 
-/// The version with the tags that were set later in an unseen term; None: there are none.
-fn retagged(here: &Head, versions: &[Head]) -> Option<Head> {
+/// The version with what an unseen term says of it beyond what is known here; None: nothing.
+fn amended(here: &Head, versions: &[Head]) -> Option<Head> {
     let unseen = versions.iter().find(|head| head.at.version == here.at.version)?;
-    let (HeadBody::Object(own), HeadBody::Object(theirs)) = (&here.body, &unseen.body) else { return None };
-    let body = HeadBody::Object(Box::new(Object { tags: theirs.tags.clone(), ..own.as_ref().clone() }));
-    (unseen.tagged > here.tagged).then(|| Head { body, tagged: unseen.tagged, ..here.clone() })
+    let mut amended = here.clone();
+    if let (HeadBody::Object(own), HeadBody::Object(theirs)) = (&mut amended.body, &unseen.body)
+        && unseen.tagged > here.tagged
+    {
+        own.tags.clone_from(&theirs.tags);
+        amended.tagged = unseen.tagged;
+    }
+    amended.retained_until = here.retained_until.max(unseen.retained_until);
+    (amended != *here).then_some(amended)
+}
+
+/// Those whose retention runs, as far as one clock can tell.
+fn retained<'a>(versions: impl IntoIterator<Item = &'a Head>) -> BTreeSet<VersionId> {
+    let now_ms = now_ms();
+    let runs = |head: &&Head| head.retained_until.is_some_and(|until| until.runs_by_one_clock(now_ms));
+    versions.into_iter().filter(runs).map(|head| head.at.version).collect()
 }

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 /// Where a keeper is asked whose a token is: `String` → `Option<User>`; None: it is nobody's.
 pub const IDENTIFY: &str = "/keeper/v1/identify";
 /// Where a keeper is asked what somebody may do: [`Question`] → `bool`.
-pub const REVIEW: &str = "/keeper/v1/review";
+///
+/// An operator of before files belonged to other namespaces would answer for its own one: it does not know this path.
+pub const REVIEW: &str = "/keeper/v2/review";
 
 /// What is done to a resource, in the words of Kubernetes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -73,11 +75,13 @@ pub struct Access {
     pub resource: Resource,
 }
 
-/// Whether a user may do something in the operator's namespace.
+/// Whether a user may do something in a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Question {
     /// Who.
     pub user: User,
     /// What it would do.
     pub access: Access,
+    /// Where.
+    pub namespace: String,
 }

@@ -153,6 +153,21 @@ fn a_delete_or_metadata_of_what_is_still_head_is_done_and_of_anything_else_noted
 }
 
 #[test]
+fn a_retained_head_is_neither_replaced_nor_deleted_by_what_an_unseen_term_did_to_it() {
+    for (kind, kept_aside) in [
+        (Put, MergeAction::KeptConflict),
+        (Metadata, MergeAction::MetadataNotDone),
+        (Delete, MergeAction::DeleteNotDone),
+    ] {
+        let mut split = split(false, &[Put], &[kind], &[], false);
+        let before = head(&split.current);
+        split.current.retained = before.into_iter().collect();
+        assert_eq!(actions(&split), [kept_aside]);
+        assert_eq!(head(&merged(&split)), before);
+    }
+}
+
+#[test]
 fn a_compaction_is_dropped() {
     let mut split = split(false, &[Put], &[Put], &[], true);
     split.unseen.push(Change { kind: Compaction, ..split.unseen[0] });

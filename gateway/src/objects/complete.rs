@@ -93,6 +93,7 @@ impl Objects {
                 version: open.upload.version,
                 headers: open.upload.headers.clone(),
                 tags: open.upload.tags.clone(),
+                retain_until: open.upload.retain_until,
                 condition: completion.condition,
             };
             self.make_object(&lease, &open, object.with_sums(&sums), written, etag).await?
@@ -117,7 +118,12 @@ impl Objects {
         match self.commit_object(lease, object, written, etag, also).await {
             Ok(stored) => Ok(stored),
             Err(error) => {
-                if matches!(error, GatewayError::PreconditionFailed(_) | GatewayError::NoSuchKey { .. }) {
+                if matches!(
+                    error,
+                    GatewayError::PreconditionFailed(_)
+                        | GatewayError::NoSuchKey { .. }
+                        | GatewayError::Retained { .. }
+                ) {
                     self.reopen(lease, open).await;
                 }
                 Err(error)

@@ -41,6 +41,8 @@ pub struct Condition {
     pub exists: bool,
     /// None may be there (REST's POST).
     pub absent: bool,
+    /// No version whose retention runs may be there, also where it would stay below (REST, which shows no older versions).
+    pub unretained: bool,
     /// `If-Match`.
     pub matches: Option<TagList>,
     /// `If-None-Match`.

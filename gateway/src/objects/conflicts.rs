@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::acknowledge::{Committed, WrittenVersion, acknowledge};
 use super::get::extents;
 use super::types::check_key;
-use super::{Condition, Objects, etag_text};
+use super::{Condition, Objects, etag_text, retention};
 use crate::authority::may_write;
 use crate::commit::{HeadChange, commit_heads, commit_plain};
 use crate::error::{GatewayError, Result};
@@ -143,6 +143,7 @@ impl Objects {
             key: key.to_owned(),
             version,
             body: conflict.version.body,
+            retain_until: conflict.version.retained_until,
             condition: Condition::default(),
             guards,
             writes,
@@ -169,6 +170,7 @@ impl Objects {
         let lease = may_write(self.context.authority())?;
         let view = self.context.view_for_client().await?;
         let conflict = read(view.as_ref(), namespace, bucket, key, version)?;
+        retention::check(&self.context, view.as_ref(), key, &conflict.version)?;
         drop(view);
         let now_ms = self.context.clock().now_ms();
         let (guards, entry) = conflict.settled(key, lease.epoch, SettledAs::Discarded, now_ms);

@@ -16,7 +16,7 @@ use super::put::{NewObject, PutRequest, Stored, turn};
 use super::tags::check_tags;
 use super::types::{MAX_REQUEST_BYTES, check_key};
 use super::versions::{VersionName, version_id};
-use super::{ObjectInfo, Objects, Target, Wanted, etag_text, part_sums};
+use super::{ObjectInfo, Objects, Target, Wanted, etag_text, part_sums, retention};
 use crate::authority::may_write;
 use crate::body::Body;
 use crate::digests::{Algorithm, Announced, Sums};
@@ -77,6 +77,7 @@ impl Objects {
     pub async fn copy(&self, namespace: &str, request: CopyRequest) -> Result<(Stored, Option<String>)> {
         check_key(&request.target.key)?;
         check_tags(&request.target.tags)?;
+        retention::check_ahead(&self.context, request.target.retain_until)?;
         let lease = may_write(self.context.authority())?;
         let bucket = self.bucket(namespace, &request.target.bucket).await?;
         let source = Target {

@@ -175,6 +175,7 @@ fn tombstone(name: &str, bucket: &Bucket, key: &str, condition: &Condition) -> H
         key: key.to_owned(),
         version: VersionId(rand::rng().random()),
         body,
+        retain_until: None,
         condition: condition.clone(),
         guards: Vec::new(),
         writes: Vec::new(),

@@ -19,7 +19,7 @@ use super::acknowledge::{Committed, WrittenVersion, acknowledge, receipt_of_dele
 use super::delete::Deleted;
 use super::types::check_key;
 use super::versions::{self, Found, VersionName, version_id};
-use super::{Condition, Objects};
+use super::{Condition, Objects, retention};
 use crate::authority::{may_write, still_may_answer};
 use crate::commit::{MARKS_WITH_HEAD, ROUNDS, commit_plain, mark_dead};
 use crate::error::{GatewayError, Result};
@@ -42,6 +42,7 @@ impl Objects {
                 return Ok(Deleted { version: Some(name.to_string()), ..Deleted::default() });
             };
             condition.check(bucket_name, key, Some(&found.head))?;
+            retention::check(&self.context, view.as_ref(), key, &found.head)?;
             let (mut change, mut marks) = self.discarding(view.as_ref(), lease, bucket, key, &found)?;
             drop(view);
             if marks.len() <= MARKS_WITH_HEAD {

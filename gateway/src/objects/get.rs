@@ -112,7 +112,10 @@ pub(super) fn describe(view: &dyn View, bucket: &Bucket, target: Target<'_>) -> 
     };
     let version = version_id(bucket.versioning, head.kept, head.at);
     match head.body {
-        HeadBody::Object(object) => Ok(ObjectInfo { key, at: head.at, version, object: *object }),
+        HeadBody::Object(object) => {
+            let (at, retained_until) = (head.at, head.retained_until);
+            Ok(ObjectInfo { key, at, version, object: *object, retained_until })
+        }
         HeadBody::Marker | HeadBody::Tombstone => {
             let version = version.unwrap_or_default();
             Err(GatewayError::DeleteMarker { key, version, is_named: target.version.is_some() })

@@ -140,7 +140,8 @@ impl Walk<'_> {
             self.listing.entries.push(Listed::Group(group));
             return Ok(Step::Skip(past));
         }
-        let info = ObjectInfo { key: name, at: head.at, version: None, object: *object };
+        let (at, retained_until) = (head.at, head.retained_until);
+        let info = ObjectInfo { key: name, at, version: None, object: *object, retained_until };
         self.listing.entries.push(Listed::Object(Box::new(info)));
         Ok(Step::Next)
     }

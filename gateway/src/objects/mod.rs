@@ -1,6 +1,7 @@
 //! The object layer: buckets, objects, uploads. Both fronts call it and nothing else.
 
 mod acknowledge;
+mod amend;
 mod buckets;
 mod complete;
 mod conditions;
@@ -14,6 +15,7 @@ mod list;
 mod multipart;
 mod part_sums;
 mod put;
+pub(crate) mod retention;
 mod tags;
 mod types;
 mod uploads;

@@ -9,12 +9,12 @@ use diptych_core::lease::SubLease;
 use diptych_core::records::{Bucket, Part, Record, Upload, UploadState};
 use rand::Rng;
 
-use super::Objects;
 use super::acknowledge::{Acknowledged, receipt};
 use super::part_sums;
 use super::put::{LateSums, PutRequest, check_sums, turn};
 use super::tags::check_tags;
 use super::types::{MAX_REQUEST_BYTES, Receipt, check_key};
+use super::{Objects, retention};
 use crate::authority::may_write;
 use crate::body::{Body, ByteStream};
 use crate::commit::{MAX_CHANGES, commit_plain};
@@ -67,6 +67,7 @@ impl Objects {
     ) -> Result<UploadId> {
         check_key(&request.key)?;
         check_tags(&request.tags)?;
+        retention::check_ahead(&self.context, request.retain_until)?;
         let lease = may_write(self.context.authority())?;
         let bucket = self.bucket(namespace, &request.bucket).await?;
         let upload = Upload {
@@ -76,6 +77,7 @@ impl Objects {
             tags: request.tags.clone(),
             checksum,
             state: UploadState::Open,
+            retain_until: request.retain_until,
         };
         let id = UploadId(rand::rng().random());
         let key = keys::upload(bucket.id, request.key.as_bytes(), id);

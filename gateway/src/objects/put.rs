@@ -4,7 +4,10 @@ use bytes::BytesMut;
 use diptych_catalog::Change;
 use diptych_core::ids::{BucketId, UploadId, VersionId};
 use diptych_core::lease::SubLease;
-use diptych_core::records::{Bucket, Content, Etag, HeadBody, Object, Promise, VersionRef, Versioning};
+use diptych_core::records::{
+    Bucket, Content, Etag, Head, HeadBody, Object, Promise, Record, VersionRef, Versioning,
+};
+use diptych_core::retention::RetainUntil;
 use rand::Rng;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -12,7 +15,7 @@ use super::acknowledge::{Committed, WrittenVersion, acknowledge, receipt};
 use super::tags::check_tags;
 use super::types::{MAX_REQUEST_BYTES, Receipt, check_key};
 use super::versions::version_id;
-use super::{Condition, Objects};
+use super::{Condition, Objects, retention};
 use crate::authority::may_write;
 use crate::body::{Body, ByteStream};
 use crate::commit::{HeadChange, commit_heads};
@@ -35,6 +38,8 @@ pub struct PutRequest {
     pub headers: Vec<(String, String)>,
     /// Tags.
     pub tags: Vec<(String, String)>,
+    /// Until when nobody shall delete or replace it.
+    pub retain_until: Option<RetainUntil>,
     /// What the client says of the body.
     pub announced: Announced,
     /// What it says behind the body.
@@ -54,6 +59,7 @@ pub(crate) struct NewObject {
     pub(crate) version: VersionId,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) tags: Vec<(String, String)>,
+    pub(crate) retain_until: Option<RetainUntil>,
     pub(crate) condition: Condition,
 }
 
@@ -89,6 +95,7 @@ impl Objects {
     ) -> Result<Stored> {
         check_key(&request.key)?;
         check_tags(&request.tags)?;
+        retention::check_ahead(&self.context, request.retain_until)?;
         let lease = may_write(self.context.authority())?;
         let bucket = self.target(namespace, &request).await?;
         let mut body = Body::new(stream, length, MAX_REQUEST_BYTES, self.context.limits().body_idle)?;
@@ -106,13 +113,17 @@ impl Objects {
         Box::pin(self.put_streamed(&lease, object, head, body, announced, late)).await
     }
 
-    /// The bucket. Conditions are part of the commit; looked at before, they spare a body that would be thrown away.
+    /// The bucket. Conditions and retention are part of the commit; looked at before, they spare a body that would be thrown away.
     async fn target(&self, namespace: &str, request: &PutRequest) -> Result<Bucket> {
         let view = self.context.view_for_client().await?;
         let bucket = super::buckets::find(view.as_ref(), namespace, &request.bucket)?;
         let raw = view.get(&diptych_core::keys::head(bucket.id, request.key.as_bytes()))?;
-        let head = raw.as_deref().map(diptych_core::records::Record::decode).transpose()?;
+        let head = raw.as_deref().map(Head::decode).transpose()?;
         request.condition.check(&request.bucket, &request.key, head.as_ref())?;
+        if let Some(head) = &head {
+            let by = bucket.versioning.of_new();
+            retention::check_replaced(&self.context, view.as_ref(), &request.key, head, by)?;
+        }
         Ok(bucket)
     }
 
@@ -239,6 +250,7 @@ impl NewObject {
             version: VersionId(rand::rng().random()),
             headers: request.headers.clone(),
             tags: request.tags.clone(),
+            retain_until: request.retain_until,
             condition: request.condition.clone(),
         }
     }
@@ -267,6 +279,7 @@ impl NewObject {
             key: self.key,
             version: self.version,
             body: HeadBody::Object(Box::new(object)),
+            retain_until: self.retain_until,
             condition: self.condition,
             guards,
             writes,

@@ -1,17 +1,11 @@
-//! An object as it is described, and its tags set anew: the record of the version is exchanged where it stands, its bytes, its name and
-//! its place in the order stay.
+//! An object as it is described, and its tags set anew.
 
 use std::collections::HashSet;
 
-use bytes::Bytes;
-use diptych_catalog::{Change, View, Write};
-use diptych_core::records::{Head, HeadBody, Object, Record};
+use diptych_core::records::{Head, HeadBody};
 
-use super::types::check_key;
-use super::versions::{self, version_id};
-use super::{ObjectInfo, Objects, Target, confirm};
+use super::{ObjectInfo, Objects, Target};
 use crate::authority::may_write;
-use crate::commit::{ROUNDS, commit_plain};
 use crate::error::{GatewayError, Result};
 
 /// Limits of S3, in characters.
@@ -32,31 +26,17 @@ impl Objects {
         target: Target<'_>,
         tags: &[(String, String)],
     ) -> Result<Option<String>> {
-        check_key(target.key)?;
         check_tags(tags)?;
         let lease = may_write(self.context.authority())?;
-        for _ in 0..ROUNDS {
-            let view = self.context.catalog().view().await?;
-            let bucket = super::buckets::find(view.as_ref(), namespace, target.bucket)?;
-            let info = super::get::describe(view.as_ref(), &bucket, target)?;
-            let Some(found) = versions::find(view.as_ref(), bucket.id, target.key, target.version)? else {
-                continue;
-            };
-            drop(view);
-            let hlc = self.context.clock().tick(found.head.tagged.map_or(info.at.hlc, |(_, hlc)| hlc));
-            let body = HeadBody::Object(Box::new(Object { tags: tags.to_vec(), ..info.object }));
-            let tagged = Head { body, tagged: Some((lease.epoch, hlc)), ..found.head.clone() };
-            let value = Bytes::from(tagged.encode());
-            let writes = vec![Write::Put(found.key.clone(), value.clone())];
-            let change = Change { guards: vec![found.guard()], writes };
-            let landed = |view: &dyn View| Ok(view.get(&found.key)?.as_ref() == Some(&value));
-            if commit_plain(&self.context, &lease, change, landed).await? {
-                let position = self.context.catalog().position().await?;
-                confirm(&self.context, bucket.promise, position).await?;
-                return Ok(version_id(bucket.versioning, tagged.kept, tagged.at));
+        self.amend(&lease, namespace, target, |head| {
+            let hlc = self.context.clock().tick(head.tagged.map_or(head.at.hlc, |(_, hlc)| hlc));
+            let mut amended = Head { tagged: Some((lease.epoch, hlc)), ..head.clone() };
+            if let HeadBody::Object(object) = &mut amended.body {
+                object.tags = tags.to_vec();
             }
-        }
-        Err(GatewayError::Busy("others keep changing the same object"))
+            Ok(amended)
+        })
+        .await
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 
 use diptych_core::ids::{Epoch, SiteName};
 use diptych_core::records::{Etag, Object, VersionRef};
+use diptych_core::retention::RetainUntil;
 
 use super::versions::VersionName;
 use crate::error::{GatewayError, Result};
@@ -61,6 +62,8 @@ pub struct ObjectInfo {
     pub version: Option<String>,
     /// The description.
     pub object: Object,
+    /// Until then nobody deletes or replaces it.
+    pub retained_until: Option<RetainUntil>,
 }
 
 impl ObjectInfo {

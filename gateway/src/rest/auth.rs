@@ -1,21 +1,29 @@
 //! Who asks: the holder of a bearer token.
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Query, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use diptych_core::keyring::Keyring;
+use diptych_core::keys;
+use diptych_core::records::Bucket;
 use diptych_core::session::{Grant, Holder, TokenKind, TokenMark, User};
-use diptych_wire::review::Access;
+use diptych_wire::review::{Access, Resource};
 use http::header::AUTHORIZATION;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, Method, Uri};
+use serde::Deserialize;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::RestState;
 use super::errors::RestError;
+use super::files::DEFAULT_BUCKET;
 use super::review::access_of;
 use crate::error::{GatewayError, Result};
+use crate::recent::recent;
 use crate::sessions;
+
+/// Of a request with the site's own token: the namespace that it acts in, in place of the token's.
+pub(super) const NAMESPACE: &str = "x-diptych-namespace";
 
 /// A bearer token and what it reaches. It never prints.
 #[derive(Clone)]
@@ -64,7 +72,15 @@ pub(super) async fn require(State(state): State<RestState>, mut request: Request
     let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let access = access_of(request.method(), path);
     let shown = shown(request.headers());
-    match allowed(&state, shown, access).await {
+    let asked = Asked {
+        access,
+        namespace: request
+            .headers()
+            .get(NAMESPACE)
+            .map(|name| String::from_utf8_lossy(name.as_bytes()).into()),
+        bucket: bucket_of(path, request.uri()),
+    };
+    match allowed(&state, shown, &asked).await {
         Ok(namespace) => {
             request.extensions_mut().insert(Namespace(namespace));
             next.run(request).await
@@ -73,17 +89,55 @@ pub(super) async fn require(State(state): State<RestState>, mut request: Request
     }
 }
 
+/// What a request asks for, and where.
+pub(super) struct Asked {
+    /// What it would do.
+    pub access: Access,
+    /// The namespace that it names for itself: that is for the site's own token, which the operator shows for FileObjects.
+    pub namespace: Option<String>,
+    /// The bucket that it is about.
+    pub bucket: Option<String>,
+}
+
+impl From<Access> for Asked {
+    fn from(access: Access) -> Self {
+        Self { access, namespace: None, bucket: None }
+    }
+}
+
+/// The bucket that a request for files is about: the one that it names, or that of a file whose bucket is left out.
+fn bucket_of(path: &str, uri: &Uri) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Named {
+        bucket: Option<String>,
+    }
+    let named = Query::<Named>::try_from_uri(uri).ok().and_then(|named| named.0.bucket);
+    let of_one_file = ["/api/v1/files", "/api/files", "/api/v1/fragments"];
+    let implied = of_one_file.iter().any(|prefix| path.starts_with(prefix));
+    named.or_else(|| implied.then(|| DEFAULT_BUCKET.to_owned()))
+}
+
 /// The namespace that whoever shows this token acts in, if it may do this.
 pub(super) async fn allowed(
     state: &RestState,
     shown: Option<Zeroizing<String>>,
-    access: Access,
+    asked: &Asked,
 ) -> Result<String> {
-    match bearer(state, shown).await? {
+    let bearer = bearer(state, shown).await?;
+    if let (Some(namespace), Bearer::Configured(_)) = (&asked.namespace, &bearer) {
+        return Ok(namespace.clone());
+    }
+    if asked.namespace.is_some() {
+        let text = format!(
+            "{NAMESPACE} is for the site's own token: leave it out, the bucket says where it belongs"
+        );
+        return Err(GatewayError::AccessDenied(text));
+    }
+    match bearer {
         Bearer::Configured(namespace)
         | Bearer::Session(Grant { holder: Holder::Configured { namespace, .. }, .. }) => Ok(namespace),
         Bearer::User(user) | Bearer::Session(Grant { holder: Holder::User(user), .. }) => {
-            reviewed(state, &user, access).await
+            reviewed(state, &user, asked).await
         }
     }
 }
@@ -146,20 +200,33 @@ pub(super) fn still(state: &RestState, holder: &Holder) -> Result<()> {
     Err(unauthorized("the token that its session was begun with is not configured any more: begin a new one"))
 }
 
-/// The namespace that a user acts in, if it may do this.
-async fn reviewed(state: &RestState, user: &User, access: Access) -> Result<String> {
+/// The namespace that owns a bucket; None: it is not there.
+async fn owner(state: &RestState, bucket: &str) -> Result<Option<String>> {
+    let found: Option<Bucket> =
+        recent(state.objects.context().catalog().as_ref(), &keys::bucket(bucket)).await?;
+    Ok(found.map(|bucket| bucket.namespace))
+}
+
+/// The namespace that a user acts in, if it may do this there: that of the bucket which the request is about, else that of the site.
+async fn reviewed(state: &RestState, user: &User, asked: &Asked) -> Result<String> {
     let Some(reviews) = &state.reviews else {
         return Err(unauthorized("it is a Kubernetes user's, and this site asks no Kubernetes cluster"));
     };
-    match reviews.allows(user, access).await {
-        Ok(true) => Ok(reviews.namespace.clone()),
+    let access = asked.access;
+    let owner = match (access.resource, &asked.bucket) {
+        (Resource::FileObjects, Some(bucket)) => owner(state, bucket).await?,
+        (Resource::FileObjects | Resource::StorageClusters, _) => None,
+    };
+    let namespace = owner.unwrap_or_else(|| reviews.namespace.clone());
+    match reviews.allows(user, access, &namespace).await {
+        Ok(true) => Ok(namespace),
         Ok(false) => Err(GatewayError::AccessDenied(format!(
             "{} may not {} {}.{} in namespace {}: bind a Role that allows it",
             user.name,
             access.verb.as_str(),
             access.resource.plural(),
             access.resource.group(),
-            reviews.namespace
+            namespace
         ))),
         Err(reason) => Err(GatewayError::NotReady(format!("rights can't be reviewed now: {reason}"))),
     }

@@ -31,6 +31,9 @@ impl IntoResponse for RestError {
             body["present"] = json!(present);
             body["missing"] = json!(unreadable);
         }
+        if let GatewayError::Retained { until, .. } = &error {
+            body["retained_until"] = json!(until);
+        }
         if let Some(seconds) = error.retry_after() {
             body["retry_after_s"] = json!(seconds);
         }

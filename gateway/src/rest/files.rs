@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::extract::{Extension, Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use diptych_core::retention::RetainUntil;
 use futures::{Stream, StreamExt};
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
@@ -20,13 +21,13 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
 
 use super::RestState;
-use super::auth::Namespace;
+use super::auth::{NAMESPACE, Namespace};
 use super::errors::RestError;
 use crate::body::ByteStream;
+use crate::clock::{instant, parse_instant};
 use crate::digests::Announced;
 use crate::error::GatewayError;
 use crate::objects::{
@@ -39,6 +40,8 @@ pub(super) const DEFAULT_BUCKET: &str = "files";
 const PAGE: usize = 100;
 const PAGE_LIMIT: usize = 1000;
 const RECEIPT: HeaderName = HeaderName::from_static("x-diptych-receipt");
+/// Of writes: until when nobody shall delete or replace the file; of answers: until when that is so.
+const RETAIN_UNTIL: HeaderName = HeaderName::from_static("x-diptych-retain-until");
 /// Headers that are kept with a file and given back.
 const KEPT: [&str; 5] =
     ["content-type", "cache-control", "content-disposition", "content-encoding", "content-language"];
@@ -68,6 +71,9 @@ struct FileDocument<'a> {
     etag: String,
     modified: String,
     content_type: &'a str,
+    /// Until then nobody deletes or replaces it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retained_until: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     receipt: Option<serde_json::Value>,
 }
@@ -80,14 +86,9 @@ fn document<'a>(bucket: &'a str, info: &'a ObjectInfo) -> FileDocument<'a> {
         etag: info.etag(),
         modified: instant(info.object.modified_ms),
         content_type: info.header("content-type").unwrap_or("application/octet-stream"),
+        retained_until: info.retained_until.map(|until| instant(until.0)),
         receipt: None,
     }
-}
-
-/// `2026-09-21T14:13:20Z`
-pub(super) fn instant(milliseconds: u64) -> String {
-    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(milliseconds) * 1_000_000);
-    time.ok().and_then(|time| time.format(&Rfc3339).ok()).unwrap_or_default()
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`
@@ -155,7 +156,9 @@ pub(super) async fn create(
     body: Body,
 ) -> Answer {
     let bucket = target.bucket().to_owned();
-    if [DEFAULT_BUCKET, diptych_core::drill::BUCKET].contains(&bucket.as_str()) {
+    let well_known = [DEFAULT_BUCKET, diptych_core::drill::BUCKET].contains(&bucket.as_str());
+    // A FileObject's bucket is made on first use, for its namespace.
+    if well_known || headers.contains_key(NAMESPACE) {
         state.objects.bucket_or_create(&namespace, &bucket).await?;
     }
     let id = target.id.unwrap_or_else(|| hex::encode(rand::rng().random::<[u8; 16]>()));
@@ -178,7 +181,7 @@ pub(super) async fn replace(
     headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let condition = Condition { exists: true, matches: tags(&headers, &IF_MATCH), ..Condition::default() };
+    let condition = of_change(&headers);
     let stored = match store(&state, &namespace, target.bucket(), &id, condition, &headers, body).await {
         Err(GatewayError::NoSuchBucket(bucket)) if bucket == DEFAULT_BUCKET => {
             return Err(GatewayError::NoSuchKey { bucket, key: id }.into());
@@ -186,6 +189,54 @@ pub(super) async fn replace(
         other => other?,
     };
     Ok(written(StatusCode::OK, target.bucket(), &id, &stored, &headers))
+}
+
+/// What must hold of a file that is replaced or deleted.
+fn of_change(headers: &HeaderMap) -> Condition {
+    let matches = tags(headers, &IF_MATCH);
+    Condition { exists: true, unretained: true, matches, ..Condition::default() }
+}
+
+/// Bytes of a change of what is said of a file.
+pub(super) const AMENDMENT_LIMIT: usize = 4096;
+
+/// A change of what is said of a file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Amendment {
+    /// Until when nobody shall delete or replace it.
+    retain_until: String,
+}
+
+/// `PATCH /api/v1/files/{id}`: retained from now on, or for longer.
+pub(super) async fn amend(
+    State(state): State<RestState>,
+    Extension(Namespace(namespace)): Extension<Namespace>,
+    Path(id): Path<String>,
+    Query(target): Query<Where>,
+    body: Bytes,
+) -> Answer {
+    let amendment: Amendment = serde_json::from_slice(&body).map_err(|error| {
+        let message = format!("{error}: send {{\"retain_until\": \"2030-01-01T00:00:00Z\"}}");
+        GatewayError::InvalidArgument(message)
+    })?;
+    let until = retain_until(&amendment.retain_until)?;
+    let named = Target::newest(target.bucket(), &id);
+    let retained = state.objects.retain(&namespace, named, until).await;
+    retained.map_err(|error| no_file(error, &id))?;
+    let info = state.objects.head(&namespace, named).await?;
+    Ok(Json(document(target.bucket(), &info)).into_response())
+}
+
+fn retain_until(text: &str) -> Result<RetainUntil, GatewayError> {
+    parse_instant(text).map(RetainUntil).ok_or_else(|| {
+        GatewayError::InvalidArgument(format!("{text:?} is no time: write it as 2030-01-01T00:00:00Z"))
+    })
+}
+
+fn wanted_retention(headers: &HeaderMap) -> Result<Option<RetainUntil>, GatewayError> {
+    let said = headers.get(&RETAIN_UNTIL);
+    said.map(|value| retain_until(&String::from_utf8_lossy(value.as_bytes()))).transpose()
 }
 
 async fn store(
@@ -206,6 +257,7 @@ async fn store(
         Some(((*name).to_owned(), value.to_owned()))
     };
     let request = PutRequest {
+        retain_until: wanted_retention(headers)?,
         bucket: bucket.to_owned(),
         key: id.to_owned(),
         headers: KEPT.iter().filter_map(kept).collect(),
@@ -238,6 +290,7 @@ fn written(status: StatusCode, bucket: &str, id: &str, stored: &Stored, headers:
         etag: etag_text(&stored.etag),
         modified: instant(stored.modified_ms),
         content_type: content_type.unwrap_or("application/octet-stream"),
+        retained_until: wanted_retention(headers).ok().flatten().map(|until| instant(until.0)),
         receipt: Some(receipt_json),
     };
     let mut response = (status, Json(document)).into_response();
@@ -318,7 +371,7 @@ pub(super) async fn delete(
     Query(target): Query<Where>,
     headers: HeaderMap,
 ) -> Answer {
-    let condition = Condition { exists: true, matches: tags(&headers, &IF_MATCH), ..Condition::default() };
+    let condition = of_change(&headers);
     let deleted = state.objects.delete(&namespace, Target::newest(target.bucket(), &id), condition).await;
     let deleted = deleted.map_err(|error| no_file(error, &id))?;
     let mut response = StatusCode::NO_CONTENT.into_response();
@@ -354,6 +407,9 @@ fn describing(info: &ObjectInfo) -> HeaderMap {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     set(&mut headers, ETAG, &format!("\"{}\"", info.etag()));
     set(&mut headers, LAST_MODIFIED, &http_date(info.object.modified_ms));
+    if let Some(until) = info.retained_until {
+        set(&mut headers, RETAIN_UNTIL, &instant(until.0));
+    }
     headers
 }
 

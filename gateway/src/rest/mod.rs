@@ -51,7 +51,9 @@ pub(crate) fn answer(
 ) -> Answer {
     let state = RestState { objects, tokens: Arc::new(tokens), reviews };
     let files = || {
+        let amend = patch(files::amend).layer(DefaultBodyLimit::max(files::AMENDMENT_LIMIT));
         let one = get(files::read).head(files::describe).put(files::replace).delete(files::delete);
+        let one = one.merge(amend);
         Router::new().route("/", get(files::list).post(files::create)).route("/{*id}", one)
     };
     let change = patch(buckets::change).layer(DefaultBodyLimit::max(buckets::BODY_LIMIT));

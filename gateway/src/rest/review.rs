@@ -31,7 +31,7 @@ pub(super) fn access_of(method: &Method, path: &str) -> Access {
         // A file gets another head.
         Method::POST if conflicts => Verb::Update,
         Method::POST => Verb::Create,
-        Method::PUT => Verb::Update,
+        Method::PUT | Method::PATCH => Verb::Update,
         Method::DELETE => Verb::Delete,
         _ if path.contains('{') => Verb::Get,
         _ => Verb::List,
@@ -45,19 +45,19 @@ pub trait Reviewer: Send + Sync + 'static {
     /// Whose token this is; None: nobody's. The error: nobody can be asked now, and why.
     async fn identify(&self, token: &str) -> Result<Option<User>, String>;
 
-    /// Whether a user may do this. The error as above.
-    async fn allows(&self, user: &User, access: Access) -> Result<bool, String>;
+    /// Whether a user may do this in a namespace. The error as above.
+    async fn allows(&self, user: &User, access: Access, namespace: &str) -> Result<bool, String>;
 }
 
-/// A reviewer, what it said lately, and the namespace that those act in whom it allows.
+/// A reviewer, what it said lately, and the namespace of the site: what no bucket is named for is done there.
 #[derive(Clone)]
 pub struct Reviews {
     reviewer: Arc<dyn Reviewer>,
     pub(super) namespace: String,
     /// By token's hash.
     holders: Remembered<[u8; 32], User>,
-    /// By user's hash.
-    rights: Remembered<([u8; 32], Access), ()>,
+    /// By user's hash, and namespace.
+    rights: Remembered<([u8; 32], Access, String), ()>,
 }
 
 impl Reviews {
@@ -70,10 +70,10 @@ impl Reviews {
         self.holders.or_ask(Sha256::digest(token).into(), self.reviewer.identify(token)).await
     }
 
-    pub(super) async fn allows(&self, user: &User, access: Access) -> Result<bool, String> {
+    pub(super) async fn allows(&self, user: &User, access: Access, namespace: &str) -> Result<bool, String> {
         let text = serde_json::to_vec(user).map_err(|error| error.to_string())?;
-        let key = (Sha256::digest(text).into(), access);
-        let ask = async { Ok(self.reviewer.allows(user, access).await?.then_some(())) };
+        let key = (Sha256::digest(text).into(), access, namespace.to_owned());
+        let ask = async { Ok(self.reviewer.allows(user, access, namespace).await?.then_some(())) };
         Ok(self.rights.or_ask(key, ask).await?.is_some())
     }
 }
@@ -140,6 +140,7 @@ mod tests {
         assert_eq!(of(Method::HEAD, "/api/v1/files/{*id}"), ("get", "fileobjects"));
         assert_eq!(of(Method::POST, "/api/v1/files/"), ("create", "fileobjects"));
         assert_eq!(of(Method::PUT, "/api/v1/files/{*id}"), ("update", "fileobjects"));
+        assert_eq!(of(Method::PATCH, "/api/v1/files/{*id}"), ("update", "fileobjects"));
         assert_eq!(of(Method::DELETE, "/api/v1/files/{*id}"), ("delete", "fileobjects"));
         assert_eq!(of(Method::GET, "/api/v1/conflicts"), ("list", "fileobjects"));
         assert_eq!(of(Method::POST, "/api/v1/conflicts/{version}"), ("update", "fileobjects"));
@@ -167,7 +168,7 @@ mod tests {
             self.0.lock().expect("no panic").clone()
         }
 
-        async fn allows(&self, user: &User, _: Access) -> Result<bool, String> {
+        async fn allows(&self, user: &User, _: Access, _: &str) -> Result<bool, String> {
             Ok(self.identify("").await?.as_ref() == Some(user))
         }
     }
@@ -182,13 +183,13 @@ mod tests {
         let reviews = Reviews::new(says.clone(), "default".to_owned());
         let access = access_of(&Method::GET, "/api/v1/files/{*id}");
         assert_eq!(reviews.identify("a").await, Ok(Some(user("jane"))));
-        assert_eq!(reviews.allows(&user("jane"), access).await, Ok(true));
+        assert_eq!(reviews.allows(&user("jane"), access, "default").await, Ok(true));
 
         says.now(Err("away".to_owned()));
         assert_eq!(reviews.identify("a").await, Ok(Some(user("jane"))), "it was seen");
         assert_eq!(reviews.identify("b").await, Err("away".to_owned()), "another's was not");
-        assert_eq!(reviews.allows(&user("jane"), access).await, Ok(true));
-        assert_eq!(reviews.allows(&user("joe"), access).await, Err("away".to_owned()));
+        assert_eq!(reviews.allows(&user("jane"), access, "default").await, Ok(true));
+        assert_eq!(reviews.allows(&user("joe"), access, "default").await, Err("away".to_owned()));
 
         // Some time later, while nobody can be asked.
         let key = Sha256::digest("a").into();
@@ -205,8 +206,8 @@ mod tests {
         let says = Arc::new(Says(Mutex::new(Ok(Some(user("jane"))))));
         let reviews = Reviews::new(says, "default".to_owned());
         let access = access_of(&Method::GET, "/api/v1/files/{*id}");
-        assert_eq!(reviews.allows(&user("jane"), access).await, Ok(true));
+        assert_eq!(reviews.allows(&user("jane"), access, "default").await, Ok(true));
         let in_a_group = User { groups: vec!["ops".to_owned()], ..user("jane") };
-        assert_eq!(reviews.allows(&in_a_group, access).await, Ok(false));
+        assert_eq!(reviews.allows(&in_a_group, access, "default").await, Ok(false));
     }
 }

@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::RestState;
 use super::auth::{Bearer, allowed, bearer, denied, shown, still};
-use super::files::instant;
+use crate::clock::instant;
 use crate::error::{GatewayError, Result};
 use crate::sessions;
 
@@ -100,8 +100,8 @@ pub(super) async fn end(
 }
 
 async fn ended_by_administrator(state: &RestState, headers: &HeaderMap, whose: &Whose) -> Result<Response> {
-    allowed(state, shown(headers), Access { verb: Verb::Update, resource: Resource::StorageClusters })
-        .await?;
+    let access = Access { verb: Verb::Update, resource: Resource::StorageClusters };
+    allowed(state, shown(headers), &access.into()).await?;
     let context = state.objects.context();
     let mut ended = 0;
     if let Some(user) = &whose.user {

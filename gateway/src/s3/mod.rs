@@ -7,6 +7,7 @@ mod errors;
 mod objects;
 mod operations;
 mod region;
+mod retention;
 mod sums;
 mod tagging;
 mod uploads;

@@ -10,6 +10,7 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use super::auth::namespace;
 use super::convert::{self, Outgoing};
 use super::operations::S3Front;
+use super::retention;
 use super::sums::{self, set_sums};
 use crate::objects::{
     Condition, CopyRequest, ObjectInfo, PutRequest, ReadConditions, Target, ToDelete, VersionName, Wanted,
@@ -29,6 +30,11 @@ impl S3Front {
             key: request.input.key.clone(),
             headers: convert::kept_headers(&request.headers)?,
             tags: convert::tags(request.input.tagging.as_deref())?,
+            retain_until: retention::of_write(
+                request.input.object_lock_mode.as_ref(),
+                request.input.object_lock_retain_until_date.clone(),
+                request.input.object_lock_legal_hold_status.clone(),
+            )?,
             announced: convert::announced(&request.headers, request.input.content_md5.as_deref())?,
             late_sums: convert::late_sums(request.trailing_headers.take()),
             condition: Condition {
@@ -71,6 +77,7 @@ impl S3Front {
         let kept = sums::kept(info, input.checksum_mode.as_ref(), download.partial);
         let content_range =
             download.partial.then(|| format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1)));
+        let (object_lock_mode, object_lock_retain_until_date) = retention::of_object(info);
         let mut output = GetObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             content_length: i64::try_from(range.end - range.start).ok(),
@@ -84,6 +91,8 @@ impl S3Front {
             content_disposition: stored_header(info, "content-disposition"),
             content_encoding: stored_header(info, "content-encoding"),
             content_language: stored_header(info, "content-language"),
+            object_lock_mode,
+            object_lock_retain_until_date,
             tag_count: tag_count(info),
             version_id: info.version.clone(),
             body: Some(StreamingBlob::new(Outgoing(download.body))),
@@ -114,6 +123,7 @@ impl S3Front {
         let range = wanted.resolve(size)?;
         let partial = wanted != Wanted::All;
         let kept = sums::kept(&info, input.checksum_mode.as_ref(), partial);
+        let (object_lock_mode, object_lock_retain_until_date) = retention::of_object(&info);
         let mut output = HeadObjectOutput {
             accept_ranges: Some("bytes".to_owned()),
             content_length: i64::try_from(range.end - range.start).ok(),
@@ -128,6 +138,8 @@ impl S3Front {
             content_disposition: stored_header(&info, "content-disposition"),
             content_encoding: stored_header(&info, "content-encoding"),
             content_language: stored_header(&info, "content-language"),
+            object_lock_mode,
+            object_lock_retain_until_date,
             version_id: info.version.clone(),
             ..Default::default()
         };
@@ -215,6 +227,11 @@ impl S3Front {
                 key: input.key,
                 headers,
                 tags: convert::tags(input.tagging.as_deref())?,
+                retain_until: retention::of_write(
+                    input.object_lock_mode.as_ref(),
+                    input.object_lock_retain_until_date,
+                    input.object_lock_legal_hold_status,
+                )?,
                 ..PutRequest::default()
             },
             keep_headers: !replaced(input.metadata_directive.as_ref().map(MetadataDirective::as_str)),

@@ -25,9 +25,8 @@ macro_rules! operations {
     };
 }
 
-// Each is written where its kind is: buckets in `buckets`, objects in `objects`, uploads in `uploads`, versions and tags in files of
-// their own. An inherent method goes
-// before the trait's of the same name.
+// Each is written where its kind is: buckets in `buckets`, objects in `objects`, uploads in `uploads`, versions, tags and retention in
+// files of their own. An inherent method goes before the trait's of the same name.
 operations! {
     list_buckets: ListBucketsInput => ListBucketsOutput;
     create_bucket: CreateBucketInput => CreateBucketOutput;
@@ -48,6 +47,8 @@ operations! {
     get_object_tagging: GetObjectTaggingInput => GetObjectTaggingOutput;
     put_object_tagging: PutObjectTaggingInput => PutObjectTaggingOutput;
     delete_object_tagging: DeleteObjectTaggingInput => DeleteObjectTaggingOutput;
+    get_object_retention: GetObjectRetentionInput => GetObjectRetentionOutput;
+    put_object_retention: PutObjectRetentionInput => PutObjectRetentionOutput;
     create_multipart_upload: CreateMultipartUploadInput => CreateMultipartUploadOutput;
     upload_part: UploadPartInput => UploadPartOutput;
     upload_part_copy: UploadPartCopyInput => UploadPartCopyOutput;

@@ -12,6 +12,7 @@ use super::buckets::{Encoding, max_keys};
 use super::convert;
 use super::objects::source;
 use super::operations::S3Front;
+use super::retention;
 use super::sums::{self, named_sums, set_sums};
 use crate::objects::{
     CompletePart, Completion, Condition, CopyPart, PutRequest, ReadConditions, Target, UploadsRequest, Wanted,
@@ -28,6 +29,11 @@ impl S3Front {
             key: request.input.key.clone(),
             headers: convert::kept_headers(&request.headers)?,
             tags: convert::tags(request.input.tagging.as_deref())?,
+            retain_until: retention::of_write(
+                request.input.object_lock_mode.as_ref(),
+                request.input.object_lock_retain_until_date.clone(),
+                request.input.object_lock_legal_hold_status.clone(),
+            )?,
             ..PutRequest::default()
         };
         let checksum = sums::wanted(request.input.checksum_algorithm, request.input.checksum_type)?;

@@ -180,7 +180,7 @@ async fn nothing_is_served_without_the_right_token_but_health() {
     site.stop().await;
 }
 
-/// Jane may read; nobody can be asked about Joe.
+/// Jane may read, in the site's own namespace and in `shop`; nobody can be asked about Joe.
 struct OfAnother;
 
 #[async_trait]
@@ -193,8 +193,9 @@ impl Reviewer for OfAnother {
         }
     }
 
-    async fn allows(&self, user: &User, access: Access) -> Result<bool, String> {
-        Ok(user.name == "jane" && access == Access { verb: Verb::Get, resource: Resource::FileObjects })
+    async fn allows(&self, user: &User, access: Access, namespace: &str) -> Result<bool, String> {
+        let reads = access == Access { verb: Verb::Get, resource: Resource::FileObjects };
+        Ok(user.name == "jane" && reads && ["default", "shop"].contains(&namespace))
     }
 }
 
@@ -219,6 +220,41 @@ async fn a_token_of_somebody_else_reaches_what_its_holder_may() {
     assert_eq!(answer(Method::GET, "joe").await.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(answer(Method::GET, "eve").await.status(), StatusCode::UNAUTHORIZED);
     assert_eq!(site.get("a").await.text().await.expect("a body"), "bytes");
+    site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_is_reached_by_those_who_may_in_the_namespace_that_owns_it() {
+    let others = Others { reviewer: Some(Arc::new(OfAnother)), ..Others::default() };
+    let authority = Arc::new(SingleSite { keeper: KeeperNumber(1) });
+    let site = TestSite::start_beside(Limits::default(), authority, others, |catalog| catalog).await;
+    // As the operator stores FileObjects: with the site's own token, for their namespaces.
+    let ask = async |method: Method, bucket: &str, token: &str, namespace: Option<&str>| {
+        let new = method == Method::POST;
+        let path = if new { format!("?bucket={bucket}&id=a") } else { format!("/a?bucket={bucket}") };
+        let mut request = site.http.request(method, site.rest(&format!("/api/v1/files{path}")));
+        if let Some(namespace) = namespace {
+            request = request.header("x-diptych-namespace", namespace);
+        }
+        request.bearer_auth(token).body("bytes").send().await.expect("an answer").status()
+    };
+    for (bucket, namespace) in [("of-shop", "shop"), ("of-bank", "bank")] {
+        assert_eq!(ask(Method::POST, bucket, TOKEN, None).await, StatusCode::NOT_FOUND, "nobody made it");
+        assert_eq!(ask(Method::POST, bucket, TOKEN, Some(namespace)).await, StatusCode::CREATED);
+        assert_eq!(
+            ask(Method::GET, bucket, TOKEN, None).await,
+            StatusCode::NOT_FOUND,
+            "it is not the site's"
+        );
+    }
+    assert_eq!(ask(Method::GET, "of-shop", "jane", None).await, StatusCode::OK);
+    assert_eq!(ask(Method::GET, "of-bank", "jane", None).await, StatusCode::FORBIDDEN);
+    assert_eq!(ask(Method::GET, "of-bank", "jane", Some("bank")).await, StatusCode::FORBIDDEN, "not for her");
+    // Another namespace touches nothing of theirs.
+    assert_eq!(ask(Method::DELETE, "of-bank", TOKEN, Some("shop")).await, StatusCode::NOT_FOUND);
+    assert_eq!(ask(Method::PUT, "of-bank", TOKEN, Some("shop")).await, StatusCode::NOT_FOUND);
+    assert_eq!(ask(Method::POST, "of-bank", TOKEN, Some("shop")).await, StatusCode::CONFLICT);
+    assert_eq!(ask(Method::GET, "of-bank", TOKEN, Some("bank")).await, StatusCode::OK);
     site.stop().await;
 }
 

@@ -8,6 +8,7 @@ mod losses;
 mod multipart;
 mod part_sums;
 mod promises;
+mod retention;
 mod s3;
 mod sessions;
 mod slow;

@@ -80,6 +80,19 @@ impl<'a> Client<'a> {
         self.send(Method::PUT, url, body.into()).await
     }
 
+    /// Puts with headers, which are signed.
+    pub(crate) async fn put_with(&self, key: &str, headers: &[(&'static str, &str)], body: &str) -> Response {
+        let mut action = self.bucket.put_object(Some(&self.credentials), key);
+        for (name, value) in headers {
+            action.headers_mut().insert(*name, (*value).to_owned());
+        }
+        let mut request = self.site.http.put(action.sign(SIGNED_FOR)).body(body.to_owned());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.expect("an answer")
+    }
+
     pub(crate) async fn get(&self, key: &str) -> Response {
         let url = self.bucket.get_object(Some(&self.credentials), key).sign(SIGNED_FOR);
         self.send(Method::GET, url, Bytes::new()).await

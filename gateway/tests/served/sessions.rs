@@ -76,7 +76,7 @@ impl Reviewer for Cluster {
         })
     }
 
-    async fn allows(&self, user: &User, access: Access) -> Result<bool, String> {
+    async fn allows(&self, user: &User, access: Access, _: &str) -> Result<bool, String> {
         if user.name == "admin" {
             return Ok(access == Access { verb: Verb::Update, resource: Resource::StorageClusters });
         }

@@ -29,6 +29,7 @@ use crate::events;
 use crate::finalizer;
 use crate::options::OperatorOptions;
 use crate::secrets::{cluster_keys, random_text, text};
+use crate::tenancy;
 
 /// Holds an AccessKey until the catalog no longer has its record.
 const FINALIZER: &str = "diptych.dev/access-key";
@@ -44,7 +45,8 @@ struct Context {
 
 /// Watches AccessKeys.
 pub fn controller(options: &OperatorOptions, events: Recorder) -> impl Stream + use<> {
-    let api: Api<AccessKey> = Api::namespaced(options.client.clone(), &options.namespace);
+    let api: Api<AccessKey> = tenancy::api(options);
+    // Secrets elsewhere are looked at with their AccessKeys: to watch them all would be a right to read them all.
     let secrets: Api<Secret> = Api::namespaced(options.client.clone(), &options.namespace);
     let context = Context { options: options.clone(), events };
     Controller::new(api, watcher::Config::default())
@@ -60,15 +62,21 @@ fn after_failure(error: &OperatorError) -> Action {
 
 async fn reconcile(key: Arc<AccessKey>, context: Arc<Context>) -> Result<Action, OperatorError> {
     let options = &context.options;
+    if !tenancy::is_ours(options, &*key) {
+        return Ok(Action::await_change());
+    }
     if key.metadata.deletion_timestamp.is_some() {
         if !finalizer::is_held(&*key, FINALIZER) {
             return Ok(Action::await_change());
         }
         return delete(&key, &context).await;
     }
+    if let Some(says) = tenancy::standing(options, &*key).await?.refusal("Ready") {
+        return refuse(&key, &context, says).await;
+    }
     finalizer::hold(options, &*key, FINALIZER).await?;
     let name = key.spec.secret_name.clone().unwrap_or_else(|| key.name_any());
-    let secrets: Api<Secret> = Api::namespaced(options.client.clone(), &options.namespace);
+    let secrets: Api<Secret> = Api::namespaced(options.client.clone(), &key.namespace().unwrap_or_default());
     let found = secrets.get_opt(&name).await.asked(|| format!("read Secret {name}"))?;
     let pair = match &found {
         Some(secret) => (text(secret, "accessKeyId")?, text(secret, "secretAccessKey")?),
@@ -114,12 +122,13 @@ async fn change(
     Ok(Action::requeue(AGAIN))
 }
 
-/// The record goes with its AccessKey, unless what holds it is being taken away: then the catalog stays as it is.
+/// The record goes with its AccessKey, unless the StorageCluster or all of its namespace is being taken away: then the catalog stays as it
+/// is. Another namespace that is deleted takes its rights with it.
 async fn delete(key: &AccessKey, context: &Context) -> Result<Action, OperatorError> {
     let options = &context.options;
     let id = key.status.as_ref().and_then(|status| status.access_key_id.as_deref());
     if let Some(id) = id
-        && !finalizer::is_taken_away::<AccessKey>(options, &key.spec.cluster_ref.name).await?
+        && !finalizer::is_taken_away(options, key, &options.namespace).await?
         && let Outcome::Waits(reason, message) = revoke(options, key, id).await?
     {
         report(context, key, None, Says::no("Deleted", reason, message)).await?;
@@ -129,15 +138,32 @@ async fn delete(key: &AccessKey, context: &Context) -> Result<Action, OperatorEr
     Ok(Action::await_change())
 }
 
-/// Takes an id out of the catalog, unless another AccessKey has the same credentials.
+/// The StorageCluster does not allow its namespace, or no longer: what it could reach ends with that.
+async fn refuse(key: &AccessKey, context: &Context, says: Says) -> Result<Action, OperatorError> {
+    let id = key.status.as_ref().and_then(|status| status.access_key_id.as_deref());
+    if let Some(id) = id
+        && let Outcome::Waits(reason, message) = revoke(&context.options, key, id).await?
+    {
+        let message = format!("{}; {message}", says.message);
+        report(context, key, None, Says::no("Ready", reason, message)).await?;
+        return Ok(Action::requeue(AGAIN));
+    }
+    report(context, key, None, says).await?;
+    Ok(Action::requeue(LOOK_EVERY))
+}
+
+/// Takes an id out of the catalog, unless another AccessKey of its namespace has the same credentials, or it is another namespace's.
 async fn revoke(options: &OperatorOptions, key: &AccessKey, id: &str) -> Result<Outcome, OperatorError> {
     let Some(catalog) = options.site.catalog.borrow().clone() else { return Ok(waits_for_catalog()) };
-    let api: Api<AccessKey> = Api::namespaced(options.client.clone(), &options.namespace);
+    let namespace = key.namespace().unwrap_or_default();
+    let api: Api<AccessKey> = Api::namespaced(options.client.clone(), &namespace);
     let all = api.list(&ListParams::default()).await.asked(|| "list AccessKeys".to_owned())?;
     if all.iter().any(|other| other.uid() != key.uid() && has_in_force(other, id)) {
         return Ok(Outcome::Done);
     }
-    record::take_out(catalog.as_ref(), active_epoch(catalog.as_ref()).await?, id).await
+    // Two sites may have their StorageClusters in namespaces of different names: who runs them may take out what either entered.
+    let owner = (namespace != options.namespace).then_some(namespace.as_str());
+    record::take_out(catalog.as_ref(), active_epoch(catalog.as_ref()).await?, id, owner).await
 }
 
 fn has_in_force(key: &AccessKey, id: &str) -> bool {
@@ -170,7 +196,8 @@ async fn enter(
     };
     let keyring = open_keyring(options, &key.spec.cluster_ref.name, &sealed).await?;
     let namespace = key.namespace().unwrap_or_default();
-    let wanted = Wanted { id, secret, namespace: &namespace, read_only: key.spec.read_only };
+    let takes_over = namespace == options.namespace;
+    let wanted = Wanted { id, secret, namespace: &namespace, read_only: key.spec.read_only, takes_over };
     record::enter(catalog.as_ref(), active_epoch(catalog.as_ref()).await?, &keyring, &wanted).await
 }
 

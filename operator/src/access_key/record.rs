@@ -1,7 +1,7 @@
 //! The sealed record of an access key in the catalog: made, changed and taken out by the active site.
 
 use bytes::Bytes;
-use diptych_catalog::{Batch, Catalog, Change, Write};
+use diptych_catalog::{Batch, Catalog, Change, Expect, Guard, Write};
 use diptych_core::access::{open_secret, seal_secret};
 use diptych_core::ids::Epoch;
 use diptych_core::keyring::Keyring;
@@ -32,6 +32,8 @@ pub(super) struct Wanted<'a> {
     pub(super) secret: &'a str,
     pub(super) namespace: &'a str,
     pub(super) read_only: bool,
+    /// Whether a record of the same id may be another namespace's now: only whoever runs the StorageCluster may take one over.
+    pub(super) takes_over: bool,
 }
 
 impl Wanted<'_> {
@@ -50,28 +52,44 @@ pub(super) async fn enter(
     wanted: &Wanted<'_>,
 ) -> Result<Outcome, OperatorError> {
     let key = keys::access_key(wanted.id);
-    if let Some(raw) = catalog.view().await?.get(&key)?
-        && wanted.is_so(keyring, &AccessKey::decode(&raw)?)
-    {
-        return Ok(Outcome::Done);
+    let raw = catalog.view().await?.get(&key)?;
+    if let Some(raw) = &raw {
+        let record = AccessKey::decode(raw)?;
+        if wanted.is_so(keyring, &record) {
+            return Ok(Outcome::Done);
+        }
+        if record.namespace != wanted.namespace && !wanted.takes_over {
+            let text = format!(
+                "access key {} is another namespace's: delete the Secret, so that one with an id of its own is made",
+                wanted.id
+            );
+            return Ok(Outcome::Waits("IdTaken", text));
+        }
     }
     let Some(epoch) = epoch else { return Ok(Outcome::not_active("the active one makes the record")) };
-    let Wanted { id, secret, namespace, read_only } = wanted;
+    let Wanted { id, secret, namespace, read_only, takes_over: _ } = wanted;
     let record = seal_secret(keyring, id, secret, &rand::random(), namespace, *read_only)
         .map_err(|error| OperatorError::Internal(error.to_string()))?;
-    let write = Write::Put(key, Bytes::from(record.encode()));
-    catalog.commit(Batch::one(Some(epoch), Change::blind(vec![write]))).await?;
-    Ok(Outcome::Done)
+    // FENCING: what was looked at is what is replaced; of two namespaces that enter one id at a time one is refused.
+    let guards = vec![Guard { key: key.clone(), expect: raw.map_or(Expect::Absent, Expect::Value) }];
+    let change = Change { guards, writes: vec![Write::Put(key, Bytes::from(record.encode()))] };
+    if catalog.commit(Batch::one(Some(epoch), change)).await?.all_applied() {
+        return Ok(Outcome::Done);
+    }
+    Ok(Outcome::Waits("Entering", "the record was changed meanwhile; it is looked at again".to_owned()))
 }
 
-/// Likewise it goes out, and gateways of both sites refuse it.
+/// Likewise it goes out, and gateways of both sites refuse it. `owner`: only if it is this namespace's; None: whoever's it is.
 pub(super) async fn take_out(
     catalog: &dyn Catalog,
     epoch: Option<Epoch>,
     id: &str,
+    owner: Option<&str>,
 ) -> Result<Outcome, OperatorError> {
     let key = keys::access_key(id);
-    if catalog.view().await?.get(&key)?.is_none() {
+    let Some(raw) = catalog.view().await?.get(&key)? else { return Ok(Outcome::Done) };
+    let record = AccessKey::decode(&raw)?;
+    if owner.is_some_and(|owner| record.namespace != owner) {
         return Ok(Outcome::Done);
     }
     let Some(epoch) = epoch else {
@@ -79,8 +97,12 @@ pub(super) async fn take_out(
             "{id} is taken out when it is, or by deleting its AccessKey in the other"
         )));
     };
-    catalog.commit(Batch::one(Some(epoch), Change::blind(vec![Write::Delete(key)]))).await?;
-    Ok(Outcome::Done)
+    let guards = vec![Guard { key: key.clone(), expect: Expect::Value(raw) }];
+    let change = Change { guards, writes: vec![Write::Delete(key)] };
+    if catalog.commit(Batch::one(Some(epoch), change)).await?.all_applied() {
+        return Ok(Outcome::Done);
+    }
+    Ok(Outcome::Waits("Leaving", "the record was changed meanwhile; it is looked at again".to_owned()))
 }
 
 #[cfg(test)]
@@ -94,7 +116,8 @@ mod tests {
     use super::*;
 
     const EPOCH: Epoch = Epoch(1);
-    const WANTED: Wanted<'_> = Wanted { id: "KEY", secret: "first", namespace: "files", read_only: false };
+    const WANTED: Wanted<'_> =
+        Wanted { id: "KEY", secret: "first", namespace: "files", read_only: false, takes_over: false };
 
     /// Of a site whose gate is open.
     async fn catalog() -> (RedbCatalog, Keyring, tempfile::TempDir) {
@@ -137,12 +160,32 @@ mod tests {
     async fn what_is_taken_out_is_gone_and_the_passive_site_waits_until_it_is() {
         let (catalog, keyring, _folder) = catalog().await;
         enter(&catalog, Some(EPOCH), &keyring, &WANTED).await.expect("entered");
-        let take_out =
-            async |epoch: Option<Epoch>| super::take_out(&catalog, epoch, "KEY").await.expect("it is asked");
+        let take_out = async |epoch: Option<Epoch>| {
+            super::take_out(&catalog, epoch, "KEY", None).await.expect("it is asked")
+        };
         assert!(waits_for_the_active_site(&take_out(None).await));
         assert!(secret(&catalog, &keyring, "KEY").await.is_some());
         assert_eq!(take_out(Some(EPOCH)).await, Outcome::Done);
         assert_eq!(secret(&catalog, &keyring, "KEY").await, None);
         assert_eq!(take_out(None).await, Outcome::Done, "the other site has done it");
+    }
+
+    #[tokio::test]
+    async fn the_id_of_another_namespace_is_neither_taken_over_nor_taken_out() {
+        let (catalog, keyring, _folder) = catalog().await;
+        let enter = async |wanted: &Wanted<'_>| {
+            super::enter(&catalog, Some(EPOCH), &keyring, wanted).await.expect("it is asked")
+        };
+        assert_eq!(enter(&WANTED).await, Outcome::Done);
+        let theirs = Wanted { secret: "theirs", namespace: "shop", ..WANTED };
+        assert!(matches!(enter(&theirs).await, Outcome::Waits("IdTaken", _)));
+        let out = super::take_out(&catalog, Some(EPOCH), "KEY", Some("shop")).await.expect("it is asked");
+        assert_eq!(out, Outcome::Done, "nothing of its own is there");
+        assert_eq!(secret(&catalog, &keyring, "KEY").await.as_deref(), Some("first"));
+        // Who runs the StorageCluster decides.
+        assert_eq!(enter(&Wanted { takes_over: true, ..theirs }).await, Outcome::Done);
+        assert_eq!(secret(&catalog, &keyring, "KEY").await.as_deref(), Some("theirs"));
+        let out = super::take_out(&catalog, Some(EPOCH), "KEY", Some("shop")).await.expect("it is asked");
+        assert_eq!((out, secret(&catalog, &keyring, "KEY").await), (Outcome::Done, None));
     }
 }

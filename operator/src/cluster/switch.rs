@@ -148,7 +148,7 @@ async fn ask(
         }
         // What was asked for came true since this site was looked at: the next look says so.
         Answer::Refused(reason) if is_so(&reason) => tracing::info!(annotation, command, "it is so already"),
-        Answer::Refused(reason) => return Ok(Some(reason)),
+        Answer::Refused(reason) | Answer::Retained { reason, .. } => return Ok(Some(reason)),
     }
     Ok(None)
 }

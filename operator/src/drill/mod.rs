@@ -171,7 +171,9 @@ async fn ask(
             Ok(follow(context, drill, &id, false).await?.for_run(run))
         }
         Answer::NotNow(reason) => Ok(Told::waits("KeeperAway", reason, AGAIN)),
-        Answer::Refused(reason) => Ok(Told::waits("Refused", reason, LOOK_AT_LEAST)),
+        Answer::Refused(reason) | Answer::Retained { reason, .. } => {
+            Ok(Told::waits("Refused", reason, LOOK_AT_LEAST))
+        }
     }
 }
 

@@ -2,20 +2,28 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use diptych_api::StorageCluster;
 use diptych_wire::http::chain;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::jiff::Timestamp;
 use kube::api::Api;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::StatusCode;
+use reqwest::header::CONTENT_TYPE;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use crate::error::{Asked, OperatorError};
 use crate::names::{Names, REST_PORT};
 use crate::options::OperatorOptions;
 use crate::secrets::{Foundation, text};
 
+/// Header of writes: until when nobody shall delete or replace the file.
+const RETAIN_UNTIL: &str = "x-diptych-retain-until";
+/// Header of requests with the site's own token: the namespace that it acts in.
+const NAMESPACE: &str = "x-diptych-namespace";
 const LIMIT: Duration = Duration::from_secs(30);
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
@@ -28,6 +36,23 @@ pub(crate) enum Answer {
     NotNow(String),
     /// Never as it is: status and text.
     Refused(String),
+    /// Not before then, whoever asks: the file is retained.
+    Retained {
+        /// What the file says.
+        until: Timestamp,
+        /// Status and text.
+        reason: String,
+    },
+}
+
+/// A file as it shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Declared {
+    /// Its Content-Type.
+    pub(super) kind: String,
+    pub(super) bytes: Bytes,
+    /// Until when nobody shall delete or replace it.
+    pub(super) retain_until: Option<Timestamp>,
 }
 
 /// A client of the gateways.
@@ -36,6 +61,8 @@ pub(crate) struct Gateway {
     client: reqwest::Client,
     base: String,
     token: String,
+    /// Whose buckets it reaches; None: those of the StorageCluster's namespace.
+    namespace: Option<String>,
 }
 
 /// Certificate of the public listeners.
@@ -65,7 +92,13 @@ impl Gateway {
             client = client.resolve_to_addrs(&host, &found.collect::<Vec<_>>());
         }
         let base = format!("{scheme}://{host}:{REST_PORT}/api/v1");
-        Ok(Self { client: client.build().map_err(internal)?, base, token: token.to_owned() })
+        let client = client.build().map_err(internal)?;
+        Ok(Self { client, base, token: token.to_owned(), namespace: None })
+    }
+
+    /// The same for the files of a namespace: it reaches the buckets of that one, and no others.
+    pub(super) fn acting_in(self, namespace: String) -> Self {
+        Self { namespace: Some(namespace), ..self }
     }
 
     /// Of the site of a StorageCluster; None: it is not set up yet.
@@ -122,17 +155,46 @@ impl Gateway {
         &self,
         bucket: &str,
         key: &str,
-        kind: &str,
-        bytes: Vec<u8>,
+        file: &Declared,
     ) -> Result<Answer, OperatorError> {
-        let request = self.client.put(self.file(bucket, key)).header("content-type", kind.to_owned());
-        match self.send(request.body(bytes.clone())).await? {
+        let described = |request: reqwest::RequestBuilder| {
+            let request = request.header(CONTENT_TYPE, file.kind.clone()).body(file.bytes.clone());
+            match file.retain_until {
+                Some(until) => request.header(RETAIN_UNTIL, until.to_string()),
+                None => request,
+            }
+        };
+        match self.send(described(self.client.put(self.file(bucket, key)))).await? {
             (StatusCode::NOT_FOUND, _) => {}
             (status, text) => return Ok(answer(status, &text)),
         }
         let address = format!("{}/files?bucket={}&id={}", self.base, encoded(bucket), encoded(key));
-        let request = self.client.post(address).header("content-type", kind.to_owned()).body(bytes);
-        let (status, text) = self.send(request).await?;
+        let (status, text) = self.send(described(self.client.post(address))).await?;
+        Ok(answer(status, &text))
+    }
+
+    /// Whether a file with these bytes of this type is stored under its key.
+    pub(super) async fn has(&self, bucket: &str, key: &str, file: &Declared) -> Result<bool, OperatorError> {
+        let failed = |error: reqwest::Error| OperatorError::Gateway(chain(&error));
+        let response = self.signed(self.client.get(self.file(bucket, key))).send().await.map_err(failed)?;
+        let same_kind =
+            response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes() == file.kind.as_bytes());
+        let same_length = response.content_length() == u64::try_from(file.bytes.len()).ok();
+        if !response.status().is_success() || !same_kind || !same_length {
+            return Ok(false);
+        }
+        Ok(response.bytes().await.map_err(failed)? == file.bytes)
+    }
+
+    /// Has the file under a key retained until then, or for longer than it is.
+    pub(super) async fn retain(
+        &self,
+        bucket: &str,
+        key: &str,
+        until: Timestamp,
+    ) -> Result<Answer, OperatorError> {
+        let body = json!({"retain_until": until.to_string()}).to_string();
+        let (status, text) = self.send(self.client.patch(self.file(bucket, key)).body(body)).await?;
         Ok(answer(status, &text))
     }
 
@@ -150,9 +212,17 @@ impl Gateway {
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<(StatusCode, String), OperatorError> {
         let failed = |error: reqwest::Error| OperatorError::Gateway(chain(&error));
-        let response = request.bearer_auth(&self.token).send().await.map_err(failed)?;
+        let response = self.signed(request).send().await.map_err(failed)?;
         let status = response.status();
         Ok((status, response.text().await.map_err(failed)?))
+    }
+
+    fn signed(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        let request = request.bearer_auth(&self.token);
+        match &self.namespace {
+            Some(namespace) => request.header(NAMESPACE, namespace),
+            None => request,
+        }
     }
 }
 
@@ -160,7 +230,11 @@ fn answer(status: StatusCode, text: &str) -> Answer {
     if status.is_success() {
         return Answer::Done;
     }
+    let retained_until = retained_until(text);
     let text = format!("{status}: {}", text.chars().take(500).collect::<String>());
+    if let Some(until) = retained_until {
+        return Answer::Retained { until, reason: text };
+    }
     if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
         Answer::NotNow(text)
     } else {
@@ -168,6 +242,30 @@ fn answer(status: StatusCode, text: &str) -> Answer {
     }
 }
 
+/// Until when a refusal says that the file is retained.
+fn retained_until(text: &str) -> Option<Timestamp> {
+    let document: Value = serde_json::from_str(text).ok()?;
+    document["error"]["retained_until"].as_str()?.parse().ok()
+}
+
 fn encoded(text: &str) -> String {
     utf8_percent_encode(text, KEPT).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_that_says_until_when_a_file_is_retained_is_told_from_others() {
+        let text = r#"{"error": {"code": "AccessDenied", "message": "…", "retained_until": "2124-05-06T07:08:09Z"}}"#;
+        let Answer::Retained { until, reason } = answer(StatusCode::FORBIDDEN, text) else {
+            panic!("{text}")
+        };
+        assert_eq!(until.to_string(), "2124-05-06T07:08:09Z");
+        assert!(reason.starts_with("403"), "{reason}");
+        let other = answer(StatusCode::FORBIDDEN, r#"{"error": {"code": "AccessDenied"}}"#);
+        assert!(matches!(other, Answer::Refused(_)));
+        assert!(matches!(answer(StatusCode::BAD_GATEWAY, "no JSON"), Answer::NotNow(_)));
+    }
 }

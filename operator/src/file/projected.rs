@@ -11,7 +11,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams};
 use kube::runtime::reflector::Store;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{FINALIZER, FileSeen, PROJECTED, projected_name, see};
@@ -21,6 +21,7 @@ use crate::error::{Asked, OperatorError};
 use crate::finalizer;
 use crate::names::Names;
 use crate::options::OperatorOptions;
+use crate::tenancy;
 
 /// Writer of what the catalog says.
 const MANAGER: &str = "diptych-operator-projection";
@@ -118,7 +119,10 @@ async fn look(
     }
     let peer: Option<SiteName> = cluster.spec.peer.as_ref().and_then(|peer| peer.site.parse().ok());
     let limit = usize::try_from(cluster.spec.catalog.projection_limit).unwrap_or(0);
-    let declared: HashSet<(&str, &str)> = there
+    let ours: Vec<Arc<FileObject>> =
+        there.iter().filter(|file| tenancy::is_ours(options, &***file)).cloned().collect();
+    let shown_in: HashSet<String> = tenancy::shown(options, &cluster).await?.into_iter().collect();
+    let declared: HashSet<(&str, &str)> = ours
         .iter()
         .filter(|file| !is_projected(file))
         .map(|file| (file.spec.bucket.as_str(), file.spec.key.as_str()))
@@ -129,7 +133,13 @@ async fn look(
     })?;
     drop(view);
     let by_state = seen.by_state;
-    let steps = steps(seen.files, there, Timestamp::now());
+    let files = if options.watch_all_namespaces {
+        seen.files.into_iter().filter(|file| shown_in.contains(&file.namespace)).collect()
+    } else {
+        let here = |file: FileSeen| FileSeen { namespace: options.namespace.clone(), ..file };
+        seen.files.into_iter().map(here).collect()
+    };
+    let steps = steps(files, &ours, Timestamp::now());
     let (known, unsettled) = (steps.shown, steps.unsettled);
     let calls_for = CALLS_FOR.max(begun.elapsed() * 2);
     let (made, all) = carry_out(options, &names, steps, calls_for).await?;
@@ -141,20 +151,27 @@ fn is_projected(file: &FileObject) -> bool {
     file.labels().contains_key(PROJECTED)
 }
 
+/// Namespace and name of a FileObject.
+fn place(file: &FileObject) -> (String, String) {
+    (file.namespace().unwrap_or_default(), file.name_any())
+}
+
+/// `files`: each with the namespace that it is shown in, that of its bucket.
 fn steps(files: Vec<FileSeen>, there: &[Arc<FileObject>], now: Timestamp) -> Steps {
     let mut steps = Steps::default();
-    let by_name: BTreeMap<String, &Arc<FileObject>> =
-        there.iter().map(|file| (file.name_any(), file)).collect();
-    let declared: HashMap<(&str, &str), &Arc<FileObject>> = there
+    let by_place: BTreeMap<(String, String), &Arc<FileObject>> =
+        there.iter().map(|file| (place(file), file)).collect();
+    // One that declares a file of another namespace's bucket shows nothing of it.
+    let declared: HashMap<(String, &str, &str), &Arc<FileObject>> = there
         .iter()
         .filter(|file| !is_projected(file))
-        .map(|file| ((file.spec.bucket.as_str(), file.spec.key.as_str()), file))
+        .map(|file| ((place(file).0, file.spec.bucket.as_str(), file.spec.key.as_str()), file))
         .collect();
-    let mut wanted: HashSet<String> = HashSet::new();
+    let mut wanted: HashSet<(String, String)> = HashSet::new();
     for file in files {
-        let own = declared.get(&(file.bucket.as_str(), file.key.as_str()));
+        let own = declared.get(&(file.namespace.clone(), file.bucket.as_str(), file.key.as_str()));
         let name = own.map_or_else(|| projected_name(&file.bucket, &file.key), |own| own.name_any());
-        let step = match by_name.get(&name) {
+        let step = match by_place.get(&(file.namespace.clone(), name.clone())) {
             None if settles(&file.status, now) => {
                 steps.unsettled = true;
                 None
@@ -165,13 +182,13 @@ fn steps(files: Vec<FileSeen>, there: &[Arc<FileObject>], now: Timestamp) -> Ste
                 (!says_the_same(known.status.as_ref(), &file.status)).then_some(Step::Tell)
             }
         };
-        wanted.insert(name.clone());
+        wanted.insert((file.namespace.clone(), name.clone()));
         steps.show.extend(step.map(|step| (name, file, step)));
     }
     // What is worst is told first.
     steps.show.sort_by_key(|(_, file, _)| !file.is_unhealthy());
     let gone = |file: &&Arc<FileObject>| {
-        is_projected(file) && !wanted.contains(&file.name_any()) && file.metadata.deletion_timestamp.is_none()
+        is_projected(file) && !wanted.contains(&place(file)) && file.metadata.deletion_timestamp.is_none()
     };
     steps.retract = there.iter().filter(gone).cloned().collect();
     steps
@@ -205,7 +222,7 @@ async fn carry_out(
             if *step == Step::MakeAndTell {
                 show(options, names, name, file).await?;
             }
-            tell_status(options, names, name, &file.status).await?;
+            tell_status(options, name, file).await?;
             Ok(*step == Step::MakeAndTell)
         }
         .boxed()
@@ -229,23 +246,26 @@ async fn show(
     let child = Child::new(json!({
         "apiVersion": "files.diptych.dev/v1alpha1", "kind": "FileObject",
         "metadata": {
-            "name": name, "namespace": names.namespace, "finalizers": [FINALIZER],
+            "name": name, "namespace": file.namespace, "finalizers": [FINALIZER],
             "labels": {PROJECTED: "true", "app.kubernetes.io/instance": names.cluster, "app.kubernetes.io/managed-by": "diptych-operator"},
         },
-        "spec": {"clusterRef": {"name": names.cluster}, "bucket": file.bucket, "key": file.key},
+        "spec": {"clusterRef": cluster_ref(names, &file.namespace), "bucket": file.bucket, "key": file.key},
     }))?;
     child.create(&options.client, MANAGER).await
 }
 
-async fn tell_status(
-    options: &OperatorOptions,
-    names: &Names,
-    name: &str,
-    status: &FileObjectStatus,
-) -> Result<(), OperatorError> {
+/// How a namespace refers to the StorageCluster.
+fn cluster_ref(names: &Names, from: &str) -> Value {
+    if from == names.namespace {
+        return json!({"name": names.cluster});
+    }
+    json!({"name": names.cluster, "namespace": names.namespace})
+}
+
+async fn tell_status(options: &OperatorOptions, name: &str, file: &FileSeen) -> Result<(), OperatorError> {
     let child = Child::new(json!({
         "apiVersion": "files.diptych.dev/v1alpha1", "kind": "FileObject",
-        "metadata": {"name": name, "namespace": names.namespace}, "status": status,
+        "metadata": {"name": name, "namespace": file.namespace}, "status": file.status,
     }))?;
     child.apply_status_as(&options.client, MANAGER).await
 }
@@ -253,7 +273,7 @@ async fn tell_status(
 /// The picture goes, the file has gone already: so its finalizer is taken off first.
 async fn take_back(options: &OperatorOptions, file: &FileObject) -> Result<(), OperatorError> {
     finalizer::release(options, file, FINALIZER).await?;
-    let api: Api<FileObject> = Api::namespaced(options.client.clone(), &options.namespace);
+    let api: Api<FileObject> = Api::namespaced(options.client.clone(), &file.namespace().unwrap_or_default());
     match api.delete(&file.name_any(), &DeleteParams::default()).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         other => other.map(|_| ()).asked(|| format!("take FileObject {} back", file.name_any())),
@@ -274,7 +294,8 @@ mod tests {
     fn object(name: &str, key: &str, projected: bool, state: &str) -> Arc<FileObject> {
         let labels = if projected { json!({PROJECTED: "true"}) } else { json!({}) };
         let object = json!({
-            "apiVersion": "files.diptych.dev/v1alpha1", "kind": "FileObject", "metadata": {"name": name, "labels": labels},
+            "apiVersion": "files.diptych.dev/v1alpha1", "kind": "FileObject",
+            "metadata": {"name": name, "namespace": "diptych", "labels": labels},
             "spec": {"clusterRef": {"name": "main"}, "bucket": "docs", "key": key}, "status": {"state": state},
         });
         Arc::new(serde_json::from_value(object).expect("a FileObject"))
@@ -312,6 +333,27 @@ mod tests {
         assert!(steps.retract.is_empty());
         let shown: Vec<_> = steps.show.iter().map(|(name, _, step)| (name.as_str(), *step)).collect();
         assert_eq!(shown, [("mine", Step::Tell)], "nothing is made");
+    }
+
+    #[test]
+    fn a_file_is_shown_in_the_namespace_of_its_bucket_whatever_another_declares() {
+        let theirs = FileSeen { namespace: "shop".to_owned(), ..seen("readme", "protected") };
+        let there = [object("mine", "readme", false, "")];
+        let steps = steps_of(vec![theirs], &there);
+        let shown: Vec<_> =
+            steps.show.iter().map(|(name, file, step)| (&**name, &*file.namespace, *step)).collect();
+        assert_eq!(shown, [(&*projected_name("docs", "readme"), "shop", Step::MakeAndTell)]);
+        let names = Names::for_tests();
+        assert_eq!(cluster_ref(&names, "shop"), json!({"name": "main", "namespace": "diptych"}));
+        assert_eq!(cluster_ref(&names, "diptych"), json!({"name": "main"}));
+    }
+
+    #[test]
+    fn a_projection_in_a_namespace_that_shows_no_more_is_taken_back() {
+        let (name, other) = (projected_name("docs", "a"), projected_name("docs", "b"));
+        let there = [object(&name, "a", true, "protected"), object(&other, "b", true, "protected")];
+        let steps = steps_of(vec![seen("a", "protected")], &there);
+        assert_eq!(steps.retract.iter().map(|file| file.name_any()).collect::<Vec<_>>(), [other]);
     }
 
     #[test]

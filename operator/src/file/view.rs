@@ -232,6 +232,11 @@ impl<'a> Sight<'a> {
             margin,
             // Whole seconds, as the API server keeps them: else it would never say what was told.
             modified_at: Timestamp::from_second(object.modified_ms as i64 / 1_000).ok().map(Time::from),
+            retained_until: head
+                .retained_until
+                .and_then(|until| i64::try_from(until.0 / 1_000).ok())
+                .and_then(|seconds| Timestamp::from_second(seconds).ok())
+                .map(Time::from),
             verified_at: verified
                 .and_then(|day| Timestamp::from_second(i64::from(day) * 86_400).ok())
                 .map(Time::from),

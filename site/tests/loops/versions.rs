@@ -4,9 +4,10 @@
 use diptych_core::ids::{BlobId, BucketId, Epoch, ExtentId, Hlc, RingKeyNumber, VersionId};
 use diptych_core::keys::{self, Key};
 use diptych_core::records::{
-    Blob, Bucket, Content, Etag, Head, HeadBody, Kept, Layout, LedgerEntry, Object, Piece, Promise, Record,
-    VersionRef, Versioning,
+    Blob, Bucket, Content, Etag, Head, HeadBody, Kept, Layout, LedgerEntry, Noted, Object, Piece, Promise,
+    Record, VersionRef, Versioning,
 };
+use diptych_core::retention::RetainUntil;
 use diptych_site::absorb::absorb;
 use diptych_site::collector::Collector;
 use diptych_wire::peer::UnseenTerm;
@@ -140,5 +141,53 @@ async fn of_tags_that_were_set_in_both_terms_those_that_were_set_last_stay() {
         absorbed(&east, &[(older(&first), &unseen_first), (head_key(), &unseen_second)]).await;
         assert_eq!(found(&east, &older(&first)).await.as_ref(), Some(&here));
         assert_eq!(found(&east, &head_key()).await.as_ref(), Some(&unseen_second));
+    }
+}
+
+fn retained(head: &Head, until: RetainUntil) -> Head {
+    Head { retained_until: Some(until), ..head.clone() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unseen_term_neither_replaces_nor_deletes_what_is_retained_and_the_longer_retention_stays() {
+    const SHORT: RetainUntil = RetainUntil(u64::MAX - 1);
+    const LONG: RetainUntil = RetainUntil(u64::MAX);
+    let east = East::start(Some(west()), at_once()).await;
+    let first = version(1, Kept::No, ExtentId([1; 16]));
+    east.put(vec![(head_key(), retained(&first, SHORT).encode())]).await;
+    // The returning site heard of no retention, replaced the version and deleted what it had put.
+    let put = Head { replaces: Some(first.at), ..version(2, Kept::No, ExtentId([2; 16])) };
+    let at = VersionRef { hlc: Hlc(3), version: VersionId([3; 16]), ..put.at };
+    let delete = Head::new(at, Some(put.at), HeadBody::Tombstone);
+    for _ in 0..2 {
+        absorbed(&east, &[(older(&first), &first), (older(&put), &put), (head_key(), &delete)]).await;
+        assert_eq!(found(&east, &head_key()).await, Some(retained(&first, SHORT)));
+        let conflict = keys::conflict(BUCKET, b"key", put.at.version);
+        assert_eq!(found(&east, &conflict).await.as_ref(), Some(&put), "its bytes are kept, too");
+    }
+    // And one that retained it for longer.
+    for _ in 0..2 {
+        absorbed(&east, &[(head_key(), &retained(&first, LONG))]).await;
+        assert_eq!(found(&east, &head_key()).await, Some(retained(&first, LONG)));
+    }
+    absorbed(&east, &[(head_key(), &retained(&first, SHORT))]).await;
+    assert_eq!(found(&east, &head_key()).await, Some(retained(&first, LONG)), "never an earlier time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retention_that_came_after_its_version_was_replaced_in_the_newer_term_is_noted() {
+    let east = East::start(Some(west()), at_once()).await;
+    let first = version(1, Kept::No, ExtentId([1; 16]));
+    let second = Head { replaces: Some(first.at), ..version(2, Kept::No, ExtentId([2; 16])) };
+    east.put(vec![(older(&first), first.encode()), (head_key(), second.encode())]).await;
+    for _ in 0..2 {
+        absorbed(&east, &[(head_key(), &retained(&first, RetainUntil(u64::MAX)))]).await;
+        assert_eq!(found(&east, &head_key()).await.as_ref(), Some(&second));
+        let view = east.context.catalog.view().await.expect("a view");
+        let ledger = view.scan(&keys::ledger_entries(), 10).expect("it reads").entries;
+        let noted: Vec<_> =
+            ledger.iter().map(|(_, raw)| LedgerEntry::decode(raw).expect("an entry")).collect();
+        let noted: Vec<_> = noted.into_iter().map(|entry| (entry.version, entry.what)).collect();
+        assert_eq!(noted, [(Some(first.at), Noted::MetadataNotDone)]);
     }
 }

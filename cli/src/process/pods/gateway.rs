@@ -181,8 +181,9 @@ impl Reviewer for ByKeeper {
         self.ask(IDENTIFY, &token).await
     }
 
-    async fn allows(&self, user: &User, access: Access) -> Result<bool, String> {
-        self.ask(REVIEW, &Question { user: user.clone(), access }).await
+    async fn allows(&self, user: &User, access: Access, namespace: &str) -> Result<bool, String> {
+        let question = Question { user: user.clone(), access, namespace: namespace.to_owned() };
+        self.ask(REVIEW, &question).await
     }
 }
 

@@ -38,6 +38,9 @@ pub struct OperatorCommand {
     /// Image of gateways and node-agents
     #[arg(long, env = "DIPTYCH_IMAGE")]
     image: String,
+    /// Looks for FileObjects and AccessKeys in every namespace, not in its own one only
+    #[arg(long, env = "DIPTYCH_WATCH_ALL_NAMESPACES")]
+    watch_all_namespaces: bool,
     /// Image of etcd
     #[arg(long, env = "DIPTYCH_CATALOG_IMAGE")]
     catalog_image: String,
@@ -81,6 +84,7 @@ pub async fn run(command: OperatorCommand) -> Result<()> {
     let options = OperatorOptions {
         client,
         namespace: command.namespace,
+        watch_all_namespaces: command.watch_all_namespaces,
         pod: command.pod,
         release: command.release,
         images: Images {
