@@ -52,18 +52,21 @@ async fn config(command: NodeAgentCommand) -> Result<AgentConfig> {
 }
 
 async fn serve(config: AgentConfig) -> Result<()> {
-    let devices = config.devices.into_iter();
-    let devices =
-        devices.map(|device| DeviceOption { path: device.path, device: Some(device.id), capacity: None });
+    let devices = config.devices.iter().map(|device| DeviceOption {
+        path: device.path.clone(),
+        device: Some(device.id),
+        capacity: None,
+    });
     let mut options = AgentOptions::new(credentials(&config.identity)?, devices.collect());
     options.listen = Some(config.listen);
     options.health = config.health;
-    options.socket = Some(config.socket);
+    options.socket = Some(config.socket.clone());
     options.scrub.every = Duration::from_secs(config.scrub_every_s);
     let renewal = async {
-        match &config.issuer {
-            Some(issuer) => keep_renewed(issuer, &config.identity).await,
-            None => std::future::pending().await,
+        match (&config.issuer, &config.member) {
+            (Some(issuer), _) => keep_renewed(issuer, &config.identity).await,
+            (None, Some(member)) => outside::keep_renewed(member, &config).await,
+            (None, None) => std::future::pending().await,
         }
     };
     let shutdown = CancellationToken::new();
