@@ -21,7 +21,7 @@ pub use common::{ClusterRef, NameRef, NamespacedClusterRef};
 pub use failover_drill::{FailoverDrill, FailoverDrillSpec};
 pub use failover_drill_status::FailoverDrillStatus;
 pub use file_object::{Content, FileObject, FileObjectSpec, FileObjectStatus};
-pub use storage_cluster::{StorageCluster, StorageClusterSpec};
+pub use storage_cluster::{Certificates, IssuerRef, StorageCluster, StorageClusterSpec};
 pub use storage_cluster_status::StorageClusterStatus;
 pub use storage_node::{StorageNode, StorageNodeSpec, StorageNodeStatus};
 

@@ -143,6 +143,10 @@ pub struct StorageClusterSpec {
     /// The key that everything hangs on.
     pub encryption: Encryption,
 
+    /// Who signs the certificates of the operators and the gateways; without it the cluster's own authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificates: Option<Certificates>,
+
     /// Who is told what turns, besides Events.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notifications: Option<Notifications>,
@@ -676,6 +680,48 @@ pub struct MaxLoss {
 impl Default for MaxLoss {
     fn default() -> Self {
         Self { age: ten_seconds() }
+    }
+}
+
+/// Certificates of the operators and the gateways. Those of the catalog, of node-agents, of nodes in neither site and of the witness
+/// stay with the cluster's own authority, which vouches for the issuer's: nobody has to trust another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Certificates {
+    /// Issuer of cert-manager. It must keep URI and DNS names of requests. The chart's value `certManager.enabled` lets the operator ask.
+    pub issuer_ref: IssuerRef,
+}
+
+/// An issuer of cert-manager, in the namespace of the StorageCluster or for all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IssuerRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+
+    /// `Issuer`, `ClusterIssuer`, or a kind of an issuer from elsewhere.
+    #[serde(default = "issuer")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Za-z][A-Za-z0-9]*$"))]
+    pub kind: String,
+
+    /// Its API group.
+    #[serde(default = "cert_manager")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub group: String,
+}
+
+fn issuer() -> String {
+    "Issuer".to_owned()
+}
+
+fn cert_manager() -> String {
+    "cert-manager.io".to_owned()
+}
+
+impl std::fmt::Display for IssuerRef {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}.{} {}", self.kind, self.group, self.name)
     }
 }
 

@@ -87,7 +87,7 @@ pub struct StorageClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen_at: Option<Time>,
 
-    /// Ready, Progressing, Degraded, TopologySurvives, FilesProjected; with two sites PeerConnected, WitnessReachable,
+    /// Ready, Progressing, Degraded, TopologySurvives, FilesProjected; with an issuer CertificatesIssued; with two sites PeerConnected, WitnessReachable,
     /// FailoverReady; with a public name PublicNameKept; with Cloudflare's health checks EdgeHealthy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]

@@ -1,7 +1,5 @@
 //! Small files that hold configuration and secrets.
 
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -16,13 +14,6 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 
 /// Replaces a file whole, readable by its owner only: it may hold secrets.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
-    let fresh = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&fresh, path)
-    };
-    write().with_context(|| format!("{} can't be written", path.display()))
+    diptych_wire::files::write_private(path, bytes)
+        .with_context(|| format!("{} can't be written", path.display()))
 }

@@ -163,6 +163,7 @@ fn map(nodes: u32) -> PlacementMap {
             state: NodeState::Live,
             domain: None,
             weight: None,
+            distance: None,
             devices,
         }
     };

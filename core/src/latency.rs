@@ -17,6 +17,11 @@ const BUCKETS: usize = ((LONGEST - SHORTEST) * PARTS) as usize;
 /// What one measurement adds: halving it loses nothing for a while.
 const ONE: u32 = 16;
 
+/// How far a way is that takes so long there and back, in doublings of a millisecond: what is about as near is as good.
+pub fn doublings(round_trip: Duration) -> u32 {
+    round_trip.as_millis().checked_ilog2().map_or(0, |doublings| doublings + 1)
+}
+
 /// Durations, by count. Shared by many that record.
 #[derive(Debug)]
 pub struct LatencyHistogram {

@@ -9,6 +9,9 @@
 //! placed is recorded with the extent. So `place` needs to be no more than fair and repeatable: a row that is written
 //! stays where its record says, and moves only when `replace` or `rebalance` says so.
 //!
+//! Where it is known how far nodes are (those in neither site), the near ones get their row before the far ones, wherever the
+//! level leaves the choice; rows that lie there already stay, for each that moves is one that crosses.
+//!
 //! What moves is the least there is. Nodes are ranked for each extent by a hash of both, so a node that comes or goes
 //! leaves the order of the others alone, and only rows to or from it change device. *Which* row lies on which of the chosen
 //! devices is not a function of the map: no such function keeps all the other rows in place when one device of a set is
@@ -59,6 +62,10 @@ pub struct MapNode {
     /// Its share of the extra rows among nodes, where a person gave it one; None: the sum of its devices'.
     #[serde(skip)]
     pub weight: Option<u32>,
+    /// How far it is from who places, in doublings (`latency::doublings`); None: as near as any. Each site measures it for
+    /// itself, so it is not kept with the map.
+    #[serde(skip)]
+    pub distance: Option<u32>,
     /// Its devices.
     pub devices: Vec<MapDevice>,
 }
@@ -155,6 +162,11 @@ impl MapNode {
         let here = |device: &&MapDevice| matches!(device.state, MapDeviceState::Live | MapDeviceState::Full);
         let of_devices = || self.devices.iter().filter(here).map(|device| u64::from(device.weight)).sum();
         self.weight.map_or_else(of_devices, u64::from)
+    }
+
+    /// What its distance costs in a ranking; one where rows lie already costs nothing.
+    fn remoteness(&self) -> u32 {
+        self.distance.map_or(0, |distance| distance.saturating_add(1))
     }
 
     /// Whether rows on a device of this node may stay.
@@ -265,7 +277,7 @@ pub fn replace(
     missing: &[Row],
 ) -> Result<Placed, PlaceError> {
     refuse_row_twice(extent, staying.iter().map(|&(row, _)| row).chain(missing.iter().copied()))?;
-    let mut fill = Fill::new(map, extent, staying, MapNode::takes_rows);
+    let mut fill = Fill::new(map, extent, staying, MapNode::takes_rows, MapNode::remoteness);
     fill.domains_first(missing.len(), promise.most_on_node(staying.len() + missing.len()));
     let rows = missing.iter().map(|&row| fill.take().map(|device| (row, device))).collect::<Option<Vec<_>>>();
     let no_device = PlaceError::NoDevice {
@@ -299,7 +311,11 @@ pub fn rebalance(
     let takes = |node: &MapNode, device: &MapDevice| {
         node.takes_rows(device) || (held.contains(&device.id) && node.keeps_rows(device))
     };
-    let mut fill = Fill::new(map, extent, &[], takes);
+    let remoteness = |node: &MapNode| {
+        let holds = node.devices.iter().any(|device| held.contains(&device.id));
+        if holds { 0 } else { node.remoteness() }
+    };
+    let mut fill = Fill::new(map, extent, &[], takes, remoteness);
     fill.domains_first(readable.len(), promise.most_on_node(readable.len()));
     let mut wanted: BTreeMap<DeviceId, usize> = BTreeMap::new();
     let Some(target) = readable.iter().map(|_| fill.take()).collect::<Option<Vec<_>>>() else {

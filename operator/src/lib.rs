@@ -15,6 +15,7 @@ pub mod file;
 pub mod finalizer;
 pub mod flag;
 pub mod health;
+pub mod issuer;
 pub mod join;
 pub mod leader;
 pub mod names;

@@ -6,19 +6,23 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base64::Engine;
+use diptych_api::IssuerRef;
 use diptych_core::ids::{ClusterId, SiteName};
 use diptych_core::keyring::{ClusterKey, ClusterKeys};
 use diptych_wire::authority::{Authority, Issued, Request};
 use diptych_wire::identity::{Identity, Role};
+use diptych_wire::renewal::Life;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use rand::RngCore;
+use rustls::pki_types::CertificateDer;
 use serde_json::{Value, json};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 use crate::apply::Child;
 use crate::error::OperatorError;
+use crate::issuer::ISSUED_BY;
 use crate::join::site::Joined;
 use crate::names::Names;
 
@@ -233,40 +237,73 @@ pub fn certificates(
 }
 
 impl Certificate {
-    /// Whether what a Secret holds is still good for a while.
+    /// Whether a Secret holds one that the authority signed itself and that is still good for a while.
     pub fn is_good(&self, secret: &Secret, authority: &Authority, now_s: i64) -> bool {
-        let texts = texts(secret);
-        let (Some(chain), Some(key)) = (texts.get("tls.crt"), texts.get("tls.key")) else { return false };
-        let Ok(issued) = Issued::from_pem(chain, key) else { return false };
-        let [own, .., root] = &issued.chain[..] else { return false };
-        if root != authority.certificate()
-            || diptych_wire::tls::identity_of(own).ok().as_ref() != Some(&self.identity)
-        {
-            return false;
-        }
-        let Ok((_, parsed)) = X509Certificate::from_der(own) else { return false };
-        let Ok(Some(found)) = parsed.subject_alternative_name() else { return false };
-        let found: Vec<String> = found.value.general_names.iter().map(ToString::to_string).collect();
-        let named = |name: &String| found.iter().any(|found| found.contains(name.as_str()));
-        let left = parsed.validity().not_after.timestamp() - now_s;
-        left > RENEW_BEFORE.as_secs() as i64 && self.dns_names.iter().all(named)
+        let Some(issued) = self.held(secret, authority) else { return false };
+        let [own, _] = &issued.chain[..] else { return false };
+        Life::of(own).is_ok_and(|life| life.ends_s - now_s > RENEW_BEFORE.as_secs() as i64)
     }
 
-    /// A fresh one.
-    pub fn issue(&self, authority: &Authority, names: &Names) -> Result<Child, OperatorError> {
+    /// What a Secret holds of it: for this identity and these names, and of this authority. Whether it is still valid is not
+    /// looked at.
+    pub(crate) fn held(&self, secret: &Secret, authority: &Authority) -> Option<Issued> {
+        let texts = texts(secret);
+        let issued = Issued::from_pem(texts.get("tls.crt")?, texts.get("tls.key")?).ok()?;
+        let [own, .., root] = &issued.chain[..] else { return None };
+        let is_it = root == authority.certificate()
+            && diptych_wire::tls::identity_of(own).ok().as_ref() == Some(&self.identity)
+            && self.lacks(own).is_empty();
+        is_it.then_some(issued)
+    }
+
+    /// Its names of hosts that a certificate does not have.
+    pub(crate) fn lacks(&self, own: &CertificateDer<'_>) -> Vec<&str> {
+        let parsed = X509Certificate::from_der(own).ok();
+        let names = parsed.as_ref().and_then(|(_, parsed)| parsed.subject_alternative_name().ok().flatten());
+        let found: Vec<String> =
+            names.iter().flat_map(|names| &names.value.general_names).map(ToString::to_string).collect();
+        let lacks = |name: &&str| !found.iter().any(|found| found.contains(name));
+        self.dns_names.iter().map(String::as_str).filter(lacks).collect()
+    }
+
+    /// Whether an issuer of cert-manager may sign it. The catalog's tell roles apart by who signed, and the witness's is for a
+    /// node that knows no issuer.
+    pub(crate) fn may_be_issued(&self) -> bool {
+        self.signed_by == SignedBy::Cluster && self.identity.role != Role::Witness
+    }
+
+    /// What is asked of whoever signs.
+    pub(crate) fn request(&self) -> Request {
         let mut request = Request::new(self.identity.clone(), VALIDITY);
         request.dns_names.clone_from(&self.dns_names);
         if !self.dns_names.is_empty() {
             request.addresses = vec![std::net::Ipv4Addr::LOCALHOST.into()];
         }
-        let issued = authority.issue(&request)?;
-        let entries = data(&[
-            ("ca.crt", &authority.certificate_pem()),
-            ("tls.crt", &issued.chain_pem()),
-            ("tls.key", &issued.key_pem()),
-        ]);
+        request
+    }
+
+    /// A fresh one, with a fresh key.
+    pub fn issue(&self, authority: &Authority, names: &Names) -> Result<Child, OperatorError> {
+        let issued = authority.issue(&self.request())?;
+        self.secret(names, authority, &issued.chain_pem(), &issued.key_pem(), None)
+    }
+
+    /// The Secret with a chain and its key (PEM), and by which issuer of cert-manager it is.
+    pub(crate) fn secret(
+        &self,
+        names: &Names,
+        authority: &Authority,
+        chain: &str,
+        key: &str,
+        issuer: Option<&IssuerRef>,
+    ) -> Result<Child, OperatorError> {
+        let entries = data(&[("ca.crt", &authority.certificate_pem()), ("tls.crt", chain), ("tls.key", key)]);
+        let mut meta = names.meta(&self.secret, "identity");
+        if let Some(issuer) = issuer {
+            meta["annotations"] = json!({ISSUED_BY: issuer.to_string()});
+        }
         Child::new(json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
-            "metadata": names.meta(&self.secret, "identity"), "data": entries}))
+            "metadata": meta, "data": entries}))
     }
 }
 

@@ -5,15 +5,17 @@
 //!                                  ──confirmed, free_after──► rows deleted, l/ gone ──► x/, marks gone
 //! ```
 //! A version that is kept for readers stays under v/ until it is deleted by its name. A conflict version that a person discarded goes the
-//! way of an older one. A placement whose extent the catalog no longer knows at all goes the way of a condemned one.
+//! way of an older one. A placement whose extent the catalog no longer knows at all goes the way of a condemned one. Rows outside
+//! that a lower `outside.rows` no longer asks for leave their placement first, and are deleted once that is confirmed.
 //! FENCING: a pass remembers the position that it looked at, and acts only when the other site has confirmed that position and the
 //! journal holds all up to it: what a takeover or a resurrection could still bring back is never freed.
 
 mod freeing;
+mod surplus;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use diptych_catalog::{Batch, Change, Expect, Footprint, Guard, Outcome, View, Write, blobs_of, dead_marks};
@@ -31,6 +33,7 @@ use crate::peer::cursor_of;
 use crate::sessions;
 use crate::survey::each;
 use freeing::Freeing;
+use surplus::Surplus;
 
 /// Changes of one commit.
 const BATCH: usize = 60;
@@ -56,6 +59,7 @@ pub struct Collector {
     waiting: Option<Seen>,
     here: Freeing,
     outside: Freeing,
+    surplus: Surplus,
 }
 
 /// What a pass did.
@@ -67,6 +71,8 @@ pub struct Collected {
     pub condemned: u64,
     /// Extents whose rows in this site were freed; those outside, on the active site, counted by themselves.
     pub freed: u64,
+    /// Rows outside that were freed because fewer are declared.
+    pub surplus: u64,
     /// Sessions that had run out.
     pub sessions: u64,
 }
@@ -94,11 +100,12 @@ impl Collector {
             self.waiting = None;
         }
         done.freed = self.here.pass(context, &context.here(), view.as_ref(), confirmed).await?;
-        match context.outside_nodes() {
-            Some(outside) => {
-                done.freed += self.outside.pass(context, &outside, view.as_ref(), confirmed).await?;
-            }
-            None => self.outside = Freeing::default(),
+        if let Some(outside) = context.outside_nodes() {
+            done.freed += self.outside.pass(context, &outside, view.as_ref(), confirmed).await?;
+            done.surplus = self.surplus.pass(context, &outside, view.as_ref(), confirmed).await?;
+        } else {
+            self.outside = Freeing::default();
+            self.surplus = Surplus::default();
         }
         Ok(done)
     }
@@ -123,6 +130,14 @@ pub(crate) fn covers(confirmed: Option<Position>, position: Position) -> bool {
 pub fn confirmed_by_peer(context: &SiteContext, view: &dyn View) -> Result<Option<Position>, SiteError> {
     let Some(peer) = &context.peer else { return Ok(None) };
     Ok(Some(cursor_of(view, peer)?.confirmed))
+}
+
+/// Whether what was no longer named at `position`, so long ago, may be deleted: the other site knows it, and who began to read
+/// before is done.
+fn may_go(context: &SiteContext, confirmed: Option<Position>, since: Instant, position: Position) -> bool {
+    let is_known =
+        covers(confirmed, position) && (context.active_epoch().is_none() || is_journaled(context, position));
+    since.elapsed() >= context.options.free_after && is_known
 }
 
 fn look(view: &dyn View, options: &LoopOptions) -> Result<Seen, SiteError> {

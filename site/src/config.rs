@@ -16,6 +16,7 @@ use thiserror::Error;
 use crate::context::LoopOptions;
 use crate::drill::RestEndpoint;
 use crate::notify::WebhookConfig;
+use crate::outside::Membership;
 use crate::witness::ObjectStoreConfig;
 
 /// A node-agent.
@@ -39,6 +40,9 @@ pub struct AgentConfig {
     /// Who renews its certificate; nobody where there is none.
     #[serde(default)]
     pub issuer: Option<AgentIssuer>,
+    /// Likewise for an agent in neither site.
+    #[serde(default)]
+    pub member: Option<Membership>,
     /// Its devices, in the order of their numbers.
     pub devices: Vec<DeviceConfig>,
     /// Seconds from the end of one scrub of a device to the next.

@@ -30,7 +30,7 @@ use serde::Deserialize;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use self::callers::{FromKeeper, FromPeer, JoinToken, OutsideToken};
+use self::callers::{FromKeeper, FromPeer, JoinToken, OutsideAgent, OutsideToken};
 use crate::absorb::absorb;
 use crate::drill::{CutSwitch, DrillOrders};
 use crate::error::SiteError;
@@ -101,7 +101,7 @@ pub struct DoorParts {
     pub extents: Arc<dyn ExtentSource>,
     /// None: the sites were made together.
     pub joins: Option<Arc<dyn Joins>>,
-    /// Lets outside nodes join.
+    /// Lets outside nodes join, and stay.
     pub outside: Arc<dyn OutsideJoins>,
     /// Takes what the other site's drill asks.
     pub drills: Arc<dyn DrillOrders>,
@@ -124,6 +124,7 @@ pub fn router(parts: DoorParts) -> Router {
         .route(peer::UNSEEN, post(unseen))
         .route(peer::JOIN, post(join))
         .route(peer::JOIN_OUTSIDE, post(join_outside))
+        .route(peer::RENEW_OUTSIDE, post(renew_outside))
         .route(peer::STATUS, get(status))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&door), unless_cut))
         .route(peer::DRILL, post(drill))
@@ -184,6 +185,14 @@ async fn join_outside(
     question: Bytes,
 ) -> Response {
     door.outside.join_outside(&token, question).await
+}
+
+async fn renew_outside(
+    OutsideAgent(node): OutsideAgent,
+    State(door): State<Door>,
+    question: Bytes,
+) -> Response {
+    door.outside.renew_outside(&node, question).await
 }
 
 async fn extent(

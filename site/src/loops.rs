@@ -226,7 +226,7 @@ async fn look_over(
     looks_for_moves: bool,
 ) -> Result<Survey, SiteError> {
     let view = context.catalog.view().await?;
-    let (map, outside) = (context.map(), context.outside.map.borrow().clone());
+    let (map, outside) = (context.map(), context.outside.map_from_here());
     let scope = Scope {
         site: &context.site,
         peer: context.peer.as_ref(),

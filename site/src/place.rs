@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use diptych_catalog::{Batch, Catalog, Change};
 use diptych_core::ids::{DeviceId, Epoch, SiteName, Stamp};
+use diptych_core::latency::doublings;
 use diptych_core::moving::Coding;
 use diptych_core::placement::PlacementMap;
 use diptych_core::planner::Survive;
@@ -40,6 +41,17 @@ impl Outside {
         let agents = Arc::new(Agents::new(SiteName::outside(), credentials));
         let nodes = NodeWatch::begin_outside(catalog, Arc::clone(&agents), standing, dead_after).await?;
         Ok((Self { config, agents, map: nodes.map() }, nodes))
+    }
+
+    /// The map, with how far each node is from here: near ones get rows first. One that was not asked yet comes last.
+    pub fn map_from_here(&self) -> PlacementMap {
+        let mut map = PlacementMap::clone(&self.map.borrow());
+        for node in &mut map.nodes {
+            let client = self.agents.of_node(&node.name).ok();
+            let way = client.and_then(|client| client.round_trip());
+            node.distance = Some(way.map_or(u32::MAX, doublings));
+        }
+        map
     }
 }
 
@@ -99,7 +111,7 @@ impl SiteContext {
         (standing.active && !self.cut.is_cut()).then(|| Place {
             name: SiteName::outside(),
             agents: Arc::clone(&self.outside.agents),
-            map: self.outside.map.borrow().clone(),
+            map: Arc::new(self.outside.map_from_here()),
             survive: Coding::MARGIN.survive,
             stamp: standing.stamp(),
             epoch: Some(standing.epoch),

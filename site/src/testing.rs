@@ -5,12 +5,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use diptych_catalog::{Catalog, RedbCatalog, RedbOptions};
-use diptych_core::ids::{ClusterId, Epoch, ExtentId, KeeperNumber, SiteName};
-use diptych_core::keyring::{ClusterKey, ClusterKeys};
+use diptych_catalog::{Batch, Catalog, Change, RedbCatalog, RedbOptions, Write};
+use diptych_core::access::seal_authority_key;
+use diptych_core::cipher::SecretKey;
+use diptych_core::ids::{ClusterId, DeviceId, Epoch, ExtentId, KeeperNumber, SiteName};
+use diptych_core::keyring::{ClusterKey, ClusterKeys, Keyring, NewRingKey};
+use diptych_core::keys;
 use diptych_core::lease::Message;
-use diptych_core::placement::PlacementMap;
+use diptych_core::placement::{NodeShare, PlacementMap};
 use diptych_core::planner::Survive;
+use diptych_core::records::{Cluster, Gate, OutsideNode, Record};
 use diptych_wire::authority::{Authority, Request};
 use diptych_wire::http::serve;
 use diptych_wire::identity::{Expected, Identity, Role};
@@ -82,6 +86,10 @@ impl OutsideJoins for Willing {
     async fn join_outside(&self, _: &str, _: Bytes) -> Response {
         StatusCode::OK.into_response()
     }
+
+    async fn renew_outside(&self, _: &str, _: Bytes) -> Response {
+        StatusCode::OK.into_response()
+    }
 }
 
 /// The cluster key of both sites.
@@ -125,6 +133,36 @@ pub(crate) async fn east(serves: Epoch) -> (Arc<dyn Catalog>, TempDir, PeerClien
 /// Site `west`, whose other site is `east`; the folder holds its catalog.
 pub(crate) fn west() -> (SiteContext, TempDir) {
     site_of_two("west", "east")
+}
+
+/// What `west` admits outside nodes with while `standing` says that it is active: node `o1` is declared, with token `t1`.
+pub(crate) async fn admission(authority: &Authority) -> (SiteContext, watch::Sender<Standing>, TempDir) {
+    let (mut context, folder) = west();
+    let new = NewRingKey { key: SecretKey::new([3; 32]), nonce: [4; 12], made_ms: 1 };
+    let keyring = Keyring::create(CLUSTER, new);
+    let sealed = seal_authority_key(&keyring, &authority.key_pem(), &[5; 12]).expect("it seals");
+    let cluster =
+        Cluster { id: CLUSTER, authority: authority.certificate_pem(), sealed_authority_key: sealed };
+    let node = OutsideNode {
+        address: "192.0.2.1:8446".to_owned(),
+        devices: vec![(DeviceId(1), "/d0".to_owned())],
+        declared_by: context.site.clone(),
+        token: "t1".to_owned(),
+        spent_by: None,
+        share: NodeShare::default(),
+    };
+    let put = |key, value: Vec<u8>| Write::Put(key, Bytes::from(value));
+    let writes = vec![
+        put(keys::site_gate(&context.site), Gate::Open(Epoch(1)).encode()),
+        put(keys::keyring(), keyring.seal(context.cluster_keys.keys().newest())),
+        put(keys::cluster(), cluster.encode()),
+        put(keys::outside_node(&"o1".parse().expect("a name")), node.encode()),
+    ];
+    context.catalog.commit(Batch::one(None, Change::blind(writes))).await.expect("it commits");
+    let standing = Standing { active: true, epoch: Epoch(1), keeper: KeeperNumber(1) };
+    let standing = watch::Sender::new(standing);
+    context.standing = standing.subscribe();
+    (context, standing, folder)
 }
 
 /// A site with another one; the folder holds its catalog.

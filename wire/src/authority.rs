@@ -6,14 +6,17 @@ use std::time::{Duration, SystemTime};
 use diptych_core::ids::ClusterId;
 use rcgen::string::Ia5String;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, DnValue, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
+    SubjectPublicKeyInfo,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 use time::OffsetDateTime;
+use x509_parser::asn1_rs::Tag;
+use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
 use crate::identity::Identity;
 
@@ -35,6 +38,14 @@ pub enum AuthorityError {
         what: &'static str,
         /// Why.
         reason: String,
+    },
+    /// Another authority that this one can't vouch for.
+    #[error("the authority {subject:?} can't be vouched for: {reason}")]
+    Other {
+        /// Its name.
+        subject: String,
+        /// Why.
+        reason: &'static str,
     },
 }
 
@@ -149,7 +160,8 @@ impl Authority {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let mut params = dated(AUTHORITY_LIFE);
         params.distinguished_name = common_name(&format!("Diptych {cluster}"));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        // One more stands between where it vouches for another authority.
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key)?.der().clone();
         Ok(Self { issuer: Issuer::new(params, key), certificate })
@@ -202,6 +214,60 @@ impl Authority {
         let certificate = csr.signed_by(&self.issuer)?;
         Ok(vec![certificate.der().clone(), self.certificate.clone()])
     }
+
+    /// A certificate for another authority's name and key: who trusts this one trusts what that one signs, from now on for
+    /// `validity`. That one can let no further authority in.
+    pub fn vouch_for(
+        &self,
+        other: &CertificateDer<'_>,
+        validity: Duration,
+    ) -> Result<CertificateDer<'static>, AuthorityError> {
+        let parsed = parse(other)?;
+        let cant = |reason| AuthorityError::Other { subject: parsed.subject().to_string(), reason };
+        let mut params = dated(validity);
+        params.distinguished_name = name_of(&parsed).map_err(cant)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.use_authority_key_identifier_extension = true;
+        for extension in parsed.extensions() {
+            if let ParsedExtension::SubjectKeyIdentifier(id) = extension.parsed_extension() {
+                params.key_identifier_method = KeyIdMethod::PreSpecified(id.0.to_vec());
+            }
+        }
+        let key = SubjectPublicKeyInfo::from_der(parsed.public_key().raw)?;
+        let made = params.signed_by(&key, &self.issuer)?.der().clone();
+        // Chains are built by the bytes of names.
+        if parse(&made)?.subject().as_raw() != parsed.subject().as_raw() {
+            return Err(cant("its name can't be written again as it is"));
+        }
+        Ok(made)
+    }
+}
+
+fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, AuthorityError> {
+    let parsed = X509Certificate::from_der(certificate.as_ref());
+    parsed
+        .map(|(_, parsed)| parsed)
+        .map_err(|error| AuthorityError::Pem { what: "a certificate", reason: error.to_string() })
+}
+
+/// The name of an authority, to be written into another certificate.
+fn name_of(certificate: &X509Certificate<'_>) -> Result<DistinguishedName, &'static str> {
+    let mut names = DistinguishedName::new();
+    for attribute in certificate.subject().iter_attributes() {
+        let kind = attribute.attr_type().iter().ok_or("its name can't be read")?;
+        let text = attribute.as_str().map_err(|_| "its name is in no text that is known here")?;
+        let value = match attribute.attr_value().tag() {
+            Tag::Utf8String => DnValue::Utf8String(text.to_owned()),
+            Tag::PrintableString => {
+                DnValue::PrintableString(text.try_into().map_err(|_| "its name can't be read")?)
+            }
+            Tag::Ia5String => DnValue::Ia5String(text.try_into().map_err(|_| "its name can't be read")?),
+            _ => return Err("its name is in no text that is known here"),
+        };
+        names.push(DnType::from_oid(&kind.collect::<Vec<u64>>()), value);
+    }
+    Ok(names)
 }
 
 /// A fresh key (PEM, secret) and a signing request (PEM) for it.
@@ -216,13 +282,23 @@ pub fn signing_request_for(key: &str) -> Result<String, AuthorityError> {
     Ok(CertificateParams::default().serialize_request(&KeyPair::from_pem(key)?)?.pem()?)
 }
 
+/// The same for an authority that takes identity and names from what is sent. Usages stand beside it.
+pub fn signing_request_as(key: &str, request: &Request) -> Result<String, AuthorityError> {
+    Ok(named(request)?.serialize_request(&KeyPair::from_pem(key)?)?.pem()?)
+}
+
 fn params_for(request: &Request) -> Result<CertificateParams, AuthorityError> {
-    let mut params = dated(request.validity);
-    params.distinguished_name = common_name(&format!("{} {}", request.identity.role, request.identity.name));
+    let mut params = named(request)?;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+fn named(request: &Request) -> Result<CertificateParams, AuthorityError> {
+    let mut params = dated(request.validity);
+    params.distinguished_name = common_name(&format!("{} {}", request.identity.role, request.identity.name));
     params.subject_alt_names.push(SanType::URI(Ia5String::try_from(request.identity.to_string())?));
     for name in &request.dns_names {
         params.subject_alt_names.push(SanType::DnsName(Ia5String::try_from(name.clone())?));

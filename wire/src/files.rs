@@ -2,6 +2,8 @@
 //! writes what was renewed, a person copies it. A look each half minute takes them into use; nothing is restarted.
 
 use std::fmt::{self, Display};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +59,11 @@ impl Pem {
 }
 
 impl IdentityFiles {
-    fn read(&self) -> Result<Pem, TlsError> {
+    /// What they hold now.
+    ///
+    /// # Errors
+    /// One can't be read.
+    pub fn read(&self) -> Result<Pem, TlsError> {
         let read = |path: &Path| {
             let failed = |error| TlsError::Unusable(format!("{} can't be read: {error}", path.display()));
             std::fs::read_to_string(path).map_err(failed)
@@ -68,6 +74,19 @@ impl IdentityFiles {
             key: read(&self.key)?,
         })
     }
+}
+
+/// Replaces a file whole, readable by its owner only: it may hold secrets.
+///
+/// # Errors
+/// The file is as it was.
+pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, path)
 }
 
 /// Files that were read once and are looked at again.

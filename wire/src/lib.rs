@@ -10,6 +10,7 @@ pub mod frame;
 pub mod http;
 pub mod identity;
 pub mod peer;
+pub mod renewal;
 pub mod review;
 mod send;
 pub mod server;

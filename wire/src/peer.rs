@@ -11,6 +11,7 @@
 //! | `POST /peer/v1/unseen` [`UnseenTerm`] | `u64`: how many of its versions were taken in |
 //! | `POST /peer/v1/join` [`JoinQuestion`], with the certificate of a join token | [`Foundation`], or 410: the token is spent |
 //! | `POST /peer/v1/join-outside` [`OutsideQuestion`], with the certificate of an outside node's token | [`OutsideAnswer`], or 410: the token is spent |
+//! | `POST /peer/v1/renew-outside` [`OutsideQuestion`], with the certificate of an outside agent | [`OutsideAnswer`], or 410: the node needs a new token |
 //! | `GET /peer/v1/status` | the site's status as its keeper wrote it last, JSON |
 //! | `POST /peer/v1/drill` [`DrillOrder`] | [`DrillAnswer`]; the one path that a site which is cut off still answers |
 //! | anything with `x-diptych-forward: s3` or `rest` | what that front of the active site answers |
@@ -40,6 +41,8 @@ pub const UNSEEN: &str = "/peer/v1/unseen";
 pub const JOIN: &str = "/peer/v1/join";
 /// Path of the join of an outside node.
 pub const JOIN_OUTSIDE: &str = "/peer/v1/join-outside";
+/// Path of the renewal of an outside agent's certificate.
+pub const RENEW_OUTSIDE: &str = "/peer/v1/renew-outside";
 /// Path of the site's status.
 pub const STATUS: &str = "/peer/v1/status";
 /// Path of what the keeper that runs a drill asks of the other site.
@@ -101,7 +104,8 @@ pub struct Foundation {
     pub sealed: Vec<u8>,
 }
 
-/// An outside node asks to become one of the cluster's. Which token it has stands in its certificate.
+/// An outside node asks to become one of the cluster's, or to stay one. Which token it has, or which node it is, stands in its
+/// certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutsideQuestion {
     /// Signing request, PEM. Only its key counts; whoever has that key may ask again.

@@ -122,6 +122,7 @@ impl Maker<'_> {
             cluster: self.plan.cluster,
             identity: self.identity(&site, Role::Agent, &name, vec![])?,
             issuer: None,
+            member: None,
             site,
             node: node.name.clone(),
             listen: node.address,

@@ -60,21 +60,22 @@ async fn config(command: NodeAgentCommand) -> Result<AgentConfig> {
 }
 
 async fn serve(config: AgentConfig, store: Option<BucketStore>, bucket_capacity: u64) -> Result<()> {
-    let devices = config.devices.into_iter().map(|device| DeviceOption {
+    let devices = config.devices.iter().map(|device| DeviceOption {
         capacity: is_bucket(&device.path).then_some(bucket_capacity),
-        path: device.path,
+        path: device.path.clone(),
         device: Some(device.id),
     });
     let mut options = AgentOptions::new(credentials(&config.identity)?, devices.collect());
     options.bucket_store = store;
     options.listen = Some(config.listen);
     options.health = config.health;
-    options.socket = Some(config.socket);
+    options.socket = Some(config.socket.clone());
     options.scrub.every = Duration::from_secs(config.scrub_every_s);
     let renewal = async {
-        match &config.issuer {
-            Some(issuer) => keep_renewed(issuer, &config.identity).await,
-            None => std::future::pending().await,
+        match (&config.issuer, &config.member) {
+            (Some(issuer), _) => keep_renewed(issuer, &config.identity).await,
+            (None, Some(member)) => outside::keep_renewed(member, &config).await,
+            (None, None) => std::future::pending().await,
         }
     };
     let shutdown = CancellationToken::new();

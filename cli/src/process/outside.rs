@@ -1,15 +1,17 @@
-//! How the agent of a node in neither site joins: by a token, once. Its private key is made here and never leaves.
+//! How the agent of a node in neither site joins: by a token, once. Its private key is made here and never leaves; its
+//! certificate is renewed by whichever site is active.
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
-use diptych_core::ids::{DeviceId, SiteName};
+use anyhow::{Context, Result, bail};
+use diptych_core::ids::{DeviceId, NodeName, SiteName};
 use diptych_site::config::{AgentConfig, DeviceConfig, IdentityFiles};
-use diptych_site::outside::{OutsideToken, TokenError};
+use diptych_site::outside::{Membership, OutsideToken, TokenError};
 use diptych_wire::authority::{Issued, chain_pem, signing_request};
 use diptych_wire::peer::OutsideAnswer;
+use diptych_wire::renewal;
 use diptych_wire::tls::Credentials;
 
 use crate::files::{read_json, write_private};
@@ -17,23 +19,122 @@ use crate::files::{read_json, write_private};
 /// Between two questions to sites of which none admits this node now.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// What the agent runs with: as its folder has it or, at its first start, as the active site answers the token.
+/// What the agent runs with: as its folder has it or, at its first start and with each further token, as the active site
+/// answers the token.
 ///
 /// # Errors
-/// A token that can't be read, or that is refused for good.
+/// A token that can't be read, or that is refused for good, where there is no certificate that is still valid.
 pub(super) async fn joined(token: &Path, folder: &Path, listen: SocketAddr) -> Result<AgentConfig> {
     let known = folder.join("agent.json");
-    if known.exists() {
-        return read_json(&known);
+    if !known.exists() {
+        return Place { folder, listen, node: None }.join(&read_json(token)?).await;
     }
-    let token: OutsideToken = read_json(token)?;
-    let (key, csr) = request(folder)?;
-    let answer = ask(&token, &csr).await?;
-    let config = keep(answer, &key, folder, listen)?;
-    // The last of all: an agent that is ended before asks again with the same key.
-    write_private(&known, &serde_json::to_vec_pretty(&config)?)?;
-    tracing::info!(node = %config.node, cluster = %config.cluster, "this node has joined");
-    Ok(config)
+    let config: AgentConfig = read_json(&known)?;
+    let place = Place { folder, listen, node: Some(&config.node) };
+    let held = held(&config.identity)?;
+    match (Membership::check(&config.node, &held, SystemTime::now()), further_token(token, &config)) {
+        (Ok(()), None) => Ok(config),
+        (Ok(()), Some(token)) => Ok(place.join_once(&token).await.unwrap_or_else(|error| {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "this node can't join again with its new token: it stays what it is"
+            );
+            config.clone()
+        })),
+        (Err(_), Some(token)) => place.join(&token).await,
+        (Err(ended), None) => Err(ended.into()),
+    }
+}
+
+/// Has an agent's certificate renewed, for ever.
+pub(super) async fn keep_renewed(member: &Membership, config: &AgentConfig) {
+    renewal::keep_renewed(&config.identity, async |csr: String| {
+        let held = held(&config.identity).map_err(|error| format!("{error:#}"))?;
+        member.renew(&config.node, &held, csr).await.map_err(|error| error.to_string())
+    })
+    .await;
+}
+
+fn held(identity: &IdentityFiles) -> Result<Issued> {
+    Ok(identity.read()?.issued()?)
+}
+
+/// A token that is not the one that the node joined with.
+fn further_token(path: &Path, config: &AgentConfig) -> Option<OutsideToken> {
+    let read = || {
+        let token: OutsideToken = read_json(path)?;
+        Ok::<_, anyhow::Error>((token.name()?, token))
+    };
+    match read() {
+        Ok((name, token)) => {
+            config.member.as_ref().is_none_or(|member| member.token != name).then_some(token)
+        }
+        Err(error) => {
+            if path.exists() {
+                tracing::warn!(error = format!("{error:#}"), "the token is not looked at");
+            }
+            None
+        }
+    }
+}
+
+/// Where an agent keeps what it is.
+struct Place<'a> {
+    folder: &'a Path,
+    listen: SocketAddr,
+    /// Which node it is already.
+    node: Option<&'a NodeName>,
+}
+
+impl Place<'_> {
+    /// Asks until a site answers.
+    async fn join(&self, token: &OutsideToken) -> Result<AgentConfig> {
+        let (key, csr) = request(self.folder)?;
+        self.keep(token, ask(token, &csr).await?, &key)
+    }
+
+    async fn join_once(&self, token: &OutsideToken) -> Result<AgentConfig> {
+        let (key, csr) = request(self.folder)?;
+        self.keep(token, token.join(&csr).await?, &key)
+    }
+
+    fn keep(&self, token: &OutsideToken, answer: OutsideAnswer, key: &str) -> Result<AgentConfig> {
+        let (node, folder) = (&answer.node, self.folder);
+        if let Some(own) = self.node.filter(|own| *own != node) {
+            bail!(
+                "the token is for node {node}, and {} is of node {own}: give each node its own",
+                folder.display()
+            );
+        }
+        let issued = Issued::from_pem(&answer.chain, key)?;
+        Credentials::new(&issued).context("the certificate that came is not for this node's key")?;
+        let identity = IdentityFiles {
+            authority: folder.join("ca.crt"),
+            certificate: folder.join("tls.crt"),
+            key: folder.join("tls.key"),
+        };
+        let authority = issued.chain.last().context("the answer has no certificate of the authority")?;
+        write_private(&identity.authority, chain_pem(std::slice::from_ref(authority)).as_bytes())?;
+        write_private(&identity.certificate, answer.chain.as_bytes())?;
+        let device = |(id, path): (DeviceId, String)| DeviceConfig { id, path: path.into() };
+        let config = AgentConfig {
+            cluster: answer.cluster,
+            site: SiteName::outside(),
+            node: answer.node,
+            listen: self.listen,
+            health: None,
+            socket: folder.join("agent.sock"),
+            identity,
+            issuer: None,
+            member: Some(Membership { token: token.name()?, doors: token.doors.clone() }),
+            devices: answer.devices.into_iter().map(device).collect(),
+            scrub_every_s: AgentConfig::scrub_every_s(),
+        };
+        // The last of all: an agent that is ended before asks again with the same key.
+        write_private(&folder.join("agent.json"), &serde_json::to_vec_pretty(&config)?)?;
+        tracing::info!(node = %config.node, cluster = %config.cluster, "this node has joined");
+        Ok(config)
+    }
 }
 
 /// A key and the signing request for it, the same whenever this node asks: an answer can be lost.
@@ -65,30 +166,4 @@ async fn ask(token: &OutsideToken, csr: &str) -> Result<OutsideAnswer> {
         }
         tokio::time::sleep(AGAIN).await;
     }
-}
-
-fn keep(answer: OutsideAnswer, key: &str, folder: &Path, listen: SocketAddr) -> Result<AgentConfig> {
-    let issued = Issued::from_pem(&answer.chain, key)?;
-    Credentials::new(&issued).context("the certificate that came is not for this node's key")?;
-    let identity = IdentityFiles {
-        authority: folder.join("ca.crt"),
-        certificate: folder.join("tls.crt"),
-        key: folder.join("tls.key"),
-    };
-    let authority = issued.chain.last().context("the answer has no certificate of the authority")?;
-    write_private(&identity.authority, chain_pem(std::slice::from_ref(authority)).as_bytes())?;
-    write_private(&identity.certificate, answer.chain.as_bytes())?;
-    let device = |(id, path): (DeviceId, String)| DeviceConfig { id, path: path.into() };
-    Ok(AgentConfig {
-        cluster: answer.cluster,
-        site: SiteName::outside(),
-        node: answer.node,
-        listen,
-        health: None,
-        socket: folder.join("agent.sock"),
-        identity,
-        issuer: None,
-        devices: answer.devices.into_iter().map(device).collect(),
-        scrub_every_s: AgentConfig::scrub_every_s(),
-    })
 }

@@ -32,6 +32,7 @@ fn map(devices: &[usize]) -> PlacementMap {
         state: NodeState::Live,
         domain: None,
         weight: None,
+        distance: None,
         devices: (0..count).map(|number| device(index, number)).collect(),
     };
     PlacementMap { generation: Generation(1), nodes: devices.iter().enumerate().map(node).collect() }

@@ -8,7 +8,7 @@ use crate::ids::{DeviceId, DomainName, ExtentId, Row};
 
 /// Fills level by level: row after row to the node that has the fewest, among those with a device that has the fewest, and
 /// of equal ones to that of the domain that has the fewest. With [`Fill::domains_first`] domains count before nodes. Ties go
-/// by the extent's ranking.
+/// by how far they are, then by the extent's ranking.
 #[derive(Clone)]
 pub(super) struct Fill<'a> {
     extent: ExtentId,
@@ -18,12 +18,15 @@ pub(super) struct Fill<'a> {
     most_on_node: Option<usize>,
 }
 
+/// What comes first of equal places: how far it is, then the extent's ranking.
+type Rank = (u32, Cost);
+
 #[derive(Clone)]
 struct FillNode<'a> {
     map: &'a MapNode,
     /// Its index in `domains`.
     domain: usize,
-    cost: Cost,
+    rank: Rank,
     /// Rows on all its devices, also those that take no more: they fall with the node.
     rows: usize,
     /// Devices that take rows.
@@ -35,7 +38,7 @@ struct FillNode<'a> {
 #[derive(Clone)]
 struct FillDomain {
     /// Its best node's. The least of ranks by rendezvous comes first as often as the sum of its nodes' weights says.
-    cost: Cost,
+    rank: Rank,
     /// Rows on all its nodes, also those that take no more: they fall with it.
     rows: usize,
 }
@@ -53,6 +56,7 @@ impl<'a> Fill<'a> {
         extent: ExtentId,
         staying: &[(Row, DeviceId)],
         takes: impl Fn(&MapNode, &MapDevice) -> bool,
+        remoteness: impl Fn(&MapNode) -> u32,
     ) -> Self {
         let rows_on = |id: DeviceId| staying.iter().filter(|&&(_, device)| device == id).count();
         let (mut nodes, mut domains) = (Vec::new(), Vec::<FillDomain>::new());
@@ -61,7 +65,7 @@ impl<'a> Fill<'a> {
             let own = domains.len();
             let domain = node.domain.as_ref().map_or(own, |name| *named.entry(name).or_insert(own));
             if domain == own {
-                domains.push(FillDomain { cost: Cost::MAX, rows: 0 });
+                domains.push(FillDomain { rank: (u32::MAX, Cost::MAX), rows: 0 });
             }
             let rows = node.devices.iter().map(|device| rows_on(device.id)).sum();
             domains[domain].rows += rows;
@@ -70,9 +74,9 @@ impl<'a> Fill<'a> {
                 .map(|device| FillDevice { id: device.id, weight: device.weight, rows: rows_on(device.id) })
                 .collect();
             let Some(emptiest) = devices.iter().map(|device| device.rows).min() else { continue };
-            let cost = node_cost(extent, &node.name, node.share());
-            domains[domain].cost = domains[domain].cost.min(cost);
-            nodes.push(FillNode { map: node, domain, cost, rows, devices, emptiest });
+            let rank = (remoteness(node), node_cost(extent, &node.name, node.share()));
+            domains[domain].rank = domains[domain].rank.min(rank);
+            nodes.push(FillNode { map: node, domain, rank, rows, devices, emptiest });
         }
         Self { extent, nodes, domains, most_on_node: None }
     }
@@ -98,7 +102,7 @@ impl<'a> Fill<'a> {
         let order = |node: &&mut FillNode<'a>| {
             let domain = &domains[node.domain];
             let before_domains = most_on_node.map_or(node.rows, |most| usize::from(node.rows >= most));
-            (before_domains, domain.rows, domain.cost, node.rows, node.cost, &node.map.name)
+            (before_domains, domain.rows, domain.rank, node.rows, node.rank, &node.map.name)
         };
         let open = self.nodes.iter_mut().filter(|node| node.emptiest == emptiest);
         let node = open.min_by_key(order)?;

@@ -36,6 +36,7 @@ fn node(index: u32, weights: &[u32]) -> MapNode {
         state: NodeState::Live,
         domain: None,
         weight: None,
+        distance: None,
         devices: weights.iter().enumerate().map(device).collect(),
     }
 }
@@ -592,5 +593,53 @@ fn what_was_planned_for_survives_as_placed() {
                 assert!(placed.rows.len() - most >= usize::from(plan.needed), "{plan}: {placed:?}");
             }
         }
+    }
+}
+
+/// Node i as far away as is said, with a device each.
+fn at_distances(distances: &[u32]) -> PlacementMap {
+    let mut map = map(&vec![&[1][..]; distances.len()]);
+    for (node, distance) in map.nodes.iter_mut().zip(distances) {
+        node.distance = Some(*distance);
+    }
+    map
+}
+
+/// Nodes that have rows of this extent, with so many rows.
+fn nodes_of(map: &PlacementMap, number: u32, count: u8) -> BTreeSet<u32> {
+    let placed = place(map, NOTHING_OF_NODES, extent(number), &rows(count)).expect("there is room");
+    placed.rows.iter().map(|&(_, device)| node_of(device)).collect()
+}
+
+#[test]
+fn near_nodes_get_rows_first_as_far_as_domains_and_the_level_allow() {
+    let mut map = at_distances(&[5, 1, 1, 3]);
+    let alone: BTreeSet<u32> = (0..50).flat_map(|number| nodes_of(&map, number, 1)).collect();
+    assert_eq!(alone, BTreeSet::from([1, 2]), "what is about as near is as good");
+    for number in 0..50 {
+        assert_eq!(nodes_of(&map, number, 2), BTreeSet::from([1, 2]));
+        assert_eq!(nodes_of(&map, number, 3), BTreeSet::from([1, 2, 3]));
+    }
+    for node in [1, 2] {
+        map.nodes[node].domain = Some(domain_name(0));
+    }
+    for number in 0..50 {
+        let of_two = nodes_of(&map, number, 2);
+        assert!(of_two.contains(&3) && !of_two.contains(&0), "another domain, and its nearest: {of_two:?}");
+    }
+}
+
+#[test]
+fn a_row_on_a_far_node_stays_there_until_the_node_drains() {
+    let mut map = at_distances(&[5, 1, 1, 3]);
+    for number in 0..50 {
+        let far = [(Row(0), DeviceId(0)), (Row(1), DeviceId(300))];
+        assert_eq!(rebalance(&map, NOTHING_OF_NODES, extent(number), &far), []);
+        map.nodes[0].state = NodeState::Draining;
+        let moves = rebalance(&map, NOTHING_OF_NODES, extent(number), &far);
+        assert!(matches!(moves[..], [Move { row: Row(0), to: DeviceId(100 | 200), .. }]), "{moves:?}");
+        map.nodes[0].state = NodeState::Live;
+        let crowded = [(Row(0), DeviceId(0)), (Row(1), DeviceId(0))];
+        assert_eq!(rebalance(&map, NOTHING_OF_NODES, extent(number), &crowded).len(), 1, "level comes first");
     }
 }

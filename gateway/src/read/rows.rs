@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use diptych_core::erasure::Decoder;
 use diptych_core::ids::{DeviceId, NodeName, Row};
+use diptych_core::latency::doublings;
 use diptych_core::layout::{DecodeRange, RowRange, StripeLayout};
 use diptych_core::records::PlacedRow;
 use diptych_wire::agent::{AgentError, ReadItem, RowAt};
@@ -428,7 +429,7 @@ impl<'a> RangeReader<'a> {
         if usable.len() == needed { Ok(usable) } else { Err(self.insufficient()) }
     }
 
-    /// How far away it is, in doublings of a millisecond: what is about as near is as good.
+    /// How far away it is.
     fn way_to(&self, home: &Home) -> u32 {
         let (side, device) = match home {
             Home::Here(placed) => (Side::Here, placed.device),
@@ -437,8 +438,7 @@ impl<'a> RangeReader<'a> {
         };
         let agents = self.agents_of(side);
         let client = agents.node_of(device).and_then(|node| agents.client(node));
-        let way = client.and_then(AgentClient::round_trip).map_or(0, |way| way.as_millis());
-        way.checked_ilog2().map_or(0, |doublings| doublings + 1)
+        client.and_then(AgentClient::round_trip).map_or(0, doublings)
     }
 
     /// Rows of both sites and outside of which nothing bad is known.

@@ -374,6 +374,7 @@ pub fn map(nodes: &[TestNode]) -> PlacementMap {
         state: NodeState::Live,
         domain: None,
         weight: None,
+        distance: None,
         devices: node
             .options
             .devices

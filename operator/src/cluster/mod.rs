@@ -100,12 +100,15 @@ pub async fn reconcile(cluster: Arc<StorageCluster>, context: Arc<Context>) -> R
         Ok(declared) => plan(&names, &context.options, &declared, &seen),
         Err(invalid) => Ok(Plan::refused(&invalid)),
     };
-    let (planned, mut failure) = match planned {
+    let (mut planned, mut failure) = match planned {
         Ok(planned) => (planned, None),
         Err(error) => (Plan::default(), Some(error)),
     };
     if let Err(error) = apply(&context, &planned.children).await {
         failure.get_or_insert(error);
+    }
+    if let Some(issued) = &mut planned.issued {
+        issued.carry_out(&context.options.client, &names, seen.requests.as_ref()).await;
     }
     let catalog = context.options.site.catalog.borrow().clone();
     if let Some(catalog) = catalog

@@ -15,6 +15,7 @@ use kube::ResourceExt;
 use kube::api::{Api, ListParams};
 
 use crate::error::{Asked, OperatorError};
+use crate::issuer::{self, Requests, Unavailable};
 use crate::join::{self, site::Joined};
 use crate::names::Names;
 use crate::node::{DomainLabels, domain_labels};
@@ -80,6 +81,8 @@ pub struct Observed {
     pub resolved: BTreeMap<String, SocketAddr>,
     /// What the other site answered to this one's wish to join, or why it did not; None: nothing is to be joined.
     pub joined: Option<Result<Joined, String>>,
+    /// What is asked of cert-manager; None: no issuer is declared.
+    pub requests: Option<Result<Requests, Unavailable>>,
     /// What the catalog says; None: it is not open here.
     pub site: Option<SiteSeen>,
 }
@@ -125,8 +128,13 @@ pub(super) async fn observe(
     } else {
         join::site::ask(&cluster, &secrets, &resolved).await.transpose()
     };
+    let requests = match &cluster.spec.certificates {
+        Some(_) => Some(issuer::requests(&options.client, names).await),
+        None => None,
+    };
     Ok(Observed {
         now: Timestamp::now(),
+        requests,
         secrets,
         joined,
         nodes,

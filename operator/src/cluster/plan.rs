@@ -8,10 +8,11 @@ use super::build;
 use super::{Declared, Invalid, Observed, joins};
 use crate::apply::Child;
 use crate::error::OperatorError;
+use crate::issuer;
 use crate::names::Names;
 use crate::node;
 use crate::options::OperatorOptions;
-use crate::secrets::{self, Foundation, SignedBy, random_text};
+use crate::secrets::{self, Certificate, Foundation, SignedBy, random_text};
 
 /// Why a site does not run yet, or not whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +81,8 @@ pub struct Plan {
     pub refused: Option<(&'static str, String)>,
     /// The coding that follows from what is declared.
     pub coding: Option<planner::Plan>,
+    /// What is asked of the issuer that is declared.
+    pub issued: Option<issuer::Planned>,
 }
 
 impl Plan {
@@ -100,7 +103,7 @@ pub fn plan(
     seen: &Observed,
 ) -> Result<Plan, OperatorError> {
     let mut made = Plan::default();
-    let foundation = match lay_foundation(names, declared, seen, &mut made.children)? {
+    let foundation = match lay_foundation(names, declared, seen, &mut made)? {
         Ok(foundation) => foundation,
         Err(waiting) => {
             made.waiting = Some(waiting);
@@ -166,7 +169,7 @@ fn lay_foundation(
     names: &Names,
     declared: &Declared,
     seen: &Observed,
-    children: &mut Vec<Child>,
+    made: &mut Plan,
 ) -> Result<Result<Foundation, Waiting>, OperatorError> {
     let name = names.child("authority");
     let foundation = match (seen.secrets.get(&name), &seen.joined) {
@@ -176,14 +179,14 @@ fn lay_foundation(
         (None, None) => Foundation::create()?,
     };
     if !seen.secrets.contains_key(&name) {
-        children.push(foundation.secret(names)?);
+        made.children.push(foundation.secret(names)?);
     }
     if let Some(peer) = declared.peer.as_ref().filter(|_| !joins(&seen.cluster.spec))
         && !seen.secrets.contains_key(&names.child("join"))
     {
-        children.push(foundation.join_token(names, &peer.site)?);
+        made.children.push(foundation.join_token(names, &peer.site)?);
     }
-    children.push(foundation.config_map(names)?);
+    made.children.push(foundation.config_map(names)?);
 
     let name = names.child("catalog-authority");
     let of_catalog = match seen.secrets.get(&name) {
@@ -191,7 +194,7 @@ fn lay_foundation(
         None => Authority::create(foundation.cluster)?,
     };
     if !seen.secrets.contains_key(&name) {
-        children.push(secrets::authority_secret(&of_catalog, names, &name)?);
+        made.children.push(secrets::authority_secret(&of_catalog, names, &name)?);
     }
     let hostname =
         declared.peer.as_ref().and_then(|peer| peer.name.as_ref()).map(|name| name.hostname.as_str());
@@ -200,12 +203,28 @@ fn lay_foundation(
             SignedBy::Cluster => &foundation.authority,
             SignedBy::Catalog => &of_catalog,
         };
-        let good = |secret| certificate.is_good(secret, authority, seen.now.as_second());
-        if !seen.secrets.get(&certificate.secret).is_some_and(good) {
-            children.push(certificate.issue(authority, names)?);
-        }
+        made.children.extend(signed(names, &certificate, authority, seen, &mut made.issued)?);
     }
     Ok(Ok(foundation))
+}
+
+/// The Secret of a certificate, where it is to be another one.
+fn signed(
+    names: &Names,
+    certificate: &Certificate,
+    authority: &Authority,
+    seen: &Observed,
+    issued: &mut Option<issuer::Planned>,
+) -> Result<Option<Child>, OperatorError> {
+    let secret = seen.secrets.get(&certificate.secret);
+    let declared = seen.cluster.spec.certificates.as_ref().zip(seen.requests.as_ref());
+    if let Some((certificates, requests)) = declared.filter(|_| certificate.may_be_issued()) {
+        let issuer = &certificates.issuer_ref;
+        let step = issuer::step(names, (certificate, secret), (issuer, requests), authority, seen.now)?;
+        return Ok(issued.get_or_insert_with(|| issuer::Planned::of(issuer)).note(certificate, step));
+    }
+    let good = |secret| certificate.is_good(secret, authority, seen.now.as_second());
+    if secret.is_some_and(good) { Ok(None) } else { certificate.issue(authority, names).map(Some) }
 }
 
 /// Credentials of S3 that the site makes at its first start, for itself.

@@ -21,7 +21,7 @@ use crate::error::OperatorError;
 use crate::file::Projection;
 use crate::names::{Names, PEER_PORT, REST_PORT, S3_PORT};
 use crate::node::size;
-use crate::{events, flag, node};
+use crate::{events, flag, issuer, node};
 
 /// Writes what has changed.
 pub(super) async fn report(
@@ -100,6 +100,7 @@ fn says(seen: &Observed, plan: &Plan, failure: Option<&OperatorError>) -> Vec<Sa
         Some(site) => degraded(site),
     });
     all.extend(site.and_then(|site| site.keys.as_ref()).map(key_rotation));
+    all.extend(plan.issued.as_ref().map(issuer::Planned::says));
     if seen.cluster.spec.peer.is_some() {
         all.extend(failover::says(&seen.cluster.spec, site, seen.now));
     }

@@ -1,16 +1,14 @@
 //! The other end: the init container of a node-agent's pod, and the agent itself when its certificate is to be renewed.
 
-use std::io::Write;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use diptych_site::config::{AgentConfig, AgentIssuer, IdentityFiles};
-use diptych_wire::authority::{Issued, signing_request, signing_request_for};
+use diptych_wire::authority::signing_request;
+use diptych_wire::files::write_private;
 use diptych_wire::http::chain;
-use diptych_wire::tls::Credentials;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use diptych_wire::renewal;
 
 use super::{JoinRequest, Joined, PATH};
 use crate::config::identity_in;
@@ -19,8 +17,6 @@ use crate::names::{AGENT_HEALTH_PORT, AGENT_PORT};
 
 const AGAIN: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(10);
-/// Between two looks whether a certificate is to be renewed; a third of its life is left for all attempts.
-const RENEWAL_LOOK_EVERY: Duration = Duration::from_hours(1);
 
 /// What a pod joins with.
 #[derive(Debug, Clone)]
@@ -58,50 +54,16 @@ pub async fn join(options: &JoinOptions) -> Result<(), OperatorError> {
     write(&options.folder.join("agent.json"), &config)
 }
 
-/// Has an agent's certificate renewed whenever less than a third of its life is left, for ever. Who follows the files takes
-/// it into use.
+/// Has an agent's certificate renewed, for ever.
 pub async fn keep_renewed(issuer: &AgentIssuer, identity: &IdentityFiles) {
-    loop {
-        match renew_if_due(issuer, identity).await {
-            Ok(false) => {}
-            Ok(true) => tracing::info!("the agent's certificate is renewed"),
-            Err(reason) => tracing::warn!(
-                reason,
-                operator = issuer.operator,
-                "the agent's certificate could not be renewed: tried again in an hour"
-            ),
-        }
-        tokio::time::sleep(RENEWAL_LOOK_EVERY).await;
-    }
+    renewal::keep_renewed(identity, |csr| next_chain(issuer, csr)).await;
 }
 
-/// True: it is another one now.
-async fn renew_if_due(issuer: &AgentIssuer, identity: &IdentityFiles) -> Result<bool, String> {
-    let local = |error: OperatorError| error.chain();
-    let key = read(&identity.key).map_err(local)?;
-    let issued = |chain: &str| Issued::from_pem(chain, &key).map_err(|error| error.to_string());
-    let old = issued(&read(&identity.certificate).map_err(local)?)?;
-    if !is_due(&old, SystemTime::now())? {
-        return Ok(false);
-    }
-    // The key stays as it is: then one file changes, at once, and the pair fits whenever the agent's container starts again.
-    let csr = signing_request_for(&key).map_err(|error| error.to_string())?;
-    let client = client(&read(&issuer.authority).map_err(local)?).map_err(local)?;
-    let joined = ask(&client, issuer, &csr).await?;
-    let own = Credentials::new(&old).map_err(|error| error.to_string())?;
-    // What this process would refuse is not kept either.
-    own.replace(&issued(&joined.chain)?).map_err(|error| error.to_string())?;
-    write(&identity.certificate, &joined.chain).map_err(local)?;
-    Ok(true)
-}
-
-/// Whether less than a third of its life is left.
-fn is_due(issued: &Issued, now: SystemTime) -> Result<bool, String> {
-    let own = issued.chain.first().ok_or("the agent's certificate is empty")?;
-    let (_, parsed) = X509Certificate::from_der(own).map_err(|error| error.to_string())?;
-    let (begin, end) = (parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp());
-    let now = now.duration_since(SystemTime::UNIX_EPOCH).map_err(|error| error.to_string())?;
-    Ok(end - (now.as_secs() as i64) < (end - begin) / 3)
+async fn next_chain(issuer: &AgentIssuer, csr: String) -> Result<String, String> {
+    let authority = read(&issuer.authority).map_err(|error| error.chain())?;
+    let client = client(&authority).map_err(|error| error.chain())?;
+    let asked = ask(&client, issuer, &csr).await;
+    asked.map(|joined| joined.chain).map_err(|reason| format!("{}: {reason}", issuer.operator))
 }
 
 fn client(authority: &str) -> Result<reqwest::Client, OperatorError> {
@@ -136,6 +98,7 @@ fn config(options: &JoinOptions, joined: Joined) -> Result<AgentConfig, Operator
         socket: folder.join("agent.sock"),
         identity: identity_in(folder),
         issuer: Some(options.issuer.clone()),
+        member: None,
         devices: joined.devices,
         scrub_every_s: options.scrub_every_s,
     })
@@ -148,15 +111,7 @@ fn read(path: &Path) -> Result<String, OperatorError> {
 
 /// Replaces a file, readable by its owner only.
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), OperatorError> {
-    let fresh = path.with_extension("new");
-    let write = || -> std::io::Result<()> {
-        let mut file =
-            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&fresh, path)
-    };
-    write().map_err(|source| OperatorError::Local {
+    write_private(path, text.as_bytes()).map_err(|source| OperatorError::Local {
         what: format!("{} can't be written", path.display()),
         source,
     })
@@ -169,6 +124,7 @@ mod tests {
     use diptych_core::ids::ClusterId;
     use diptych_wire::authority::{Authority, Request};
     use diptych_wire::identity::{Identity, Role};
+    use diptych_wire::tls::Credentials;
 
     use super::super::tls::TlsListener;
     use super::*;
@@ -205,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_agents_certificate_is_renewed_for_the_same_key_once_a_third_of_its_life_is_left() {
+    async fn an_agents_certificate_is_renewed_by_its_sites_operator() {
         diptych_wire::tls::install_provider();
         let folder = tempfile::tempdir().expect("a folder");
         let authority = Authority::create(CLUSTER).expect("an authority");
@@ -215,36 +171,14 @@ mod tests {
         write(&identity.certificate, &first.chain_pem()).expect("written");
         write(&identity.key, &first.key_pem()).expect("written");
         let token = folder.path().join("token");
-        write(&token, "shown").expect("written");
         let issuer =
             AgentIssuer { operator: operator(authority).await, authority: identity.authority.clone(), token };
-        assert_eq!(renew_if_due(&issuer, &identity).await, Ok(true), "an hour of 25 is left");
-        let kept = read(&identity.certificate).expect("it is there");
-        let renewed = Issued::from_pem(&kept, &first.key_pem()).expect("it reads");
-        assert_ne!(renewed.chain[0], first.chain[0]);
-        Credentials::new(&first).expect("an identity").replace(&renewed).expect("the agent takes it");
-        assert_eq!(renew_if_due(&issuer, &identity).await, Ok(false), "it is fresh");
-        let later = SystemTime::now() + VALIDITY * 2 / 3 + Duration::from_hours(24);
-        assert_eq!(is_due(&renewed, later), Ok(true));
-    }
-
-    #[tokio::test]
-    async fn an_answer_that_the_agent_could_not_use_is_not_kept() {
-        diptych_wire::tls::install_provider();
-        let folder = tempfile::tempdir().expect("a folder");
-        let (own, other) =
-            (Authority::create(CLUSTER).expect("one"), Authority::create(CLUSTER).expect("another"));
-        let first = own.issue(&request(Role::Agent, Duration::from_hours(1))).expect("issued");
-        let identity = identity_in(folder.path());
-        write(&identity.authority, &other.certificate_pem()).expect("written");
-        write(&identity.certificate, &first.chain_pem()).expect("written");
-        write(&identity.key, &first.key_pem()).expect("written");
-        let token = folder.path().join("token");
-        write(&token, "shown").expect("written");
-        let issuer =
-            AgentIssuer { operator: operator(other).await, authority: identity.authority.clone(), token };
-        let refused = renew_if_due(&issuer, &identity).await.expect_err("it is another authority's");
-        assert!(refused.contains("another authority"), "{refused}");
+        let renew = || renewal::renew_if_due(&identity, |csr| next_chain(&issuer, csr));
+        renew().await.expect_err("it has no token to show");
         assert_eq!(read(&identity.certificate).expect("it is there"), first.chain_pem());
+        write(&issuer.token, "shown").expect("written");
+        assert!(renew().await.expect("the operator signs"), "an hour of 25 is left");
+        assert_ne!(read(&identity.certificate).expect("it is there"), first.chain_pem());
+        assert!(!renew().await.expect("it is fresh"));
     }
 }

@@ -11,10 +11,9 @@ use diptych_core::keys;
 use diptych_core::records::{Extent, ExtentKind, ExtentState, Holds, Placement, Position, Record, Wanted};
 use diptych_wire::agent::{AgentError, RowAt};
 
-use super::covers;
+use super::may_go;
 use crate::context::SiteContext;
 use crate::error::SiteError;
-use crate::journal::is_journaled;
 use crate::place::Place;
 use crate::survey::each;
 
@@ -54,9 +53,7 @@ impl Freeing {
         for (extent, raw) in condemned {
             let fresh = (Instant::now(), view.position());
             let (since, position) = *self.condemned_since.entry(extent).or_insert(fresh);
-            let is_known = covers(confirmed, position)
-                && (context.active_epoch().is_none() || is_journaled(context, position));
-            if since.elapsed() >= context.options.free_after && is_known {
+            if may_go(context, confirmed, since, position) {
                 freed += u64::from(free_rows(context, place, extent, &raw).await?);
                 self.unnamed.remove(&extent);
             }

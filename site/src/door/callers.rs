@@ -1,4 +1,5 @@
-//! Who may ask at the door: processes of the other site, each with its role, and whoever holds a token to join.
+//! Who may ask at the door: processes of the other site, each with its role, whoever holds a token to join, and outside agents
+//! whose certificate is to be renewed.
 
 use axum::extract::FromRequestParts;
 use axum::response::Response;
@@ -59,6 +60,19 @@ impl FromRequestParts<Door> for OutsideToken {
     }
 }
 
+/// Name of an outside node whose agent has a certificate: it may ask for the next one and nothing else.
+pub(super) struct OutsideAgent(pub(super) String);
+
+impl FromRequestParts<Door> for OutsideAgent {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Door) -> Result<Self, Response> {
+        caller(parts, &SiteName::outside(), &[Role::Agent])
+            .map(|identity| Self(identity.name.clone()))
+            .map_err(|refusal| *refusal)
+    }
+}
+
 /// The caller, if it is of this place and has one of these roles.
 fn caller<'a>(parts: &'a Parts, place: &SiteName, roles: &[Role]) -> Result<&'a Identity, Box<Response>> {
     let identity = parts.extensions.get::<Identity>();
@@ -78,7 +92,7 @@ fn caller<'a>(parts: &'a Parts, place: &SiteName, roles: &[Role]) -> Result<&'a 
 mod tests {
     use axum::body::Body;
     use diptych_core::ids::ExtentId;
-    use diptych_wire::peer::{DRILL, EXTENTS, JOIN, JOIN_OUTSIDE};
+    use diptych_wire::peer::{DRILL, EXTENTS, JOIN, JOIN_OUTSIDE, RENEW_OUTSIDE};
     use tower::ServiceExt;
 
     use super::*;
@@ -102,12 +116,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_token_of_an_outside_node_joins_and_nothing_else_and_an_outside_agent_asks_nothing() {
+    async fn a_token_of_an_outside_node_joins_and_nothing_else_and_an_outside_agent_only_asks_to_be_renewed()
+    {
         let (door, _folder) = door();
         assert_eq!(asked(&door, JOIN_OUTSIDE, "outside", Role::Join).await, StatusCode::OK);
-        for path in [JOIN, DRILL] {
+        for path in [JOIN, DRILL, RENEW_OUTSIDE] {
             assert_eq!(asked(&door, path, "outside", Role::Join).await, StatusCode::FORBIDDEN, "{path}");
         }
+        assert_eq!(asked(&door, RENEW_OUTSIDE, "outside", Role::Agent).await, StatusCode::OK);
+        assert_eq!(asked(&door, RENEW_OUTSIDE, "east", Role::Agent).await, StatusCode::FORBIDDEN);
         assert_eq!(asked(&door, JOIN_OUTSIDE, "outside", Role::Agent).await, StatusCode::FORBIDDEN);
         assert_eq!(asked(&door, JOIN_OUTSIDE, "east", Role::Join).await, StatusCode::FORBIDDEN);
         let extent = format!("{EXTENTS}/{}", ExtentId([1; 16]));

@@ -37,6 +37,7 @@ pub(super) fn map_nodes(
             state,
             domain: endpoint.share.domain.clone(),
             weight: endpoint.share.weight,
+            distance: None,
             devices,
         })
     };

@@ -1,7 +1,9 @@
 //! The nodes in neither site. The active site declares them in the catalog, so that the other one knows them after a switch;
-//! each joins by a token of its own, once.
+//! each joins by a token of its own, once, and has its certificate renewed by whichever is active.
 
 mod admit;
+mod doors;
+mod member;
 mod token;
 
 use std::collections::BTreeMap;
@@ -21,7 +23,8 @@ use crate::context::SiteContext;
 use crate::error::SiteError;
 use crate::survey::each;
 
-pub use admit::{ADMIT, Admission, OutsideJoins, router};
+pub use admit::{ADMIT, Admission, OutsideJoins, RENEW, router};
+pub use member::{MemberError, Membership};
 pub use token::{OutsideToken, TokenError};
 
 /// After a failure.

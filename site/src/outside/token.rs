@@ -8,13 +8,11 @@ use diptych_wire::authority::{Authority, AuthorityError, Issued, Request, finger
 use diptych_wire::identity::{Identity, Role};
 use diptych_wire::peer::{OutsideAnswer, OutsideQuestion};
 use diptych_wire::tls::{Credentials, TlsError};
-use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::drill::CutSwitch;
+use super::doors::{NoAnswer, ask_doors};
 use crate::peer::PeerClient;
-use crate::peer::client::PeerError;
 
 /// A token that was not used for so long is worth nothing.
 const VALIDITY: Duration = Duration::from_hours(7 * 24);
@@ -107,37 +105,20 @@ impl OutsideToken {
         Ok(credentials)
     }
 
+    /// Its name.
+    pub fn name(&self) -> Result<String, TokenError> {
+        Ok(self.credentials()?.identity().name)
+    }
+
     /// Asks each site's doors with the signing request of a key that never leaves this machine.
     pub async fn join(&self, csr: &str) -> Result<OutsideAnswer, TokenError> {
-        let own = self.credentials()?;
-        let cluster = own.identity().cluster;
         let question = OutsideQuestion { csr: csr.to_owned() };
-        let mut reasons = Vec::new();
-        for door in &self.doors {
-            let client = PeerClient::at(
-                std::slice::from_ref(&door.address),
-                &door.site,
-                cluster,
-                &own,
-                CutSwitch::default(),
-            )?;
-            match client.join_outside(&question).await {
-                Ok(answer) => return Ok(answer),
-                Err(PeerError::Refused { status, text }) if is_final(status) => {
-                    return Err(TokenError::Refused(text));
-                }
-                Err(error) => {
-                    reasons.push(format!("site {}: {}", door.site, diptych_wire::http::chain(&error)));
-                }
-            }
-        }
-        Err(TokenError::NotNow(reasons.join("; ")))
+        let ask = async |door: PeerClient| door.join_outside(&question).await;
+        ask_doors(&self.doors, &self.credentials()?, ask).await.map_err(|none| match none {
+            NoAnswer::Refused(reason) => TokenError::Refused(reason),
+            NoAnswer::NotNow(reason) => TokenError::NotNow(reason),
+        })
     }
-}
-
-/// Asking again changes nothing.
-fn is_final(status: StatusCode) -> bool {
-    [StatusCode::GONE, StatusCode::FORBIDDEN, StatusCode::BAD_REQUEST].contains(&status)
 }
 
 #[cfg(test)]

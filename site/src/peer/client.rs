@@ -146,6 +146,11 @@ impl PeerClient {
         self.post(peer::JOIN_OUTSIDE, question).await
     }
 
+    /// A certificate that is valid for longer, for the outside agent whose certificate is the client's.
+    pub async fn renew_outside(&self, question: &OutsideQuestion) -> Result<OutsideAnswer, PeerError> {
+        self.post(peer::RENEW_OUTSIDE, question).await
+    }
+
     /// Ranges of rows that the other site has: by range its bytes, or why they do not read.
     pub async fn rows(
         &self,

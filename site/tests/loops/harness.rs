@@ -170,7 +170,7 @@ impl East {
     /// What a survey finds when these rows do not read.
     pub(crate) async fn survey(&self, unreadable: &[Rotten]) -> Survey {
         let view = self.context.catalog.view().await.expect("a view");
-        let (map, outside) = (self.context.map(), self.context.outside.map.borrow().clone());
+        let (map, outside) = (self.context.map(), self.context.outside.map_from_here());
         let scope = Scope {
             site: &self.context.site,
             peer: self.context.peer.as_ref(),
@@ -399,6 +399,7 @@ fn map(site: &Site) -> PlacementMap {
         state: NodeState::Live,
         domain: None,
         weight: None,
+        distance: None,
         devices: vec![device(2 * number as u32), device(2 * number as u32 + 1)],
     };
     PlacementMap { generation: Generation(1), nodes: site.agents.iter().enumerate().map(node).collect() }

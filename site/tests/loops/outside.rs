@@ -1,4 +1,4 @@
-//! Rows outside: placed after all others, part of repair, freed, and no site's whose term is over.
+//! Rows outside: placed after all others, part of repair, freed, given up, and no site's whose term is over.
 
 use diptych_core::ids::{Epoch, NodeName, Row, SiteName};
 use diptych_core::keys;
@@ -11,7 +11,7 @@ use diptych_site::repair::Repairs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::harness::{East, NEEDED, Stored, at_once};
+use crate::harness::{East, NEEDED, Stored, at_once, west};
 use crate::support::{Site, at, rows_of, whole};
 
 const LENGTH: usize = 3_000_000;
@@ -211,4 +211,51 @@ async fn the_outside_map_is_the_active_sites_and_each_epochs_is_newer_than_all_b
     watch.look().await.expect("the other site looks");
     assert!(seen.borrow().nodes.is_empty());
     assert_eq!(outside.operator(0).status().await.expect("a status").stamp.epoch, Epoch(3), "nobody told it");
+}
+
+/// An extent with two rows outside, of which one is asked for from now on.
+async fn asked_for_one_of_two() -> (East, Site, Stored) {
+    let mut east = East::start(Some(west()), at_once()).await;
+    let stored = east.store(1, LENGTH, &[]).await;
+    let outside = east.start_outside(2).await;
+    assert_eq!(repair(&east, &[]).await, Ok(2));
+    east.context.outside.config.rows = 1;
+    (east, outside, stored)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_no_longer_asked_for_are_freed_once_the_other_site_knows_that_nothing_names_them() {
+    let (east, outside, stored) = asked_for_one_of_two().await;
+    let mut early = Collector::default();
+    early.pass(&east.context).await.expect("a pass");
+    assert_eq!(placed(&east, &stored).await.rows.len(), 2, "west has no rows of it yet");
+
+    east.whole_in_west(stored.extent).await;
+    let mut collector = Collector::default();
+    for _ in 0..3 {
+        assert_eq!(collector.pass(&east.context).await.expect("a pass").surplus, 0);
+    }
+    let placement = placed(&east, &stored).await;
+    let rows: Vec<Row> = placement.rows.iter().map(|placed| placed.row).collect();
+    assert_eq!((rows, records(&outside).await), (vec![Row(12)], 2), "west could still read the other one");
+    east.confirm().await;
+    assert_eq!(collector.pass(&east.context).await.expect("a pass").surplus, 1);
+    assert_eq!(records(&outside).await, 1);
+    assert!(is_right(&outside, &stored, &placement).await);
+    assert_eq!(east.survey(&[]).await.health.outside_rows, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_asked_for_again_before_it_is_freed_is_another_one() {
+    let (mut east, outside, stored) = asked_for_one_of_two().await;
+    east.whole_in_west(stored.extent).await;
+    let mut collector = Collector::default();
+    collector.pass(&east.context).await.expect("a pass");
+    east.context.outside.config.rows = 2;
+    assert_eq!(repair(&east, &[]).await, Ok(1));
+    east.confirm().await;
+    assert_eq!(collector.pass(&east.context).await.expect("a pass").surplus, 1);
+    let placement = placed(&east, &stored).await;
+    assert_eq!((placement.rows.len(), records(&outside).await), (2, 2));
+    assert!(is_right(&outside, &stored, &placement).await);
 }

@@ -19,7 +19,7 @@ use diptych_operator::join::site::JOIN;
 use diptych_site::config::Acknowledge;
 use diptych_site::door::{DoorKeeper, Joins};
 use diptych_site::drill::{CutSwitch, DrillOrders, OBEY};
-use diptych_site::outside::{ADMIT, OutsideJoins};
+use diptych_site::outside::{ADMIT, OutsideJoins, RENEW};
 use diptych_site::peer::PeerClient;
 use diptych_site::peer::exposure::ExposureWatch;
 use diptych_wire::http::{HttpBody, full};
@@ -158,6 +158,10 @@ impl Joins for ByKeeper {
 impl OutsideJoins for ByKeeper {
     async fn join_outside(&self, token: &str, question: Bytes) -> Response {
         ask_keeper(&self.0, Method::POST, &format!("{ADMIT}/{token}"), full(question)).await
+    }
+
+    async fn renew_outside(&self, node: &str, question: Bytes) -> Response {
+        ask_keeper(&self.0, Method::POST, &format!("{RENEW}/{node}"), full(question)).await
     }
 }
 
