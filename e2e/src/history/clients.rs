@@ -165,18 +165,9 @@ impl Clients {
 
     /// Waits until so many more writes were acknowledged.
     pub(super) async fn write_on(&self, more: u64) -> Result<()> {
-        self.counts("writes are acknowledged", more, Recorder::acknowledged).await
-    }
-
-    /// Waits until so many more reads were answered.
-    pub(super) async fn read_on(&self, more: u64) -> Result<()> {
-        self.counts("reads are answered", more, Recorder::answered_reads).await
-    }
-
-    async fn counts(&self, what: &str, more: u64, count: impl Fn(&Recorder) -> u64) -> Result<()> {
-        let before = count(&self.recorder);
-        until(what, GOES_ON, || async {
-            let now = count(&self.recorder) - before;
+        let before = self.recorder.acknowledged();
+        until("writes are acknowledged", GOES_ON, || async {
+            let now = self.recorder.acknowledged() - before;
             Ok(if now >= more { Ok(()) } else { Err(format!("{now} of {more}")) })
         })
         .await

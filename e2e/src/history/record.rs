@@ -86,7 +86,6 @@ pub(super) struct Recorder {
     begun: Instant,
     file: Mutex<BufWriter<File>>,
     acknowledged: AtomicU64,
-    read: AtomicU64,
 }
 
 impl Recorder {
@@ -97,7 +96,6 @@ impl Recorder {
             begun: Instant::now(),
             file: Mutex::new(BufWriter::new(file)),
             acknowledged: AtomicU64::new(0),
-            read: AtomicU64::new(0),
         };
         recorder.line(&Line::Run { acknowledge, seed })?;
         Ok(recorder)
@@ -115,9 +113,10 @@ impl Recorder {
 
     /// Adds a line.
     pub(super) fn line(&self, line: &Line<'_>) -> Result<()> {
-        if let Line::Operation(Operation { action, outcome: Outcome::Ok, .. }) = line {
-            let counter = if *action == Action::Get { &self.read } else { &self.acknowledged };
-            counter.fetch_add(1, Ordering::Relaxed);
+        if let Line::Operation(Operation { action, outcome: Outcome::Ok, .. }) = line
+            && *action != Action::Get
+        {
+            self.acknowledged.fetch_add(1, Ordering::Relaxed);
         }
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
@@ -128,11 +127,6 @@ impl Recorder {
     /// Writes that were acknowledged so far.
     pub(super) fn acknowledged(&self) -> u64 {
         self.acknowledged.load(Ordering::Relaxed)
-    }
-
-    /// Reads that were answered so far.
-    pub(super) fn answered_reads(&self) -> u64 {
-        self.read.load(Ordering::Relaxed)
     }
 
     /// Everything is in the file.
