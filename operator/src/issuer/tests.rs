@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -63,7 +62,7 @@ fn signed(company: &Company, request: &Value, days: i64, policy: Policy) -> Valu
     let mut csr = CertificateSigningRequestParams::from_pem(std::str::from_utf8(&csr).expect("text"))
         .expect("it is signed by its key");
     csr.params.not_before = OffsetDateTime::now_utc();
-    csr.params.not_after = csr.params.not_before + Duration::from_secs((days * DAY) as u64);
+    csr.params.not_after = csr.params.not_before + time::Duration::days(days);
     policy(&mut csr.params);
     let certificate = csr.signed_by(&company.issuer).expect("it signs").pem();
     json!({"certificate": STANDARD.encode(certificate), "ca": STANDARD.encode(&company.pem),
