@@ -108,9 +108,9 @@ impl Site {
 
     /// The Secret that the cluster's own authority fills, and the request that follows.
     fn begun(&self) -> (Secret, Value) {
-        let Step::Own(own) = self.at(None, &none(), Timestamp::now()) else { panic!("there is none yet") };
+        let Step::Own(own) = self.at(None, &NONE, Timestamp::now()) else { panic!("there is none yet") };
         let own = as_secret(&own);
-        let Step::Ask(request) = self.step(&own, &none()) else { panic!("it is not asked for yet") };
+        let Step::Ask(request) = self.step(&own, &NONE) else { panic!("it is not asked for yet") };
         (own, request.body)
     }
 
@@ -140,9 +140,8 @@ impl Site {
     }
 }
 
-fn none() -> Result<Requests, Unavailable> {
-    Ok(Requests::new())
-}
+/// Nothing was asked yet.
+const NONE: Result<Requests, Unavailable> = Ok(Requests::new());
 
 fn as_secret(child: &Child) -> Secret {
     serde_json::from_value(child.body.clone()).expect("a Secret")
@@ -176,7 +175,7 @@ fn the_issuers_certificate_is_for_the_same_key_and_whoever_trusts_the_cluster_ta
     assert_eq!(entry(&taken, "tls.key"), entry(&own, "tls.key"));
     assert_eq!((chain_of(&own).len(), chain_of(&taken).len()), (2, 3));
     assert!(site.everybody_takes(&taken));
-    assert!(matches!(site.step(&taken, &none()), Step::Keep));
+    assert!(matches!(site.step(&taken, &NONE), Step::Keep));
     let authority = &site.foundation.authority;
     assert!(
         !site.certificate.is_good(&taken, authority, Timestamp::now().as_second()),
@@ -211,8 +210,8 @@ fn it_is_asked_again_when_a_third_is_left_and_the_cluster_signs_itself_when_a_si
     let taken = as_secret(&taken);
     let after =
         |days: i64| Timestamp::from_second(Timestamp::now().as_second() + days * DAY).expect("a time");
-    assert!(matches!(site.at(Some(&taken), &none(), after(59)), Step::Keep));
-    let Step::Ask(next) = site.at(Some(&taken), &none(), after(61)) else { panic!("a third is left") };
+    assert!(matches!(site.at(Some(&taken), &NONE, after(59)), Step::Keep));
+    let Step::Ask(next) = site.at(Some(&taken), &NONE, after(61)) else { panic!("a third is left") };
     assert_ne!(next.body["metadata"]["name"], first);
     let gone = Err(Unavailable::NotInstalled);
     assert!(matches!(site.at(Some(&taken), &gone, after(61)), Step::Wait(_)), "it has time");
