@@ -39,7 +39,7 @@ enum Command {
     Drill(command::drill::DrillCommand),
     /// List the objects of which a site was told and whose bytes it lacks: a promotion would lose them
     Exposed(command::losses::DevExposed),
-    /// Say what was lost, kept aside or not done, and how it ended
+    /// Say what was lost, not seen for a while, kept aside or not done, and how it ended
     Ledger(command::losses::DevLedger),
     /// List, restore and discard versions that a return or a takeover kept beside the head of their key
     Conflicts(command::losses::DevConflicts),
