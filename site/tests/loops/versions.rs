@@ -108,9 +108,8 @@ async fn noted(east: &East) -> Vec<(Option<VersionRef>, Noted, Option<SettledAs>
     let view = east.context.catalog.view().await.expect("a view");
     let ledger = view.scan(&keys::ledger_entries(), 10).expect("it reads").entries;
     let entries = ledger.iter().map(|(_, raw)| LedgerEntry::decode(raw).expect("an entry"));
-    let said = |entry: LedgerEntry| {
-        (entry.version, entry.what, entry.settled.map(|settlement| settlement.outcome))
-    };
+    let said =
+        |entry: LedgerEntry| (entry.version, entry.what, entry.settled.map(|settlement| settlement.outcome));
     entries.map(said).collect()
 }
 
