@@ -6,7 +6,7 @@
 //! the ledger, or one that replaced it is. What the newer term did not see at first, and has as head later, stands in the ledger, too. Every
 //! ring key that was made is in the keyring.
 //!
-//! `DIPTYCH_TERMS_SEED=N` replays one seed, `DIPTYCH_TERMS_CASES=N` tries so many.
+//! `DIPTYCH_TERMS_SEED=N` replays one seed; `DIPTYCH_TERMS_CASES=N` tries so many, from that one on where both are given.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -483,9 +483,9 @@ fn variable(name: &str) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn through_any_terms_both_sites_come_to_the_same_and_no_version_or_ring_key_vanishes() {
-    let seeds = match variable("DIPTYCH_TERMS_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..variable("DIPTYCH_TERMS_CASES").unwrap_or(CASES),
+    let seeds = match (variable("DIPTYCH_TERMS_SEED"), variable("DIPTYCH_TERMS_CASES")) {
+        (Some(seed), None) => seed..seed + 1,
+        (first, cases) => first.unwrap_or(0)..first.unwrap_or(0) + cases.unwrap_or(CASES),
     };
     for seed in seeds {
         let played = tokio::spawn(play(seed)).await;
