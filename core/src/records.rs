@@ -100,6 +100,7 @@ record!(
     Gate,
     KeeperBeat,
     KeeperLease,
+    LastHeard,
     Part,
     Placement,
     ReferencePage,
@@ -274,6 +275,21 @@ pub struct KeeperBeat {
     pub number: KeeperNumber,
     /// Counted up while it lives; who waits sees it stand still.
     pub beat: u64,
+}
+
+/// `s/site/<site>/heard`: what the keeper of a passive site has heard of the active one, for the keeper that comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastHeard {
+    /// Who wrote it down.
+    pub keeper: KeeperNumber,
+    /// In which the other site was active.
+    pub term: Epoch,
+    /// All of its feed up to here was applied.
+    pub position: Position,
+    /// When something of it came last, or a little before: milliseconds since 1970.
+    pub at_ms: u64,
+    /// From then to the last renewal by the other site that was seen at the witness, in milliseconds.
+    pub went_on_ms: u64,
 }
 
 /// Place in a catalog's feed. A restored catalog is a new incarnation.
