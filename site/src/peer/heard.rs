@@ -174,7 +174,7 @@ mod tests {
     async fn that_the_other_site_went_on_by_the_witness_is_not_forgotten() {
         let (mut context, _folder) = west();
         votes(&context, TERM, "east").await;
-        hears(&context, Duration::from_secs(60));
+        hears(&context, Duration::from_mins(1));
         let state = KeeperState {
             peer_renewed: Some(BootTime(boot_time().0.saturating_sub(20_000))),
             ..KeeperState::at_start()

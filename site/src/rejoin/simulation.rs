@@ -460,10 +460,10 @@ async fn play(seed: u64) {
     world.link(false);
     let mut replaced = Vec::new();
     let said = said_to_be_back(&records);
-    for site in 0..2 {
+    for (site, name) in NAMES.into_iter().enumerate() {
         let feed = world.feed(site).await;
         let unsaid: Vec<_> = came_back(&feed, site, &world.committed).difference(&said).copied().collect();
-        assert!(unsaid.is_empty(), "heads again in {}, and nothing says so: {unsaid:?}\n{told}", NAMES[site]);
+        assert!(unsaid.is_empty(), "heads again in {name}, and nothing says so: {unsaid:?}\n{told}");
         for FeedEntry { changes, .. } in feed {
             let heads = changes.iter().filter_map(|(key, value)| version(key, value.as_ref()?));
             replaced.extend(heads.filter_map(|head| Some((head.at.version, head.replaces?.version))));

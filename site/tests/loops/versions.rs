@@ -127,7 +127,11 @@ async fn what_readers_of_the_newer_term_did_not_see_stands_in_the_ledger() {
     for _ in 0..2 {
         absorbed(&east, &[(older(&second), &second), (head_key(), &third)]).await;
         assert_eq!(found(&east, &head_key()).await.expect("a head").at.version, third.at.version);
-        assert_eq!(noted(&east).await, [came_back.clone()], "the second was over before anybody missed it");
+        assert_eq!(
+            noted(&east).await,
+            std::slice::from_ref(&came_back),
+            "the second was over before anybody missed it"
+        );
     }
     // The newer term has changed the key, and so has the one that it never saw.
     let (fourth, fifth) = (after(4, &third), after(5, &third));
