@@ -41,7 +41,7 @@ enum Command {
     /// Measures Diptych beside another object store under one client, as ratios: reads and writes, or with `--heal` how fast lost rows
     /// come back. With `--stages` or `--store` the byte path's stages, or a device, by itself.
     Bench(bench::Options),
-    /// Bad input, commands, drills and faults on two kind clusters, which it makes where they are not up.
+    /// Bad input, commands, drills, features and faults on two kind clusters, which it makes where they are not up.
     E2e(Words),
     /// Kills the active site of two again and again, and times until a write succeeds.
     Takeover(Words),
