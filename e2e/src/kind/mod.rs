@@ -63,6 +63,9 @@ pub struct E2e {
     /// Of the part `features` only these
     #[arg(long, value_delimiter = ',')]
     pub features: Vec<proof::Feature>,
+    /// Of the part `faults` only these
+    #[arg(long, value_delimiter = ',')]
+    pub faults: Vec<proof::Fault>,
     /// The API servers are away for one minute, not ten
     #[arg(long)]
     pub short: bool,

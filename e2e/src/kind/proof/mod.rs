@@ -18,6 +18,7 @@ mod secrets;
 use anyhow::Result;
 use clap::ValueEnum;
 
+pub use self::faults::Fault;
 pub use self::features::Feature;
 use self::ground::Ground;
 use super::install::{clusters, up};
@@ -56,7 +57,7 @@ pub async fn e2e(table: &mut Table, state: &State, options: &E2e) -> Result<()> 
             Part::Plugin => ground.told(Box::pin(plugin::commands(table, &ground)).await).await,
             Part::Drills => ground.told(Box::pin(drills::each_mode(table, &ground)).await).await,
             Part::Features => Box::pin(features::all(table, &ground, &options.features)).await?,
-            Part::Faults => Box::pin(faults::all(table, &ground, options.short)).await?,
+            Part::Faults => Box::pin(faults::all(table, &ground, &options.faults, options.short)).await?,
             Part::History => ground.told(Box::pin(history::recorded(table, &ground)).await).await,
         }
         ground.well(table).await?;
