@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use diptych::command::{self, Target};
 use diptych::dev::options::DevOptions;
 use diptych::{dev, process};
+use tokio::runtime::{Builder, Runtime};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -39,7 +40,7 @@ enum Command {
     Drill(command::drill::DrillCommand),
     /// List the objects of which a site was told and whose bytes it lacks: a promotion would lose them
     Exposed(command::losses::DevExposed),
-    /// Say what was lost, kept aside or not done, and how it ended
+    /// Say what was lost, not seen for a while, kept aside or not done, and how it ended
     Ledger(command::losses::DevLedger),
     /// List, restore and discard versions that a return or a takeover kept beside the head of their key
     Conflicts(command::losses::DevConflicts),
@@ -101,9 +102,24 @@ fn words() -> Vec<OsString> {
     words
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    match Program::parse_from(words()).command {
+fn main() -> Result<()> {
+    let command = Program::parse_from(words()).command;
+    runtime(&command)?.block_on(run(command))
+}
+
+/// The threads that tasks run on, one a core. A node-agent has half as many: its work waits for devices on threads of their own, and each
+/// task more that is handed from core to core costs more than it brings.
+fn runtime(command: &Command) -> std::io::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    if matches!(command, Command::NodeAgent(_)) {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        builder.worker_threads(cores.div_ceil(2));
+    }
+    builder.enable_all().build()
+}
+
+async fn run(command: Command) -> Result<()> {
+    match command {
         Command::Dev(asked) => match asked.action {
             Some(DevAction::Revive { name, target }) => command::revive::run(&target, &name).await,
             None => {

@@ -123,6 +123,11 @@ pub fn site_beat(site: &SiteName) -> Key {
     joined(&[b"s/site/", site.as_str().as_bytes(), b"/beat"])
 }
 
+/// `s/site/<site>/heard`: `records::LastHeard`.
+pub fn site_heard(site: &SiteName) -> Key {
+    joined(&[b"s/site/", site.as_str().as_bytes(), b"/heard"])
+}
+
 /// `s/site/<site>/old`: the witness token that is known to be old.
 pub fn site_old_token(site: &SiteName) -> Key {
     joined(&[b"s/site/", site.as_str().as_bytes(), b"/old"])

@@ -100,6 +100,7 @@ record!(
     Gate,
     KeeperBeat,
     KeeperLease,
+    LastHeard,
     Part,
     Placement,
     ReferencePage,
@@ -274,6 +275,21 @@ pub struct KeeperBeat {
     pub number: KeeperNumber,
     /// Counted up while it lives; who waits sees it stand still.
     pub beat: u64,
+}
+
+/// `s/site/<site>/heard`: what the keeper of a passive site has heard of the active one, for the keeper that comes next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastHeard {
+    /// Who wrote it down.
+    pub keeper: KeeperNumber,
+    /// In which the other site was active.
+    pub term: Epoch,
+    /// All of its feed up to here was applied.
+    pub position: Position,
+    /// When something of it came last, or a little before: milliseconds since 1970.
+    pub at_ms: u64,
+    /// From then to the last renewal by the other site that was seen at the witness, in milliseconds.
+    pub went_on_ms: u64,
 }
 
 /// Place in a catalog's feed. A restored catalog is a new incarnation.
@@ -933,7 +949,7 @@ pub enum Noted {
     DeleteNotDone,
     /// A change of metadata of an unseen term: what it named is no longer head.
     MetadataNotDone,
-    /// A conflict version of which a person has decided.
+    /// A write of an unseen term, or one whose entry is older than that: it is kept as a conflict version until a person decides.
     Conflict,
     /// A delete by version id in an unseen term: the version is still there.
     DiscardNotDone,
@@ -942,6 +958,8 @@ pub enum Noted {
         /// What the other site had to confirm: a position of the feed of the site that acknowledged it.
         position: Position,
     },
+    /// A change of an unseen term that is in force again. Until then readers of the newer term did not see it.
+    CameBack,
 }
 
 /// How a ledger entry ended.
@@ -972,9 +990,10 @@ impl LedgerEntry {
         self.settled.is_none() && matches!(self.what, Noted::Lost { .. })
     }
 
-    /// Whether it says what became of its version. That a write was acknowledged by one site decides nothing of it.
+    /// Whether it says what became of its version. That a write was acknowledged by one site, or was not seen for a while, decides
+    /// nothing of it.
     pub fn decides(&self) -> bool {
-        !matches!(self.what, Noted::Downgraded { .. })
+        !matches!(self.what, Noted::Downgraded { .. } | Noted::CameBack)
     }
 
     /// The number in its key. The version gives it, so that who writes the entry again writes the same one.
@@ -984,13 +1003,23 @@ impl LedgerEntry {
     }
 }
 
-/// With the third format there are downgraded writes. Entries of all else have the second one, which older releases read.
+/// With the third format there are downgraded writes, with the fourth those that came back. Entries of all else have the second one,
+/// which older releases read.
 impl Record for LedgerEntry {
     const NAME: &'static str = "LedgerEntry";
-    const FORMAT: u8 = 3;
+    const FORMAT: u8 = 4;
 
     fn encode(&self) -> Vec<u8> {
-        let format = if self.decides() { 2 } else { Self::FORMAT };
+        let format = match self.what {
+            Noted::CameBack => Self::FORMAT,
+            Noted::Downgraded { .. } => 3,
+            Noted::Sentence(_)
+            | Noted::Lost { .. }
+            | Noted::DeleteNotDone
+            | Noted::MetadataNotDone
+            | Noted::Conflict
+            | Noted::DiscardNotDone => 2,
+        };
         postcard::to_extend(self, vec![format]).unwrap_or_default()
     }
 
@@ -1191,7 +1220,7 @@ mod tests {
             settled: None,
         };
         let downgraded = entry(Noted::Downgraded { position: Position { incarnation: 1, revision: 2 } });
-        for (entry, format) in [(entry(Noted::Conflict), 2), (downgraded, 3)] {
+        for (entry, format) in [(entry(Noted::Conflict), 2), (downgraded, 3), (entry(Noted::CameBack), 4)] {
             let bytes = entry.encode();
             assert_eq!((bytes[0], LedgerEntry::decode(&bytes).expect("it reads back")), (format, entry));
         }

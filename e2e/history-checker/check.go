@@ -109,9 +109,6 @@ func (named *named) String() string {
 	if len(named.ledger) > 0 {
 		words = append(words, "ledger: "+strings.Join(named.ledger, ", "))
 	}
-	if len(words) == 0 {
-		return "all that gave way came back with the other site; nothing names it"
-	}
 	return strings.Join(words, "; ")
 }
 

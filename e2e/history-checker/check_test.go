@@ -47,6 +47,8 @@ func conflict(value int64) string {
 	return fmt.Sprintf(`{"kind":"conflict","register":"a/1","value":%d}`, value)
 }
 
+const cameBack = `{"kind":"ledger","register":"a/1","entry":"CameBack","settled":"Restored"}`
+
 const notDone = `{"kind":"ledger","register":"a/1","entry":"DeleteNotDone"}`
 
 func recorded(t *testing.T, acknowledge string, lines []string) string {
@@ -116,13 +118,15 @@ func TestVerdicts(t *testing.T) {
 		{"another value is a conflict version", "OneSite",
 			of(puts(1, 7, ok), puts(2, 8, ok), takenOver(3, false), reads(3, 7), puts(4, 9, ok), reads(9, 9), conflict(7)), wrong},
 		{"a lost write that comes back", "OneSite",
-			of(puts(1, 7, ok), puts(2, 8, ok), takenOver(3, false), reads(3, 7), reads(9, 8)), explained},
+			of(puts(1, 7, ok), puts(2, 8, ok), takenOver(3, false), reads(3, 7), reads(9, 8), cameBack), explained},
+		{"a lost write that comes back, and nothing says so", "OneSite",
+			of(puts(1, 7, ok), puts(2, 8, ok), takenOver(3, false), reads(3, 7), reads(9, 8)), wrong},
 		{"a lost write that comes back before its site has", "OneSite",
-			of(puts(1, 7, ok), puts(2, 8, ok), takenOver(3, false), reads(3, 7), reads(4, 8), reads(9, 8)), wrong},
+			of(puts(1, 7, ok), puts(2, 8, ok), takenOver(3, false), reads(3, 7), reads(4, 8), reads(9, 8), cameBack), wrong},
 		{"a lost write that comes back over a newer one", "OneSite",
-			of(puts(1, 7, ok), puts(2, 8, ok), takenOver(3, false), reads(3, 7), puts(4, 9, ok), reads(9, 8), conflict(8)), wrong},
+			of(puts(1, 7, ok), puts(2, 8, ok), takenOver(3, false), reads(3, 7), puts(4, 9, ok), reads(9, 8), conflict(8), cameBack), wrong},
 		{"a lost creation that comes back over a delete", "OneSite",
-			of(creates(2, 8, ok), takenOver(3, false), reads(3, 0), puts(4, 9, ok), deletes(5), reads(9, 8)), explained},
+			of(creates(2, 8, ok), takenOver(3, false), reads(3, 0), puts(4, 9, ok), deletes(5), reads(9, 8), cameBack), explained},
 		{"two takeovers, each with a loss that is named", "OneSite",
 			of(puts(1, 7, ok), puts(2, 8, ok), takenOver(3, false), reads(3, 7), puts(5, 9, ok), takenOver(6, false), reads(6, 7),
 				reads(9, 7), conflict(8), conflict(9)), explained},

@@ -69,6 +69,8 @@ type named struct {
 	conflicts map[int64]bool
 	// Deletes that are in the ledger as not done.
 	deletes int
+	// The ledger says that something was not seen for a while, and came back.
+	cameBack bool
 	// Entries of the ledger, as a person reads them.
 	ledger []string
 }
@@ -164,8 +166,11 @@ func (history *history) about(register string) *named {
 }
 
 func (named *named) enter(entry, settled string) {
-	if entry == "DeleteNotDone" {
+	switch {
+	case entry == "DeleteNotDone":
 		named.deletes++
+	case entry == "CameBack", entry == "Lost" && settled == "Restored":
+		named.cameBack = true
 	}
 	if settled != "" {
 		entry += " (" + settled + ")"

@@ -46,7 +46,7 @@ type lossy struct {
 	now int64
 	// The term in which it gave way, as long as that matters.
 	epoch int64
-	// What gave way then, is named nowhere, and so has to come back.
+	// What gave way then, is kept nowhere, and so has to come back.
 	owed int64
 	// What stood in its place.
 	instead int64
@@ -187,7 +187,7 @@ func (state lossy) meets(event event, about *named) []interface{} {
 		}
 	case comesBack:
 		stands := state.untouched || state.now == absent
-		if state.owed != nothing && state.epoch == event.epoch && stands {
+		if state.owed != nothing && state.epoch == event.epoch && stands && about.cameBack {
 			partly := state
 			partly.now = some
 			after = append(after, partly, lossy{now: state.owed, owed: nothing})
@@ -211,5 +211,5 @@ func (state lossy) String() string {
 	if state.owed == nothing {
 		return described(state.now)
 	}
-	return fmt.Sprintf("%s (%s gave way, and nothing names it)", described(state.now), described(state.owed))
+	return fmt.Sprintf("%s (%s gave way, and is kept nowhere)", described(state.now), described(state.owed))
 }

@@ -75,6 +75,7 @@ func (register *simulated) takeover() {
 	if last := register.history.registers["a/1"]; comesBack && last[len(last)-1].Does == get {
 		register.clock += second
 		register.state = lost
+		register.history.about("a/1").enter("CameBack", "Restored")
 	} else if lost == absent {
 		register.history.about("a/1").enter("DeleteNotDone", "")
 	} else {

@@ -60,6 +60,11 @@ pub enum SiteError {
     /// It comes about by itself.
     #[error("not yet: {0}")]
     NotYet(&'static str),
+    /// A token that the catalog does not know, or not yet.
+    #[error(
+        "token {0} is no outside node's of this cluster yet, or no longer: declare the node, and take the token that is made for it"
+    )]
+    UnknownToken(String),
     /// The cluster's authority can't be opened, or does not sign.
     #[error("the cluster's authority can't sign: {0}")]
     Signing(String),

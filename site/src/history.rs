@@ -155,16 +155,16 @@ impl Here {
     fn writing(&self, epoch: Epoch) -> Writing<'_> {
         let expect = self.head.as_ref().map_or(Expect::Absent, |(raw, _)| Expect::Value(raw.clone()));
         let guards = vec![Guard { key: keys::head(self.bucket, &self.object), expect }];
-        Writing { here: self, epoch, head: None, writes: BTreeMap::new(), guards }
+        Writing { here: self, epoch, head: None, came_back: None, writes: BTreeMap::new(), guards }
     }
 
     /// What carries `settled` out, compared with what was read here. Given are the versions that came from the other site, and those
     /// that it deleted by their names.
-    pub(crate) fn change(
-        &self,
+    pub(crate) fn change<'a>(
+        &'a self,
         epoch: Epoch,
         settled: &[Settled],
-        (versions, discarded): (&[Head], &[Head]),
+        (versions, discarded): (&'a [Head], &[Head]),
     ) -> Change {
         let mut writing = self.writing(epoch);
         writing.amend(versions);
@@ -195,28 +195,33 @@ struct Writing<'a> {
     epoch: Epoch,
     /// What becomes head.
     head: Option<Head>,
+    /// The same, if it is a change of an unseen term.
+    came_back: Option<&'a Head>,
     writes: BTreeMap<Key, Option<Bytes>>,
     guards: Vec<Guard>,
 }
 
-impl Writing<'_> {
+impl<'a> Writing<'a> {
     fn put(&mut self, key: Key, value: Vec<u8>) {
         self.writes.insert(key, Some(Bytes::from(value)));
     }
 
-    fn settle(&mut self, action: MergeAction, version: &Head) {
+    fn settle(&mut self, action: MergeAction, version: &'a Head) {
         let Here { bucket, object, .. } = self.here;
         let (bucket, id) = (*bucket, version.at.version);
         match action {
             MergeAction::BecomesHead(head) | MergeAction::DeleteDone(head) => {
                 self.becomes_head(head, version);
-                if self.settles_lost(id, SettledAs::Restored) {
+                let was_lost = self.settles_lost(id, SettledAs::Restored);
+                if was_lost {
                     self.writes.insert(keys::conflict(bucket, object, id), None);
                 }
+                self.came_back = (!was_lost).then_some(version);
             }
             MergeAction::KeptConflict => {
                 if !self.settles_lost(id, SettledAs::KeptConflict) {
                     self.put(keys::conflict(bucket, object, id), version.encode());
+                    self.note(Noted::Conflict, version);
                 }
             }
             MergeAction::KeptOlder => {
@@ -285,18 +290,27 @@ impl Writing<'_> {
     }
 
     fn note(&mut self, what: Noted, version: &Head) {
+        self.note_settled(what, version, None);
+    }
+
+    fn note_settled(&mut self, what: Noted, version: &Head, outcome: Option<SettledAs>) {
+        let at_ms = now_ms();
         let entry = LedgerEntry {
-            at_ms: now_ms(),
+            at_ms,
             bucket: self.here.bucket,
             key: self.here.object.clone(),
             version: Some(version.at),
             what,
-            settled: None,
+            settled: outcome.map(|outcome| Settlement { at_ms, outcome }),
         };
         self.put(keys::ledger(self.epoch, LedgerEntry::number(version.at.version)), entry.encode());
     }
 
     fn end(mut self) -> Change {
+        // What an unseen term replaced itself was over before anybody missed it.
+        if let Some(version) = self.came_back.take() {
+            self.note_settled(Noted::CameBack, version, Some(SettledAs::Restored));
+        }
         if let Some(head) = self.head.take() {
             self.put(keys::head(self.here.bucket, &self.here.object), head.encode());
         }

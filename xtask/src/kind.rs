@@ -20,7 +20,7 @@ pub enum Step {
     Up(Words),
     /// The demo on two clusters; makes them where they are not up
     Demo(Words),
-    /// Bad input, commands, drills and faults on two clusters; the same as `cargo xtask e2e`
+    /// Bad input, commands, drills, features and faults on two clusters; the same as `cargo xtask e2e`
     E2e(Words),
     /// Removes the clusters, and ends what was started beside them
     Down,

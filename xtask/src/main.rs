@@ -8,6 +8,7 @@ mod fuzz;
 mod generated;
 mod kind;
 mod run;
+mod simulate;
 mod tally;
 mod test;
 mod tools;
@@ -33,12 +34,14 @@ enum Command {
     Check,
     /// Fuzzes the formats and holds the store against its model, each for some minutes.
     Fuzz(fuzz::Options),
+    /// Lease, terms and store through thousands of seeds each.
+    Simulate(simulate::Options),
     /// Writes the files that are made from others: crds/, the chart's copies, docs/reference/, manifests/.
     Gen(generated::Options),
     /// Measures Diptych beside another object store under one client, as ratios: reads and writes, or with `--heal` how fast lost rows
     /// come back. With `--stages` or `--store` the byte path's stages, or a device, by itself.
     Bench(bench::Options),
-    /// Bad input, commands, drills and faults on two kind clusters, which it makes where they are not up.
+    /// Bad input, commands, drills, features and faults on two kind clusters, which it makes where they are not up.
     E2e(Words),
     /// Kills the active site of two again and again, and times until a write succeeds.
     Takeover(Words),
@@ -63,6 +66,7 @@ fn main() -> Result<()> {
         Command::Test(options) => test::run(&options)?,
         Command::Check => check::run()?,
         Command::Fuzz(options) => fuzz::run(&options)?,
+        Command::Simulate(options) => simulate::run(&options)?,
         Command::Gen(options) => generated::run(&options)?,
         Command::Bench(options) => bench::run(&options)?,
         Command::E2e(words) => kind::run(&kind::Step::E2e(words))?,

@@ -175,7 +175,8 @@ impl PublicName for CloudflareName {
             Way::Balancer(balancer) => balancer.point_here(&self.client, zone).await.map_err(not_balanced)?,
             Way::Tunnel(way) => {
                 let pointed = way.tunnel.point_here(&self.client, zone).await.map_err(not_tunnelled)?;
-                if !way.token_file.exists() {
+                // A name that led elsewhere may have led to a tunnel that is gone.
+                if pointed == Pointed::Changed || !way.token_file.exists() {
                     way.hand_out_token(&self.client, zone).await?;
                 }
                 pointed
@@ -212,7 +213,55 @@ impl PublicName for CloudflareName {
 mod tests {
     use std::time::Duration;
 
+    use diptych_cloudflare::client::ClientOptions;
+    use diptych_cloudflare::emulator::{Emulator, EmulatorOptions};
+    use diptych_core::ids::ClusterId;
+
     use super::*;
+
+    const ZONE: &str = "example.com";
+    const HOSTNAME: &str = "files.example.com";
+    const TOKEN: &str = "0123456789012345678901234567890123456789";
+
+    fn tunnelled(client: Client, token_file: PathBuf) -> CloudflareName {
+        let owner = Owner::new(ClusterId([7; 16]));
+        let service = "http://127.0.0.1:1".to_owned();
+        let tunnel = TunnelTarget {
+            site: "east".parse().expect("a name"),
+            peer: "west".parse().expect("a name"),
+            routes: vec![TunnelRoute { hostname: HOSTNAME.to_owned(), service }],
+            owner: owner.clone(),
+        };
+        let (hostname, addresses) = (HOSTNAME.to_owned(), Vec::new());
+        CloudflareName {
+            client,
+            zone_name: ZONE.to_owned(),
+            zone: OnceLock::new(),
+            target: NameTarget { hostname, addresses, proxied: true, ttl: TTL_AUTO, owner },
+            way: Way::Tunnel(TunnelWay { tunnel: SiteTunnel::new(tunnel), token_file }),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_token_of_a_tunnel_that_was_made_anew_takes_the_old_ones_place() {
+        let emulator = Emulator::start(EmulatorOptions::local(ZONE, TOKEN).expect("options")).await;
+        let emulator = emulator.expect("it starts");
+        let options = ClientOptions::new(TOKEN.parse().expect("a token")).base_url(&emulator.api_url());
+        let client = Client::new(options).expect("a client");
+        let folder = tempfile::tempdir().expect("a folder");
+        let token_file = folder.path().join("tunnel.token");
+        let token = || std::fs::read(&token_file).expect("it was handed out");
+        assert_eq!(tunnelled(client.clone(), token_file.clone()).point_here().await, Ok(true));
+        let first = token();
+
+        let zone = client.zone_by_name(ZONE).await.expect("it answers").expect("it is there");
+        let name = Owner::new(ClusterId([7; 16])).name_of(&"east".parse().expect("a name"));
+        let tunnel = client.tunnel_by_name(&zone.account.id, &name).await.expect("it answers");
+        client.delete_tunnel(&zone.account.id, &tunnel.expect("it is there").id).await.expect("deleted");
+        // The site's loops have begun anew since.
+        assert_eq!(tunnelled(client, token_file.clone()).point_here().await, Ok(true));
+        assert_ne!(token(), first);
+    }
 
     #[test]
     fn what_troubles_the_name_has_a_word_and_a_lock_out_its_end() {

@@ -229,18 +229,33 @@ fn random_bytes() -> Result<[u8; 32]> {
     Ok(bytes)
 }
 
-fn random_token() -> Result<String> {
+/// 64 hexadecimal digits.
+pub fn random_token() -> Result<String> {
     Ok(hex::encode(random_bytes()?))
 }
 
-/// 32 bytes in base64, the same in both sites; made once.
+/// The cluster key, the same in both sites; made once.
 pub fn cluster_key(state: &State) -> Result<String> {
-    use base64::Engine as _;
-    let path = state.folder.join("cluster.key");
-    if let Ok(key) = std::fs::read_to_string(&path) {
+    if let Ok(key) = std::fs::read_to_string(cluster_key_file(state)) {
         return Ok(key);
     }
-    let key = base64::engine::general_purpose::STANDARD.encode(random_bytes()?);
-    std::fs::write(&path, &key)?;
+    let key = new_cluster_key()?;
+    keep_cluster_key(state, &key)?;
     Ok(key)
+}
+
+/// From here on this one is the cluster key.
+pub fn keep_cluster_key(state: &State, key: &str) -> Result<()> {
+    let path = cluster_key_file(state);
+    std::fs::write(&path, key).with_context(|| format!("{} can't be written", path.display()))
+}
+
+/// 32 bytes in base64, as `openssl rand -base64 32` makes them.
+pub fn new_cluster_key() -> Result<String> {
+    use base64::Engine as _;
+    Ok(base64::engine::general_purpose::STANDARD.encode(random_bytes()?))
+}
+
+fn cluster_key_file(state: &State) -> PathBuf {
+    state.folder.join("cluster.key")
 }

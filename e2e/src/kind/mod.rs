@@ -26,7 +26,7 @@ pub enum Kind {
     Up(Up),
     /// Stores real files, breaks things, verifies every byte
     Demo(Demo),
-    /// Bad input, commands, drills and faults; makes the clusters where they are not up, and leaves them well
+    /// Bad input, commands, drills, features and faults; makes the clusters where they are not up, and leaves them well
     E2e(E2e),
     /// Removes the clusters and what was started beside them
     Down,
@@ -60,6 +60,9 @@ pub struct E2e {
     /// Only these parts, one after the other
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<proof::Part>,
+    /// Of the part `features` only these
+    #[arg(long, value_delimiter = ',')]
+    pub features: Vec<proof::Feature>,
     /// The API servers are away for one minute, not ten
     #[arg(long)]
     pub short: bool,

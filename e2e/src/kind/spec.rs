@@ -16,8 +16,13 @@ const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Changes fields of the StorageCluster's spec; the error is the API server's refusal.
 pub async fn patch(cluster: &Cluster, spec: &Value) -> Result<()> {
+    patch_of(cluster, OBJECT, spec).await
+}
+
+/// The same of any object, `KIND/NAME`.
+pub async fn patch_of(cluster: &Cluster, object: &str, spec: &Value) -> Result<()> {
     let patch = json!({"spec": spec}).to_string();
-    cluster.kubectl(&["patch", OBJECT, "--type=merge", "-p", patch.as_str()]).await.map(drop)
+    cluster.kubectl(&["patch", object, "--type=merge", "-p", patch.as_str()]).await.map(drop)
 }
 
 /// The same, and waits until the site's keeper and gateways run with it.
@@ -51,12 +56,38 @@ pub async fn says(cluster: &Cluster, kind: &str, verdict: &str) -> Result<String
 
 /// The same of any object, `KIND/NAME`.
 pub async fn said_of(cluster: &Cluster, object: &str, kind: &str, verdict: &str) -> Result<String> {
+    said_within(cluster, object, kind, verdict, PATIENCE).await
+}
+
+/// The same where it may take longer: bytes have to move first.
+pub async fn said_within(
+    cluster: &Cluster,
+    object: &str,
+    kind: &str,
+    verdict: &str,
+    limit: Duration,
+) -> Result<String> {
     let what = format!("{kind} of {object} in {} says {verdict}", cluster.site);
-    until(&what, PATIENCE, || async {
+    until(&what, limit, || async {
         let condition = cluster.condition_of(object, kind).await?;
         let text = |entry: &str| condition[entry].as_str().unwrap_or("-").to_owned();
         let said = format!("{} {}", text("status"), text("reason"));
         Ok(if said == verdict { Ok(text("message")) } else { Err(format!("{said}: {}", text("message"))) })
+    })
+    .await
+}
+
+/// Waits until an object, `KIND/NAME`, has what is looked for; what was found.
+pub async fn shows<T>(
+    cluster: &Cluster,
+    object: &str,
+    what: &str,
+    limit: Duration,
+    find: impl Fn(&Value) -> Option<T>,
+) -> Result<T> {
+    until(&format!("{object} in {} shows {what}", cluster.site), limit, || async {
+        let seen = cluster.get(&[object]).await?;
+        Ok(find(&seen).ok_or_else(|| seen["status"].to_string()))
     })
     .await
 }

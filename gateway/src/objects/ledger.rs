@@ -22,7 +22,7 @@ pub struct LedgerLine {
     pub id: String,
     /// The version that it is about.
     pub version: Option<String>,
-    /// `Lost`, `DeleteNotDone`, `DiscardNotDone`, `MetadataNotDone`, `Conflict`, `Downgraded`, `Noted`.
+    /// `Lost`, `CameBack`, `DeleteNotDone`, `DiscardNotDone`, `MetadataNotDone`, `Conflict`, `Downgraded`, `Noted`.
     pub kind: String,
     /// The same as a sentence.
     pub what: String,
@@ -89,6 +89,7 @@ fn line(bucket: &str, entry: &LedgerEntry) -> LedgerLine {
         | Noted::DiscardNotDone
         | Noted::MetadataNotDone
         | Noted::Conflict
+        | Noted::CameBack
         | Noted::Downgraded { .. } => (None, None, None),
     };
     let settled = entry.settled.map(|settled| match settled.outcome {
@@ -138,6 +139,15 @@ fn said(what: &Noted) -> (&'static str, String) {
             "Downgraded",
             "one site acknowledged it: the other one had not confirmed it in the time that its bucket says".to_owned(),
         ),
-        Noted::Conflict => ("Conflict", "a person has decided of a conflict version".to_owned()),
+        Noted::CameBack => (
+            "CameBack",
+            "the newer term had not seen it and did not show it; it is in force again since the site that has it came back"
+                .to_owned(),
+        ),
+        Noted::Conflict => (
+            "Conflict",
+            "the newer term had not seen it and had changed its key: it is kept as a conflict version for a person to restore or discard"
+                .to_owned(),
+        ),
     }
 }

@@ -49,7 +49,7 @@ async fn call(context: &Context, service: &S3Service, request: Request<Incoming>
     let response = match region::refused(request.headers()) {
         Some(response) => response,
         None => match service.call(request.map(s3s::Body::http_body)).await {
-            Ok(response) => response.map(BodyExt::boxed_unsync),
+            Ok(response) => errors::explained(response.map(BodyExt::boxed_unsync)).await,
             Err(error) => {
                 tracing::error!(?error, "a request could not be answered");
                 failed(&GatewayError::Internal("the request could not be answered".to_owned()))

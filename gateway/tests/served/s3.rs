@@ -287,6 +287,7 @@ async fn what_is_wrong_with_a_request_has_the_error_of_s3_and_stores_nothing() {
     let code = async |answer: Response| {
         let status = answer.status().as_u16();
         let text = answer.text().await.expect("text");
+        assert!(text.contains("<Message>"), "it says in words what is wrong: {text}");
         let code = text.split("<Code>").nth(1).and_then(|rest| rest.split("</Code>").next()).unwrap_or(&text);
         (status, code.to_owned())
     };

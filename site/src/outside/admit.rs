@@ -123,7 +123,8 @@ impl Admission {
         };
         let view = self.catalog.view().await?;
         let found = declared(view.as_ref())?.into_iter().find(|(_, (_, node))| node.token == token);
-        let Some((name, (raw, node))) = found else { return Ok(Err(unknown(token))) };
+        // The operator shows a token a moment before the catalog hears of it.
+        let (name, (raw, node)) = found.ok_or_else(|| SiteError::UnknownToken(token.to_owned()))?;
         let authority = self.authority(view.as_ref())?;
         drop(view);
         match node.spent_by {
@@ -207,12 +208,6 @@ fn signing(error: impl std::fmt::Display) -> SiteError {
     SiteError::Signing(error.to_string())
 }
 
-fn unknown(token: &str) -> String {
-    format!(
-        "token {token} is no outside node's of this cluster, or no longer: declare the node, and take the token that is made for it"
-    )
-}
-
 fn spent(node: &NodeName) -> String {
     format!(
         "the token of node {node} was spent by another key: delete its Secret and take the one that is made in its place"
@@ -262,11 +257,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_token_that_nobody_made_and_a_request_that_is_none_are_refused_for_good() {
+    async fn a_token_that_is_not_known_yet_may_be_shown_again_and_a_request_that_is_none_is_refused_for_good()
+    {
         let (admission, _standing, _folder) = admission().await;
         let (_, csr) = signing_request().expect("a request");
-        let reason = admission.admit("t0", &csr).await.expect("it is active").expect_err("nobody made it");
-        assert!(reason.contains("token t0 is no outside node's of this cluster"), "{reason}");
+        let reason = admission.admit("t0", &csr).await.expect_err("the catalog has not heard of it");
+        assert!(reason.to_string().contains("token t0 is no outside node's of this cluster yet"), "{reason}");
         admission.admit("t1", "no request").await.expect("it is active").expect_err("it is no request");
         admission.admit("t1", &csr).await.expect("it is active").expect("what was refused spent nothing");
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use diptych_catalog::FeedEntry;
 use diptych_core::ids::{Epoch, SiteName};
 use diptych_core::keys;
-use diptych_core::lease::Event;
+use diptych_core::lease::{Event, Millis};
 use diptych_core::records::{Cursor, Position, Record};
 use diptych_wire::peer::{FeedFrame, TermLabel};
 
@@ -40,12 +40,14 @@ pub struct Followed {
     pub position: Option<Position>,
     /// The term that the peer said to be active in, last; None: it is not active, or not heard, or this site may not take it.
     pub term: Option<Epoch>,
+    /// Nothing was heard by this keeper yet, and the one before has noted the rest; how long the other site went on unheard, as far as that one saw.
+    pub kept: Option<Millis>,
 }
 
 impl Default for Followed {
     /// Never heard.
     fn default() -> Self {
-        Self { heard: Instant::now(), position: None, term: None }
+        Self { heard: Instant::now(), position: None, term: None, kept: None }
     }
 }
 
@@ -179,7 +181,7 @@ impl Follower {
         }
         let position = beat.or(Some(self.known()));
         let term = self.term.filter(|term| term.open).map(|term| term.epoch);
-        self.context.followed.send_replace(Followed { heard: Instant::now(), position, term });
+        self.context.followed.send_replace(Followed { heard: Instant::now(), position, term, kept: None });
         Ok(())
     }
 

@@ -10,6 +10,7 @@ use diptych_core::records::{Extent, ExtentState, Record};
 
 use super::each_lacking;
 use super::follow::Followed;
+use super::heard::KEPT_EVERY;
 use crate::context::{SiteContext, now_ms};
 use crate::error::SiteError;
 use crate::keeper::boot_time;
@@ -20,14 +21,17 @@ pub fn age(context: &SiteContext, wanted_since_ms: Option<u64>) -> Option<Millis
     let followed = *context.followed.borrow();
     followed.position?;
     let heard_ms = now_ms().saturating_sub(followed.heard.elapsed().as_millis() as u64);
-    let lacked = wanted_since_ms.map_or(0, |since| heard_ms.saturating_sub(since));
+    // Behind what was noted more may have come.
+    let behind = followed.kept.map_or(0, |_| KEPT_EVERY.as_millis() as u64);
+    let lacked = wanted_since_ms.map_or(0, |since| (heard_ms + behind).saturating_sub(since));
     Some(Millis(lacked).max(went_on_unheard(context, &followed)))
 }
 
 /// From the last of the feed to the last renewal at the witness that was seen.
-fn went_on_unheard(context: &SiteContext, followed: &Followed) -> Millis {
+pub(super) fn went_on_unheard(context: &SiteContext, followed: &Followed) -> Millis {
     let heard = BootTime(boot_time().0.saturating_sub(followed.heard.elapsed().as_millis() as u64));
-    context.lease.borrow().peer_renewed.map_or(Millis(0), |renewed| heard.until(renewed))
+    let seen = context.lease.borrow().peer_renewed.map_or(Millis(0), |renewed| heard.until(renewed));
+    seen.max(followed.kept.unwrap_or(Millis(0)))
 }
 
 /// `maxLossOnPromotion`: decides whether a promotion would lose too much.
@@ -126,7 +130,7 @@ mod tests {
         assert_eq!(age(&context, None), None, "nothing was followed");
         assert_eq!(LossGate::new(Arc::new(west().0)).decide().await, LossDecision::Denied);
         let position = Some(Position { incarnation: 1, revision: 1 });
-        context.followed.send_replace(Followed { heard: Instant::now(), position, term: None });
+        context.followed.send_replace(Followed { heard: Instant::now(), position, term: None, kept: None });
         assert_eq!(age(&context, None), Some(Millis(0)));
         let lacked = age(&context, Some(now_ms() - 5_000)).expect("it is known");
         assert!((4_900..=5_100).contains(&lacked.0), "{lacked}");

@@ -5,6 +5,7 @@ pub mod client;
 pub mod cross;
 pub mod exposure;
 pub mod follow;
+pub mod heard;
 pub mod loss;
 pub mod reached;
 pub(crate) mod snapshot;

@@ -5,7 +5,7 @@ use diptych_core::ids::{BlobId, BucketId, Epoch, ExtentId, Hlc, RingKeyNumber, V
 use diptych_core::keys::{self, Key};
 use diptych_core::records::{
     Blob, Bucket, Content, Etag, Head, HeadBody, Kept, Layout, LedgerEntry, Noted, Object, Piece, Promise,
-    Record, VersionRef, Versioning,
+    Record, SettledAs, VersionRef, Versioning,
 };
 use diptych_core::retention::RetainUntil;
 use diptych_site::absorb::absorb;
@@ -103,6 +103,46 @@ async fn absorbed(east: &East, unseen: &[(Key, &Head)]) -> u64 {
         .expect("it is taken in")
 }
 
+/// The ledger: what each entry is about, says, and how it ended.
+async fn noted(east: &East) -> Vec<(Option<VersionRef>, Noted, Option<SettledAs>)> {
+    let view = east.context.catalog.view().await.expect("a view");
+    let ledger = view.scan(&keys::ledger_entries(), 10).expect("it reads").entries;
+    let entries = ledger.iter().map(|(_, raw)| LedgerEntry::decode(raw).expect("an entry"));
+    let said =
+        |entry: LedgerEntry| (entry.version, entry.what, entry.settled.map(|settlement| settlement.outcome));
+    entries.map(said).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_readers_of_the_newer_term_did_not_see_stands_in_the_ledger() {
+    let east = East::start(Some(west()), at_once()).await;
+    let after = |number: u8, replaces: &Head| Head {
+        replaces: Some(replaces.at),
+        ..version(number, Kept::No, ExtentId([number; 16]))
+    };
+    let first = version(1, Kept::No, ExtentId([1; 16]));
+    let (second, third) = (after(2, &first), after(3, &after(2, &first)));
+    east.put(vec![(head_key(), first.encode())]).await;
+    let came_back = (Some(third.at), Noted::CameBack, Some(SettledAs::Restored));
+    for _ in 0..2 {
+        absorbed(&east, &[(older(&second), &second), (head_key(), &third)]).await;
+        assert_eq!(found(&east, &head_key()).await.expect("a head").at.version, third.at.version);
+        assert_eq!(
+            noted(&east).await,
+            std::slice::from_ref(&came_back),
+            "the second was over before anybody missed it"
+        );
+    }
+    // The newer term has changed the key, and so has the one that it never saw.
+    let (fourth, fifth) = (after(4, &third), after(5, &third));
+    east.put(vec![(older(&third), third.encode()), (head_key(), fourth.encode())]).await;
+    for _ in 0..2 {
+        absorbed(&east, &[(head_key(), &fifth)]).await;
+        assert_eq!(found(&east, &head_key()).await.as_ref(), Some(&fourth));
+        assert_eq!(noted(&east).await, [came_back.clone(), (Some(fifth.at), Noted::Conflict, None)]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_version_that_was_deleted_by_name_in_an_unseen_term_never_becomes_head() {
     let east = East::start(Some(west()), at_once()).await;
@@ -119,11 +159,7 @@ async fn a_version_that_was_deleted_by_name_in_an_unseen_term_never_becomes_head
         assert_eq!(found(&east, &head_key()).await.as_ref(), Some(&second));
         assert_eq!(found(&east, &older(&first)).await.as_ref(), Some(&first));
         assert_eq!(found(&east, &older(&third)).await.as_ref(), Some(&third), "for the collector");
-        let view = east.context.catalog.view().await.expect("a view");
-        let ledger = view.scan(&keys::ledger_entries(), 10).expect("it reads").entries;
-        let noted: Vec<_> =
-            ledger.iter().map(|(_, raw)| LedgerEntry::decode(raw).expect("an entry").version).collect();
-        assert_eq!(noted, [Some(second.at)]);
+        assert_eq!(noted(&east).await, [(Some(second.at), Noted::DiscardNotDone, None)]);
     }
 }
 
@@ -183,11 +219,6 @@ async fn a_retention_that_came_after_its_version_was_replaced_in_the_newer_term_
     for _ in 0..2 {
         absorbed(&east, &[(head_key(), &retained(&first, RetainUntil(u64::MAX)))]).await;
         assert_eq!(found(&east, &head_key()).await.as_ref(), Some(&second));
-        let view = east.context.catalog.view().await.expect("a view");
-        let ledger = view.scan(&keys::ledger_entries(), 10).expect("it reads").entries;
-        let noted: Vec<_> =
-            ledger.iter().map(|(_, raw)| LedgerEntry::decode(raw).expect("an entry")).collect();
-        let noted: Vec<_> = noted.into_iter().map(|entry| (entry.version, entry.what)).collect();
-        assert_eq!(noted, [(Some(first.at), Noted::MetadataNotDone)]);
+        assert_eq!(noted(&east).await, [(Some(first.at), Noted::MetadataNotDone, None)]);
     }
 }

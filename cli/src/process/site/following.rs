@@ -11,7 +11,7 @@ use diptych_site::peer::exposure::{ExposureWatch, Progress};
 use diptych_site::peer::follow::{Followed, Follower};
 use diptych_site::peer::loss::LossGate;
 use diptych_site::peer::reached::Reached;
-use diptych_site::peer::{PeerClient, cross};
+use diptych_site::peer::{PeerClient, cross, heard};
 use diptych_site::switch;
 use tokio::sync::{Notify, watch};
 
@@ -72,6 +72,7 @@ impl Following {
     pub(in crate::process) async fn run(self, now: Arc<Notify>) {
         tokio::select! {
             () = self.follower.run() => {}
+            () = heard::run(&self.context) => {}
             () = self.exposure.run() => {}
             () = cross::run(Arc::clone(&self.context), self.reached) => {}
             () = switch::run(Arc::clone(&self.context), self.peer, self.keeper.clone()) => {}

@@ -141,6 +141,22 @@ impl Ord for Queued {
     }
 }
 
+/// Until when processes are stopped, and the messages to them wait.
+#[derive(Debug, Clone, Copy, Default)]
+struct Sleep {
+    keepers: Real,
+    gateway: Real,
+    catalog: Real,
+}
+
+/// What of a site is stopped, as by SIGSTOP or with its machine.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Stopped {
+    Keepers,
+    Gateway,
+    All,
+}
+
 /// One site: what is durable, its keepers (a replaced one may still run) and its gateway.
 pub(super) struct Site {
     pub(super) name: SiteName,
@@ -153,6 +169,7 @@ pub(super) struct Site {
     pub(super) gateway: Borrowed,
     pub(super) waiting: Option<Waiting>,
     pub(super) up: bool,
+    sleep: Sleep,
     /// Keepers that asked for a vote themselves.
     asked: BTreeSet<(KeeperNumber, Epoch)>,
     highest_vote: Epoch,
@@ -196,6 +213,7 @@ impl Sim {
             gateway: Borrowed::default(),
             waiting: None,
             up: true,
+            sleep: Sleep::default(),
             asked: BTreeSet::new(),
             highest_vote: Epoch(0),
             highest_commit: Epoch(0),
@@ -294,6 +312,30 @@ impl Sim {
         self.start_keeper(site);
     }
 
+    /// Stops processes of the site for so long. Their clocks go on, and what is on its way from them arrives.
+    pub(super) fn sleeps(&mut self, site: usize, what: Stopped, length: Real) {
+        let until = self.now + length;
+        self.trace(site, || format!("{what:?} sleeps for {} ms", length / MS));
+        let sleep = &mut self.sites[site].sleep;
+        match what {
+            Stopped::Keepers => sleep.keepers = until,
+            Stopped::Gateway => sleep.gateway = until,
+            Stopped::All => *sleep = Sleep { keepers: until, gateway: until, catalog: until },
+        }
+    }
+
+    /// When whoever shall do it can.
+    fn awake_for(&self, act: &Act) -> Real {
+        match act {
+            Act::Step { site, .. } => self.sites[*site].sleep.keepers,
+            Act::GatewayAsks { site } | Act::GatewayHears { site, .. } => self.sites[*site].sleep.gateway,
+            Act::Write { site, effect: Effect::ReadRecord { .. } | Effect::Persist { .. }, .. }
+            | Act::Entry { site, .. } => self.sites[*site].sleep.catalog,
+            // On its way to the witness.
+            Act::Write { .. } => 0,
+        }
+    }
+
     pub(super) fn tell(&mut self, site: usize, event: Event) {
         if let Some(keeper) = self.sites[site].keepers.keys().next_back().copied() {
             self.schedule(0, Act::Step { site, keeper, event });
@@ -344,6 +386,10 @@ impl Sim {
     fn next(&mut self) {
         let Some(Queued { at, act, .. }) = self.queue.pop() else { return };
         self.now = self.now.max(at);
+        let awake = self.awake_for(&act);
+        if awake > self.now {
+            return self.schedule(awake - self.now, act);
+        }
         match act {
             Act::Step { site, keeper, event } => self.step(site, keeper, event),
             Act::Write { site, keeper, effect } => self.write(site, keeper, effect),

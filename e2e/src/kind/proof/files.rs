@@ -30,7 +30,7 @@ async fn shown(cluster: &Cluster, key: &str) -> Result<String> {
 }
 
 /// Waits until there is no such FileObject.
-async fn gone(cluster: &Cluster, name: &str) -> Result<()> {
+pub(super) async fn gone(cluster: &Cluster, name: &str) -> Result<()> {
     until(&format!("FileObject {name} of {} is gone", cluster.site), Duration::from_mins(2), || async {
         let words = ["get", "fileobject", name, "--ignore-not-found", "-o", "jsonpath={.status.conditions}"];
         let there = cluster.kubectl(&["get", "fileobject", name, "--ignore-not-found", "-o", "name"]).await?;

@@ -73,10 +73,20 @@ impl<'a> Ground<'a> {
         }
     }
 
+    /// A bucket by some endpoint.
+    pub(super) fn bucket_by(
+        &self,
+        endpoint: &S3Endpoint,
+        bucket: &str,
+        patience: Duration,
+    ) -> Result<Arc<S3Client>> {
+        let http = diptych::client::http_client(&self.reach.data_dir)?;
+        Ok(Arc::new(S3Client::new(http, endpoint, bucket, patience)?))
+    }
+
     /// Bucket [`BUCKET`] by some endpoint.
     pub(super) fn s3_by(&self, endpoint: &S3Endpoint, patience: Duration) -> Result<Arc<S3Client>> {
-        let http = diptych::client::http_client(&self.reach.data_dir)?;
-        Ok(Arc::new(S3Client::new(http, endpoint, BUCKET, patience)?))
+        self.bucket_by(endpoint, BUCKET, patience)
     }
 
     /// The same by a site's own gateways, whoever is active.

@@ -1,4 +1,4 @@
-//! `cargo xtask e2e`: bad input, commands, drills and faults on two clusters that are up, each put right again. A proof that fails
+//! `cargo xtask e2e`: bad input, commands, drills, features and faults on two clusters that are up, each put right again. A proof that fails
 //! shows what was seen, and the next one begins.
 
 mod access;
@@ -6,6 +6,7 @@ mod declarations;
 mod device;
 mod drills;
 pub(super) mod faults;
+mod features;
 mod files;
 mod ground;
 mod history;
@@ -17,6 +18,7 @@ mod secrets;
 use anyhow::Result;
 use clap::ValueEnum;
 
+pub use self::features::Feature;
 use self::ground::Ground;
 use super::install::{clusters, up};
 use super::state::State;
@@ -32,6 +34,8 @@ pub enum Part {
     Plugin,
     /// A FailoverDrill of each mode
     Drills,
+    /// What else is declared or asked for: retention, other namespaces, drains, keys, nodes outside, domains, failback, Cloudflare, witness
+    Features,
     /// Cut lines, stopped machines, lost API servers, operators and members of the catalog
     Faults,
     /// What clients of registers see through switches and takeovers, checked
@@ -51,6 +55,7 @@ pub async fn e2e(table: &mut Table, state: &State, options: &E2e) -> Result<()> 
             Part::Input => Box::pin(input(table, &ground)).await,
             Part::Plugin => ground.told(Box::pin(plugin::commands(table, &ground)).await).await,
             Part::Drills => ground.told(Box::pin(drills::each_mode(table, &ground)).await).await,
+            Part::Features => Box::pin(features::all(table, &ground, &options.features)).await?,
             Part::Faults => Box::pin(faults::all(table, &ground, options.short)).await?,
             Part::History => ground.told(Box::pin(history::recorded(table, &ground)).await).await,
         }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use diptych_api::StorageNode;
+use diptych_api::storage_cluster::GatewayService;
 use diptych_site::config::{OutsideConfig, OutsideNodeConfig};
 use diptych_site::outside::OutsideToken;
 use diptych_wire::agent::Door;
@@ -44,8 +45,9 @@ fn token(
 
 /// The doors of both sites, as a node in neither reaches them.
 fn doors(declared: &Declared, seen: &Observed) -> Vec<Door> {
+    let port = door_port(&seen.cluster.spec.gateway.service);
     let own = |address: &IpAddr| Door {
-        address: SocketAddr::new(*address, PEER_PORT).to_string(),
+        address: SocketAddr::new(*address, port).to_string(),
         site: declared.site.clone(),
     };
     let mut doors: Vec<Door> = declared.public_addresses.iter().map(own).collect();
@@ -54,6 +56,11 @@ fn doors(declared: &Declared, seen: &Observed) -> Vec<Door> {
         doors.extend(spec.endpoints.iter().map(there));
     }
     doors
+}
+
+/// Of the peer door at the site's public addresses.
+fn door_port(service: &GatewayService) -> u16 {
+    service.node_ports.and_then(|fixed| u16::try_from(fixed.peer).ok()).unwrap_or(PEER_PORT)
 }
 
 /// What the keeper is told. A node whose token is not made yet comes with the next look.
@@ -80,6 +87,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_door_is_reached_at_the_port_of_every_node_where_one_is_declared() {
+        let port = |service| door_port(&serde_json::from_value(service).expect("a service"));
+        let fixed = json!({"type": "NodePort", "nodePorts": {"s3": 30_080, "rest": 30_081, "peer": 30_443}});
+        assert_eq!((port(fixed), port(json!({"type": "LoadBalancer"}))), (30_443, PEER_PORT));
+    }
 
     #[test]
     fn a_token_is_a_file_for_the_node_and_the_name_that_the_keeper_knows_it_by() {

@@ -8,7 +8,7 @@ use crate::kind::outside::{ORIGIN_PORTS, Outside};
 const TABLE: &str = "inet diptych_cut";
 
 /// The site hears nothing that another one's machines send.
-pub(super) async fn deafen(cluster: &Cluster, to: &Cluster) -> Result<()> {
+pub(in crate::kind::proof) async fn deafen(cluster: &Cluster, to: &Cluster) -> Result<()> {
     let nodes = to.nodes().await?;
     let addresses: Vec<&str> = nodes.iter().filter_map(|node| node.address.as_deref()).collect();
     cut(cluster, &format!("ip saddr {{ {} }} drop", addresses.join(", "))).await
@@ -27,7 +27,7 @@ pub(super) async fn cut_from_cloudflare(cluster: &Cluster, outside: &Outside) ->
 }
 
 /// All lines of the site are whole again.
-pub(super) async fn heal(cluster: &Cluster) -> Result<()> {
+pub(in crate::kind::proof) async fn heal(cluster: &Cluster) -> Result<()> {
     rule(cluster, &format!("add table {TABLE}\ndelete table {TABLE}")).await
 }
 

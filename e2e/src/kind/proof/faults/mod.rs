@@ -1,7 +1,7 @@
 //! Faults of whole sites and of what they stand on. Through each a writer goes on by the public name, and both sites are asked who holds
 //! the lease: every acknowledged record is there at the end, and never do two hold it at a time.
 
-mod cables;
+pub(super) mod cables;
 mod control;
 mod lines;
 pub(in crate::kind) mod processes;
