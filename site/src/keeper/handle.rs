@@ -24,6 +24,8 @@ pub struct KeeperState {
     pub witness_reachable: bool,
     /// When the other site was last seen to have renewed at the witness.
     pub peer_renewed: Option<BootTime>,
+    /// When this keeper promised the other site last that it votes for nobody else: by that it may have gone on.
+    pub peer_promised: Option<BootTime>,
     /// When the witness's record will have stood long enough for whoever wants to take over, at worst.
     pub witness_aged: Option<BootTime>,
     /// Why a promotion would not be heard; None: it would.
@@ -43,6 +45,7 @@ impl KeeperState {
             peer_connected: false,
             witness_reachable: false,
             peer_renewed: None,
+            peer_promised: None,
             witness_aged: None,
             no_promotion: None,
             waiting: None,

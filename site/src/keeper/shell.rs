@@ -6,7 +6,7 @@ use std::time::Duration;
 use diptych_catalog::Catalog;
 use diptych_core::ids::{Epoch, KeeperNumber};
 use diptych_core::lease::{
-    BootTime, CallId, Config, Effect, Event, Lease, Persisted, Role, SiteRecord, SwapResult, Token,
+    BootTime, CallId, Config, Effect, Event, Lease, Message, Persisted, Role, SiteRecord, SwapResult, Token,
     WitnessRead, WitnessRecord,
 };
 use tokio::sync::{mpsc, watch};
@@ -47,6 +47,8 @@ pub struct Keeper {
     inbox: mpsc::UnboundedReceiver<Event>,
     state: watch::Sender<KeeperState>,
     waiting: Option<diptych_core::lease::Waiting>,
+    /// When the other site was promised last.
+    promised: Option<BootTime>,
     wakes_at: BootTime,
     calls: JoinSet<()>,
     to_peer: Option<mpsc::UnboundedSender<diptych_core::lease::Message>>,
@@ -93,6 +95,7 @@ impl Keeper {
             inbox,
             state,
             waiting: None,
+            promised: None,
             wakes_at: BootTime::NEVER,
             calls,
             to_peer,
@@ -151,6 +154,7 @@ impl Keeper {
             peer_connected: status.peer_connected,
             witness_reachable: status.witness_reachable,
             peer_renewed: status.peer_renewed,
+            peer_promised: self.promised,
             witness_aged: status.witness_aged,
             no_promotion: status.no_promotion,
             waiting: self.waiting,
@@ -165,6 +169,9 @@ impl Keeper {
     fn begin_effect(&mut self, effect: Effect) {
         match effect {
             Effect::SendPeer(message) => {
+                if matches!(message, Message::Ack { .. }) {
+                    self.promised = Some(boot_time());
+                }
                 if let Some(sender) = self.to_peer.as_ref().filter(|_| !self.parts.cut.is_cut()) {
                     let _ = sender.send(message);
                 }

@@ -1,14 +1,17 @@
-//! What a keeper knows of the other site's last words, kept for the keeper that comes next: one that begins while the other site is
+//! What a keeper knows of the other site's last words, noted for the keeper that comes next: one that begins while the other site is
 //! silent has heard nothing itself, and could say no bound of what a promotion would lose.
+//!
+//! A note counts only in an unbroken chain, each keeper taking over from the one right before it and noting it again at once: a keeper
+//! in between that knew nothing of the note may have seen, and passed over in silence, that the other site went on.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use diptych_catalog::{Batch, Change, Expect, Guard, Write};
-use diptych_core::ids::Epoch;
+use diptych_core::ids::{Epoch, KeeperNumber};
 use diptych_core::keys;
 use diptych_core::lease::Millis;
-use diptych_core::records::{LastHeard, Record};
+use diptych_core::records::{LastHeard, Record, Vote};
 
 use super::follow::Followed;
 use super::loss::went_on_unheard;
@@ -16,97 +19,118 @@ use crate::context::{SiteContext, now_ms};
 use crate::error::SiteError;
 use crate::keeper::record;
 
-/// So old may be what the next keeper finds. It is counted as lost, too.
-pub(super) const KEPT_EVERY: Duration = Duration::from_secs(1);
+/// Between two notes.
+const NOTED_EVERY: Duration = Duration::from_secs(1);
+/// What may have been heard behind a note: until the next one was due, and was written.
+pub(super) const BEHIND: Duration = Duration::from_secs(3);
 
-/// Takes over what the keeper before has kept, then keeps what this one hears.
+/// Takes over what the keeper before has noted, then notes what this one hears.
 pub async fn run(context: &SiteContext) {
-    let term = take_over(context).await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "what was heard of the other site before is not known");
-        None
-    });
-    let mut keeping = Keeping { context, term, kept: None };
+    let mut notes = Notes { context, begun: false, term: None, noted: None };
     loop {
-        tokio::time::sleep(KEPT_EVERY).await;
-        if let Err(error) = keeping.keep().await {
-            tracing::warn!(%error, "what was heard of the other site can't be kept");
+        if let Err(error) = notes.turn().await {
+            tracing::warn!(%error, "what was heard of the other site can't be noted");
         }
+        tokio::time::sleep(NOTED_EVERY).await;
     }
 }
 
-/// What was noted, as if this keeper had heard it; of which term.
-///
-/// FENCING (no takeover loses more than is allowed): what was heard is of the term that would be ended. It is that of the vote for the other
-/// site; a vote for itself does not make this site hear less.
-async fn take_over(context: &SiteContext) -> Result<Option<Epoch>, SiteError> {
-    let view = context.catalog.view().await?;
-    let Some(raw) = view.get(&keys::site_heard(&context.site))? else { return Ok(None) };
-    let heard = LastHeard::decode(&raw)?;
-    let Some(vote) = record::read(view.as_ref(), &context.site)?.vote else { return Ok(None) };
-    if !vote.backs.as_ref().is_some_and(|backs| *backs == context.site || vote.epoch == heard.term) {
-        return Ok(None);
-    }
-    let ago = Duration::from_millis(now_ms().saturating_sub(heard.at_ms));
-    let Some(at) = Instant::now().checked_sub(ago) else { return Ok(None) };
-    let kept = Followed {
-        heard: at,
-        position: Some(heard.position),
-        term: None,
-        kept: Some(Millis(heard.went_on_ms)),
-    };
-    context.followed.send_if_modified(|followed| {
-        let nothing_yet = followed.position.is_none();
-        if nothing_yet {
-            *followed = kept;
-        }
-        nothing_yet
-    });
-    Ok(Some(heard.term))
-}
-
-struct Keeping<'a> {
+struct Notes<'a> {
     context: &'a SiteContext,
+    /// The note of the keeper before was looked at.
+    begun: bool,
     /// In which the other site was active when it was heard.
     term: Option<Epoch>,
     /// When it was heard, and how long it went on, as they were written down.
-    kept: Option<(Instant, Millis)>,
+    noted: Option<(Instant, Millis)>,
 }
 
-impl Keeping<'_> {
-    async fn keep(&mut self) -> Result<(), SiteError> {
+impl Notes<'_> {
+    async fn turn(&mut self) -> Result<(), SiteError> {
+        let context = self.context;
+        let view = context.catalog.view().await?;
+        let old = view.get(&keys::site_heard(&context.site))?;
+        let vote = record::read(view.as_ref(), &context.site)?.vote;
+        drop(view);
+        let note = old.as_deref().map(LastHeard::decode).transpose()?;
+        if !self.begun {
+            self.begun = true;
+            self.term = note
+                .filter(|note| self.follows_on(note, vote.as_ref()))
+                .and_then(|note| self.take_over(&note));
+        }
+        let heard = self.heard(vote.as_ref());
+        // A keeper that was replaced in its sleep changes nothing of what the newer one has written.
+        if note.is_some_and(|note| note.keeper > context.stamp().keeper) {
+            return Ok(());
+        }
+        let key = keys::site_heard(&context.site);
+        let write = match heard {
+            Some((_, known)) if self.noted == Some(known) => return Ok(()),
+            Some((note, _)) => Write::Put(key.clone(), Bytes::from(note.encode())),
+            None if old.is_none() => return Ok(()),
+            None => Write::Delete(key.clone()),
+        };
+        let guards = vec![Guard { key, expect: old.map_or(Expect::Absent, Expect::Value) }];
+        let committed =
+            context.catalog.commit(Batch::one(None, Change { guards, writes: vec![write] })).await?;
+        self.noted = heard.map(|(_, known)| known).filter(|_| committed.all_applied());
+        Ok(())
+    }
+
+    /// FENCING (no takeover loses more than is allowed): the note is that of the keeper right before this one, or this one's own, and of the
+    /// term that would be ended. That is the term of the vote for the other site; a vote for itself does not make this site hear less.
+    fn follows_on(&self, note: &LastHeard, vote: Option<&Vote>) -> bool {
+        let KeeperNumber(own) = self.context.stamp().keeper;
+        let in_chain = note.keeper.0 == own || note.keeper.0 + 1 == own;
+        in_chain && self.is_of_term(note.term, vote)
+    }
+
+    fn is_of_term(&self, term: Epoch, vote: Option<&Vote>) -> bool {
+        vote.is_some_and(|vote| match &vote.backs {
+            Some(backs) => *backs == self.context.site || vote.epoch == term,
+            None => false,
+        })
+    }
+
+    /// As if this keeper had heard it; of which term. None: by this machine's clock it was not yet.
+    fn take_over(&self, note: &LastHeard) -> Option<Epoch> {
+        let ago = Duration::from_millis(now_ms().checked_sub(note.at_ms)?);
+        let taken = Followed {
+            heard: Instant::now().checked_sub(ago)?,
+            position: Some(note.position),
+            term: None,
+            kept: Some(Millis(note.went_on_ms)),
+        };
+        self.context.followed.send_if_modified(|followed| {
+            let nothing_yet = followed.position.is_none();
+            if nothing_yet {
+                *followed = taken;
+            }
+            nothing_yet
+        });
+        Some(note.term)
+    }
+
+    /// What is to be noted, and what tells it from another note. None: this site is active, or has heard nothing of the term of its vote.
+    fn heard(&mut self, vote: Option<&Vote>) -> Option<(LastHeard, (Instant, Millis))> {
         let context = self.context;
         let followed = *context.followed.borrow();
         self.term = followed.term.or(self.term);
-        let (Some(term), Some(position)) = (self.term, followed.position) else { return Ok(()) };
-        let went_on = went_on_unheard(context, &followed);
-        if self.kept == Some((followed.heard, went_on)) {
-            return Ok(());
+        let (term, position) = self.term.zip(followed.position)?;
+        if context.active_epoch().is_some() || !self.is_of_term(term, vote) {
+            self.term = None;
+            return None;
         }
-        let heard = LastHeard {
+        let went_on = went_on_unheard(context, &followed);
+        let note = LastHeard {
             keeper: context.stamp().keeper,
             term,
             position,
             at_ms: now_ms().saturating_sub(followed.heard.elapsed().as_millis() as u64),
             went_on_ms: went_on.0,
         };
-        self.write(&heard).await?;
-        self.kept = Some((followed.heard, went_on));
-        Ok(())
-    }
-
-    /// A keeper that was replaced in its sleep changes nothing of what the newer one has written.
-    async fn write(&self, heard: &LastHeard) -> Result<(), SiteError> {
-        let context = self.context;
-        let key = keys::site_heard(&context.site);
-        let old = context.catalog.view().await?.get(&key)?;
-        let newer = old.as_deref().map(LastHeard::decode).transpose()?;
-        if newer.is_some_and(|newer| newer.keeper > heard.keeper) {
-            return Ok(());
-        }
-        let guards = vec![Guard { key: key.clone(), expect: old.map_or(Expect::Absent, Expect::Value) }];
-        let writes = vec![Write::Put(key, Bytes::from(heard.encode()))];
-        context.catalog.commit(Batch::one(None, Change { guards, writes })).await?;
-        Ok(())
+        Some((note, (followed.heard, went_on)))
     }
 }
 
@@ -114,11 +138,13 @@ impl Keeping<'_> {
 mod tests {
     use std::sync::Arc;
 
-    use diptych_core::ids::{KeeperNumber, SiteName};
+    use diptych_core::ids::SiteName;
     use diptych_core::lease::BootTime;
-    use diptych_core::records::{Position, Vote};
+    use diptych_core::records::Position;
+    use tokio::sync::watch;
 
     use super::*;
+    use crate::context::Standing;
     use crate::keeper::{KeeperState, boot_time};
     use crate::peer::loss;
     use crate::testing::{site_of_two, west};
@@ -134,20 +160,28 @@ mod tests {
 
     fn hears(context: &SiteContext, ago: Duration) {
         let position = Some(Position { incarnation: 1, revision: 1 });
-        let heard = Instant::now().checked_sub(ago).expect("the machine runs for longer");
+        let heard = Instant::now().checked_sub(ago).expect("a time");
         context.followed.send_replace(Followed { heard, position, term: Some(TERM), kept: None });
     }
 
-    async fn keeps(context: &SiteContext) {
-        let mut keeping = Keeping { context, term: Some(TERM), kept: None };
-        keeping.keep().await.expect("it is kept");
+    async fn turns(context: &SiteContext) {
+        let mut notes = Notes { context, begun: false, term: None, noted: None };
+        notes.turn().await.expect("it is noted");
     }
 
-    /// The same site under its next keeper.
-    async fn next_keeper(context: &SiteContext) -> SiteContext {
+    async fn note(context: &SiteContext) -> Option<LastHeard> {
+        let view = context.catalog.view().await.expect("a view");
+        let raw = view.get(&keys::site_heard(&context.site)).expect("it reads");
+        raw.map(|raw| LastHeard::decode(&raw).expect("a note"))
+    }
+
+    /// The same site under a later keeper, which has had its first turn.
+    async fn keeper(context: &SiteContext, number: u64) -> SiteContext {
         let (mut next, _folder) = site_of_two("west", "east");
         next.catalog = Arc::clone(&context.catalog);
-        take_over(&next).await.expect("it reads");
+        let standing = Standing { active: false, epoch: TERM, keeper: KeeperNumber(number) };
+        next.standing = watch::Sender::new(standing).subscribe();
+        turns(&next).await;
         next
     }
 
@@ -155,43 +189,79 @@ mod tests {
     async fn a_keeper_that_begins_in_a_silence_knows_what_a_promotion_would_lose() {
         let (context, _folder) = west();
         votes(&context, TERM, "east").await;
-        assert_eq!(loss::age(&next_keeper(&context).await, None), None, "nothing was ever heard");
+        assert_eq!(loss::age(&keeper(&context, 2).await, None), None, "nothing was ever heard");
         hears(&context, Duration::from_secs(7));
-        keeps(&context).await;
-        let next = next_keeper(&context).await;
-        assert_eq!(loss::age(&next, None), Some(Millis(0)));
-        // What this site was told of and lacks is as old as it was then; what may have been heard behind the last note counts, too.
-        let lacked = loss::age(&next, Some(now_ms() - 12_000)).expect("it is known");
-        assert!((5_800..=6_400).contains(&lacked.0), "{lacked}");
-        // Its own candidacy does not make it forget, another term of the other site does.
+        turns(&context).await;
+        let second = keeper(&context, 2).await;
+        assert_eq!(loss::age(&second, None), Some(Millis(0)));
+        // What this site was told of and lacks is as old as it was then; what may have been heard behind the note counts, too.
+        let lacked = loss::age(&second, Some(now_ms() - 12_000)).expect("it is known");
+        assert!((7_800..=8_400).contains(&lacked.0), "{lacked}");
+        // Its own candidacy does not make it forget.
         votes(&context, Epoch(4), "west").await;
-        assert_eq!(loss::age(&next_keeper(&context).await, None), Some(Millis(0)));
-        votes(&context, Epoch(5), "east").await;
-        assert_eq!(loss::age(&next_keeper(&context).await, None), None, "nothing was heard of that term");
+        assert_eq!(loss::age(&keeper(&context, 3).await, None), Some(Millis(0)));
     }
 
     #[tokio::test]
-    async fn that_the_other_site_went_on_by_the_witness_is_not_forgotten() {
+    async fn a_note_counts_for_the_next_keeper_and_its_term_alone() {
+        let (context, _folder) = west();
+        votes(&context, TERM, "east").await;
+        hears(&context, Duration::ZERO);
+        turns(&context).await;
+        assert_eq!(loss::age(&keeper(&context, 3).await, None), None, "what the second one saw is not known");
+        turns(&context).await;
+        votes(&context, Epoch(5), "east").await;
+        assert_eq!(loss::age(&keeper(&context, 2).await, None), None, "nothing was heard of that term");
+        assert_eq!(note(&context).await, None);
+        votes(&context, Epoch(6), "west").await;
+        assert_eq!(loss::age(&keeper(&context, 2).await, None), None, "nor is it later");
+    }
+
+    #[tokio::test]
+    async fn that_the_other_site_went_on_is_not_forgotten() {
+        let went_on = |peer_renewed: Option<u64>, peer_promised: Option<u64>| {
+            let ago = |ms: u64| BootTime(boot_time().0.saturating_sub(ms));
+            let (peer_renewed, peer_promised) = (peer_renewed.map(ago), peer_promised.map(ago));
+            KeeperState { peer_renewed, peer_promised, ..KeeperState::at_start() }
+        };
+        for state in [went_on(Some(20_000), None), went_on(None, Some(20_000))] {
+            let (mut context, _folder) = west();
+            votes(&context, TERM, "east").await;
+            hears(&context, Duration::from_mins(1));
+            context.lease = watch::Sender::new(state).subscribe();
+            turns(&context).await;
+            // Nor by the one after the next.
+            let third = keeper(&keeper(&context, 2).await, 3).await;
+            let unheard = loss::age(&third, None).expect("it is known");
+            assert!((39_500..=40_500).contains(&unheard.0), "{unheard}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_heard_before_this_machine_began_is_as_long_ago_as_it_was() {
         let (mut context, _folder) = west();
         votes(&context, TERM, "east").await;
-        hears(&context, Duration::from_mins(1));
-        let state = KeeperState {
-            peer_renewed: Some(BootTime(boot_time().0.saturating_sub(20_000))),
-            ..KeeperState::at_start()
+        let long_ago = LastHeard {
+            keeper: KeeperNumber(1),
+            term: TERM,
+            position: Position::default(),
+            at_ms: now_ms() - 400 * 24 * 3_600_000,
+            went_on_ms: 0,
         };
-        context.lease = tokio::sync::watch::Sender::new(state).subscribe();
-        keeps(&context).await;
-        // Nor by the one after the next.
-        let next = next_keeper(&context).await;
-        keeps(&next).await;
-        let next = next_keeper(&next).await;
-        let unheard = loss::age(&next, None).expect("it is known");
-        assert!((39_500..=40_500).contains(&unheard.0), "{unheard}");
+        let put = Write::Put(keys::site_heard(&context.site), Bytes::from(long_ago.encode()));
+        context.catalog.commit(Batch::one(None, Change::blind(vec![put]))).await.expect("it commits");
+        let state = KeeperState { peer_renewed: Some(boot_time()), ..KeeperState::at_start() };
+        context.lease = watch::Sender::new(state).subscribe();
+        turns(&context).await;
+        let unheard = loss::age(&context, None);
+        assert!(unheard.is_none_or(|age| age.0 > 399 * 24 * 3_600_000), "{unheard:?}");
     }
 
     #[tokio::test]
-    async fn what_a_newer_keeper_has_kept_stays() {
+    async fn what_a_newer_keeper_has_noted_stays() {
         let (context, _folder) = west();
+        votes(&context, TERM, "east").await;
+        hears(&context, Duration::ZERO);
         let newer = LastHeard {
             keeper: KeeperNumber(99),
             term: TERM,
@@ -201,10 +271,7 @@ mod tests {
         };
         let put = Write::Put(keys::site_heard(&context.site), Bytes::from(newer.encode()));
         context.catalog.commit(Batch::one(None, Change::blind(vec![put]))).await.expect("it commits");
-        hears(&context, Duration::ZERO);
-        keeps(&context).await;
-        let view = context.catalog.view().await.expect("a view");
-        let raw = view.get(&keys::site_heard(&context.site)).expect("it reads").expect("it is there");
-        assert_eq!(LastHeard::decode(&raw).expect("it reads"), newer);
+        turns(&context).await;
+        assert_eq!(note(&context).await, Some(newer));
     }
 }

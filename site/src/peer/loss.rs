@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use diptych_core::ids::ExtentId;
 use diptych_core::keys;
-use diptych_core::lease::{BootTime, LossDecision, Millis};
+use diptych_core::lease::{LossDecision, Millis};
 use diptych_core::records::{Extent, ExtentState, Record};
 
 use super::each_lacking;
 use super::follow::Followed;
-use super::heard::KEPT_EVERY;
+use super::heard::BEHIND;
 use crate::context::{SiteContext, now_ms};
 use crate::error::SiteError;
 use crate::keeper::boot_time;
@@ -22,16 +22,20 @@ pub fn age(context: &SiteContext, wanted_since_ms: Option<u64>) -> Option<Millis
     followed.position?;
     let heard_ms = now_ms().saturating_sub(followed.heard.elapsed().as_millis() as u64);
     // Behind what was noted more may have come.
-    let behind = followed.kept.map_or(0, |_| KEPT_EVERY.as_millis() as u64);
+    let behind = followed.kept.map_or(0, |_| BEHIND.as_millis() as u64);
     let lacked = wanted_since_ms.map_or(0, |since| (heard_ms + behind).saturating_sub(since));
     Some(Millis(lacked).max(went_on_unheard(context, &followed)))
 }
 
-/// From the last of the feed to the last renewal at the witness that was seen.
+/// From the last of the feed to when the other site was last seen to go on: by a renewal at the witness, or by this site's own promise.
 pub(super) fn went_on_unheard(context: &SiteContext, followed: &Followed) -> Millis {
-    let heard = BootTime(boot_time().0.saturating_sub(followed.heard.elapsed().as_millis() as u64));
-    let seen = context.lease.borrow().peer_renewed.map_or(Millis(0), |renewed| heard.until(renewed));
-    seen.max(followed.kept.unwrap_or(Millis(0)))
+    let lease = *context.lease.borrow();
+    let now = boot_time();
+    let since_heard = followed.heard.elapsed().as_millis() as u64;
+    // Not by the time of the last of the feed: that may be before this machine began.
+    let seen = lease.peer_renewed.max(lease.peer_promised);
+    let seen = seen.map_or(0, |at| since_heard.saturating_sub(at.until(now).0));
+    Millis(seen).max(followed.kept.unwrap_or(Millis(0)))
 }
 
 /// `maxLossOnPromotion`: decides whether a promotion would lose too much.
@@ -81,12 +85,13 @@ pub(super) async fn oldest_wanted_ms(context: &SiteContext) -> Result<Option<u64
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::time::{Duration, Instant};
 
     use bytes::Bytes;
     use diptych_catalog::{Batch, Change, Write};
     use diptych_core::compaction::Recipe;
     use diptych_core::ids::{Epoch, Hlc, Row};
+    use diptych_core::lease::BootTime;
     use diptych_core::records::{ExtentKind, Holds, Position, Wanted};
 
     use super::*;
@@ -134,10 +139,19 @@ mod tests {
         assert_eq!(age(&context, None), Some(Millis(0)));
         let lacked = age(&context, Some(now_ms() - 5_000)).expect("it is known");
         assert!((4_900..=5_100).contains(&lacked.0), "{lacked}");
-        let renewed = boot_time() + Millis(7_000);
-        let state = KeeperState { peer_renewed: Some(renewed), ..KeeperState::at_start() };
-        context.lease = tokio::sync::watch::Sender::new(state).subscribe();
-        let unheard = age(&context, None).expect("it is known");
-        assert!((6_900..=7_100).contains(&unheard.0), "{unheard}");
+        let heard = Instant::now().checked_sub(Duration::from_secs(10)).expect("the clock goes back so far");
+        context.followed.send_replace(Followed { heard, position, term: None, kept: None });
+        let ago = |ms| Some(BootTime(boot_time().0.saturating_sub(ms)));
+        let mut seen = |peer_renewed, peer_promised| {
+            let state = KeeperState { peer_renewed, peer_promised, ..KeeperState::at_start() };
+            context.lease = tokio::sync::watch::Sender::new(state).subscribe();
+            age(&context, None).expect("it is known").0
+        };
+        for (renewed, promised, unheard) in
+            [(ago(3_000), None, 7_000), (ago(9_000), ago(4_000), 6_000), (ago(12_000), None, 0)]
+        {
+            let counted = seen(renewed, promised);
+            assert!((unheard..=unheard + 200).contains(&(counted + 100)), "{counted} ms, not {unheard}");
+        }
     }
 }

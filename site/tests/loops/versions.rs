@@ -5,7 +5,7 @@ use diptych_core::ids::{BlobId, BucketId, Epoch, ExtentId, Hlc, RingKeyNumber, V
 use diptych_core::keys::{self, Key};
 use diptych_core::records::{
     Blob, Bucket, Content, Etag, Head, HeadBody, Kept, Layout, LedgerEntry, Noted, Object, Piece, Promise,
-    Record, SettledAs, VersionRef, Versioning,
+    Record, SettledAs, Settlement, VersionRef, Versioning,
 };
 use diptych_core::retention::RetainUntil;
 use diptych_site::absorb::absorb;
@@ -141,6 +141,67 @@ async fn what_readers_of_the_newer_term_did_not_see_stands_in_the_ledger() {
         assert_eq!(found(&east, &head_key()).await.as_ref(), Some(&fourth));
         assert_eq!(noted(&east).await, [came_back.clone(), (Some(fifth.at), Noted::Conflict, None)]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_conflicts_of_one_key_than_a_commit_holds_are_all_kept() {
+    const MANY: u16 = 600;
+    let east = East::start(Some(west()), at_once()).await;
+    let here = version(1, Kept::No, ExtentId([1; 16]));
+    east.put(vec![(head_key(), here.encode())]).await;
+    let numbered = |number: u16| {
+        let at =
+            VersionRef { epoch: EPOCH, hlc: Hlc(1_000 + u64::from(number)), version: VersionId([7; 16]) };
+        let mut id = [7; 16];
+        id[..2].copy_from_slice(&number.to_be_bytes());
+        Head { at: VersionRef { version: VersionId(id), ..at }, ..version(2, Kept::No, ExtentId([2; 16])) }
+    };
+    let unseen: Vec<Head> = (0..MANY)
+        .map(|number| Head {
+            replaces: number.checked_sub(1).map(|last| numbered(last).at),
+            ..numbered(number)
+        })
+        .collect();
+    let named: Vec<(Key, &Head)> = unseen.iter().map(|head| (older(head), head)).collect();
+    for taken in [u64::from(MANY), 0] {
+        assert_eq!(absorbed(&east, &named).await, taken);
+        assert_eq!(found(&east, &head_key()).await.as_ref(), Some(&here));
+        let view = east.context.catalog.view().await.expect("a view");
+        let kept = view.scan(&keys::conflicts(BUCKET, b"key"), 1_000).expect("it reads").entries.len();
+        assert_eq!(kept, usize::from(MANY));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conflict_that_a_person_discarded_in_an_unseen_term_is_discarded() {
+    let east = East::start(Some(west()), at_once()).await;
+    let kept = version(1, Kept::No, ExtentId([1; 16]));
+    let key = keys::ledger(EPOCH, LedgerEntry::number(kept.at.version));
+    let open = LedgerEntry {
+        at_ms: 1,
+        bucket: BUCKET,
+        key: b"key".to_vec(),
+        version: Some(kept.at),
+        what: Noted::Conflict,
+        settled: None,
+    };
+    let settled = |outcome| LedgerEntry { settled: Some(Settlement { at_ms: 2, outcome }), ..open.clone() };
+    east.put(vec![
+        (keys::conflict(BUCKET, b"key", kept.at.version), kept.encode()),
+        (key.clone(), open.encode()),
+    ])
+    .await;
+    for (outcome, taken) in [(SettledAs::Restored, 0), (SettledAs::Discarded, 1), (SettledAs::Discarded, 0)] {
+        let versions = vec![(key.clone(), settled(outcome).encode())];
+        let term = UnseenTerm { site: west(), epoch: EPOCH, versions };
+        let (catalog, provider) = (east.context.catalog.as_ref(), &east.context.cluster_keys);
+        assert_eq!(
+            absorb(catalog, EPOCH, provider, &term).await.expect("it is taken in"),
+            taken,
+            "{outcome:?}"
+        );
+    }
+    assert_eq!(east.get(&key).await, Some(settled(SettledAs::Discarded).encode().into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

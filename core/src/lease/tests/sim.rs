@@ -142,9 +142,11 @@ impl Ord for Queued {
 }
 
 /// Until when processes are stopped, and the messages to them wait.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Sleep {
     keepers: Real,
+    /// Those who were elected later are awake.
+    last_keeper: KeeperNumber,
     gateway: Real,
     catalog: Real,
 }
@@ -213,7 +215,7 @@ impl Sim {
             gateway: Borrowed::default(),
             waiting: None,
             up: true,
-            sleep: Sleep::default(),
+            sleep: Sleep { keepers: 0, last_keeper: KeeperNumber(0), gateway: 0, catalog: 0 },
             asked: BTreeSet::new(),
             highest_vote: Epoch(0),
             highest_commit: Epoch(0),
@@ -316,18 +318,22 @@ impl Sim {
     pub(super) fn sleeps(&mut self, site: usize, what: Stopped, length: Real) {
         let until = self.now + length;
         self.trace(site, || format!("{what:?} sleeps for {} ms", length / MS));
-        let sleep = &mut self.sites[site].sleep;
-        match what {
-            Stopped::Keepers => sleep.keepers = until,
-            Stopped::Gateway => sleep.gateway = until,
-            Stopped::All => *sleep = Sleep { keepers: until, gateway: until, catalog: until },
-        }
+        let own = &mut self.sites[site];
+        let last_keeper = KeeperNumber(own.last_keeper);
+        own.sleep = match what {
+            Stopped::Keepers => Sleep { keepers: until, last_keeper, ..own.sleep },
+            Stopped::Gateway => Sleep { gateway: until, ..own.sleep },
+            Stopped::All => Sleep { keepers: until, last_keeper, gateway: until, catalog: until },
+        };
     }
 
     /// When whoever shall do it can.
     fn awake_for(&self, act: &Act) -> Real {
         match act {
-            Act::Step { site, .. } => self.sites[*site].sleep.keepers,
+            Act::Step { site, keeper, .. } => {
+                let sleep = &self.sites[*site].sleep;
+                if *keeper <= sleep.last_keeper { sleep.keepers } else { 0 }
+            }
             Act::GatewayAsks { site } | Act::GatewayHears { site, .. } => self.sites[*site].sleep.gateway,
             Act::Write { site, effect: Effect::ReadRecord { .. } | Effect::Persist { .. }, .. }
             | Act::Entry { site, .. } => self.sites[*site].sleep.catalog,
