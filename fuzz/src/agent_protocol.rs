@@ -9,7 +9,8 @@ use std::task::{Context, Poll};
 
 use diptych_wire::agent::{
     Abandon, AgentError, Append, Begin, Call, Cross, Delete, Describe, Format, GetKeyring, Hello, Inventory,
-    Metrics, Op, Ping, PlaceRows, PutKeyring, Raise, Read, Rebuild, Scrub, Seal, Status, Verify,
+    Lend, Locate, Metrics, Op, Ping, PlaceRows, PutKeyring, Raise, Read, Rebuild, Scrub, Seal, Status,
+    Verify,
 };
 use diptych_wire::frame::{Frame, FrameError, FrameReader, HEADER, MAX_META, Outgoing};
 use serde::Serialize;
@@ -60,7 +61,8 @@ fn repaired(mut stream: &[u8]) -> (Vec<u8>, Frame) {
     bytes.extend_from_slice(&id.to_le_bytes());
     bytes.extend_from_slice(&(meta.len() as u32).to_le_bytes());
     bytes.extend_from_slice(stream);
-    let expected = Frame { op, answer, id, meta: meta.to_vec().into(), payload: payload.to_vec().into() };
+    let (meta, payload) = (meta.to_vec().into(), payload.to_vec().into());
+    let expected = Frame { op, answer, descriptor: false, id, meta, payload };
     (bytes, expected)
 }
 
@@ -108,7 +110,7 @@ fn message_reads_back(frame: &Frame) {
     }
     by_operation! {
         Hello Ping Raise PlaceRows Begin Append Seal Abandon Read Describe Delete Inventory Status Scrub Rebuild Cross
-        PutKeyring GetKeyring Format Metrics Verify
+        PutKeyring GetKeyring Format Metrics Verify Locate Lend
     }
 }
 

@@ -26,6 +26,7 @@ use crate::clock::GatewayClock;
 use crate::error::{GatewayError, Result};
 use crate::hold::{HeldWrites, WriteTurns};
 use crate::latency::{HedgeBudget, Latencies};
+use crate::loans::Loans;
 use crate::md5::Md5Lanes;
 use crate::metrics::Metrics;
 
@@ -166,6 +167,7 @@ pub struct Context {
     down: Mutex<HashMap<NodeName, Instant>>,
     latencies: Latencies,
     hedges: HedgeBudget,
+    loans: Arc<Loans>,
     refresh: Notify,
     writes: WriteTurns,
 }
@@ -195,6 +197,7 @@ impl Context {
             down: Mutex::default(),
             latencies: Latencies::default(),
             hedges: HedgeBudget::default(),
+            loans: Arc::default(),
             refresh: Notify::new(),
             writes: WriteTurns::default(),
         };
@@ -307,6 +310,17 @@ impl Context {
         &self.hedges
     }
 
+    /// What agents on this machine have lent.
+    pub(crate) fn loans(&self) -> &Arc<Loans> {
+        &self.loans
+    }
+
+    /// Gives back what agents on this machine have lent. Rows that have been deleted since they were read last are not read any more then; of
+    /// itself that takes ten seconds.
+    pub fn return_loans(&self) {
+        self.loans.clear();
+    }
+
     /// Turns of streamed bodies.
     pub(crate) fn streams(&self) -> &Arc<Semaphore> {
         &self.streams
@@ -398,6 +412,7 @@ impl Context {
             if timed.is_err() {
                 self.latencies.look(&[&self.agents(), &self.outside_agents()]);
                 self.hedges.look();
+                self.loans.look();
             }
             if let Err(error) = self.refresh_now().await {
                 tracing::warn!(%error, "placement map and coding plan could not be read again");

@@ -15,6 +15,7 @@ mod gateway;
 mod hold;
 mod latency;
 mod linger;
+mod loans;
 mod md5;
 pub mod metrics;
 pub mod objects;

@@ -30,6 +30,9 @@ pub struct Metrics {
     /// Reads that were late, by what followed: sent (other rows were asked for besides), first (these came first), denied (too many
     /// reads were late).
     pub hedges: IntCounterVec,
+    /// Runs of rows in files that agents on this machine have lent, by outcome: read, late (the agents were faster), failed (they did not read), wrong
+    /// (what they gave did not open). What is not read is asked of the agents.
+    pub lent_reads: IntCounterVec,
     /// Rows that did not read, by category.
     pub rows_unreadable: IntCounterVec,
     /// Requests refused, by code.
@@ -128,6 +131,7 @@ impl Metrics {
             rows_written: counters("rows_written_total", "Rows written", &["outcome"])?,
             degraded_reads: counter("degraded_reads_total", "Reads that decoded, or asked another device")?,
             hedges: counters("hedges_total", "Reads that were late, by what followed", &["outcome"])?,
+            lent_reads: counters("lent_reads_total", "Runs of rows in lent files", &["outcome"])?,
             rows_unreadable: counters("rows_unreadable_total", "Rows that did not read", &["category"])?,
             refusals: counters("refusals_total", "Requests refused", &["front", "code"])?,
             batch_objects,

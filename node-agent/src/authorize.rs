@@ -38,7 +38,9 @@ const fn for_operators(op: Op) -> bool {
         | Op::Scrub
         | Op::GetKeyring
         | Op::Metrics
-        | Op::Verify => false,
+        | Op::Verify
+        | Op::Locate
+        | Op::Lend => false,
     }
 }
 
@@ -82,6 +84,7 @@ mod tests {
         assert!(may(&identity(1, "east", Role::Operator), Op::Raise));
         assert!(may(&identity(1, "east", Role::Agent), Op::Read));
         assert!(!may(&identity(1, "east", Role::Agent), Op::Delete));
+        assert!(!may(&identity(1, "east", Role::Agent), Op::Lend));
         assert!(!may(&identity(1, "east", Role::Gateway), Op::Format));
         for role in [Role::Witness, Role::Peer, Role::Catalog, Role::Client] {
             assert!(!may(&identity(1, "east", role), Op::Read), "{role}");

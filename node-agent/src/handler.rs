@@ -9,10 +9,10 @@ use bytes::Bytes;
 use diptych_store::Purpose;
 use diptych_wire::agent::{
     Abandon, AgentError, Append, Begin, Call, Cross, Delete, Describe, Format, Hello, HelloReply, Inventory,
-    Op, PlaceRows, PutKeyring, Raise, Read, Rebuild, Scrub, Seal, Verify,
+    Lend, Locate, Op, PlaceRows, PutKeyring, Raise, Read, Rebuild, Scrub, Seal, Verify,
 };
 use diptych_wire::identity::Role;
-use diptych_wire::server::{Answer, Counters, Handler, Peer, Request};
+use diptych_wire::server::{Answer, Counters, Handler, Peer, Request, Transport};
 use tokio_util::sync::CancellationToken;
 
 use crate::agent::Agent;
@@ -88,6 +88,8 @@ impl AgentHandler {
             Op::Read => self.read(&request).await,
             Op::Describe => reply(&request, |m: Describe| agent.describe(m)).await,
             Op::Verify => reply(&request, |m: Verify| agent.verify(m)).await,
+            Op::Locate => reply(&request, |m: Locate| agent.locate(m)).await,
+            Op::Lend => self.lend(peer, &request).await,
             Op::Delete => reply(&request, |m: Delete| agent.delete(m)).await,
             Op::Inventory => reply(&request, |m: Inventory| agent.inventory(m)).await,
             Op::Status => (Answer::of(&Ok(agent.status().await), Vec::new()), None),
@@ -101,6 +103,21 @@ impl AgentHandler {
                 let text = agent.metrics_text(self.counters.get().map(|counters| &**counters)).await;
                 (Answer::of(&Ok(text), Vec::new()), None)
             }
+        }
+    }
+
+    async fn lend(&self, peer: &Peer, request: &Request) -> Answered {
+        let Transport::Unix { .. } = peer.transport else {
+            let reason = "files are lent over the unix socket only".to_owned();
+            return refusal(AgentError::Invalid { reason });
+        };
+        let lent = match request.decode::<Lend>() {
+            Ok(message) => self.agent.lend(message).await,
+            Err(error) => Err(error),
+        };
+        match lent {
+            Ok(descriptor) => (Answer::of(&Ok(()), Vec::new()).lending(descriptor), None),
+            Err(error) => refusal(error),
         }
     }
 

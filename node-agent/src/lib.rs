@@ -12,6 +12,7 @@ mod device;
 mod fence;
 mod handler;
 mod health;
+mod lending;
 mod metrics;
 mod options;
 mod pace;

@@ -108,11 +108,13 @@ impl Agent {
     }
 
     pub(crate) async fn read_item(&self, item: ReadItem) -> Result<Bytes, AgentError> {
-        let ReadItem { at: RowAt { device, extent, row, instance }, offset, len } = item;
-        let range = u64::from(offset)..u64::from(offset) + u64::from(len);
+        let RowAt { device, extent, row, instance } = item.at;
         let slot = self.devices.find(device)?;
         let begun = Instant::now();
-        let read = slot.with(move |device| device.read(extent, row, instance, range)).await?;
+        let read = match slot.read_cached(&item) {
+            Some(read) => read,
+            None => slot.with(move |device| device.read(extent, row, instance, item.range())).await?,
+        };
         slot.reads.record(begun.elapsed());
         Ok(read)
     }

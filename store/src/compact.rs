@@ -203,7 +203,7 @@ impl Compactor {
         let key = InventoryKey { extent: entry.extent, row: entry.row, instance: entry.instance };
         let at = LogPosition { segment: victim.number, offset: entry.offset };
         let Some(location) = lives(index, &key, at)? else { return Ok(None) };
-        let (head, trailer) = match read::parts(victim, &key, &location) {
+        let (head, trailer) = match read::parts(&*victim.file, victim, &key, &location) {
             Ok(parts) => parts,
             Err(fault) => return self.stays(index, &key, &location, fault),
         };

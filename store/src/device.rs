@@ -1,5 +1,6 @@
 //! The device: what a node-agent holds of a disk, or of a bucket.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,8 +15,8 @@ use crate::log_device::{self, LogDevice};
 use crate::pending::Pending;
 use crate::types::{
     ByteRange, Commits, Deleted, DeviceIdentity, Finding, InventoryEntry, InventoryKey, Keyring, NewRow,
-    OpenOptions, OpenReport, Purpose, Room, RowDescription, RowEnd, ScrubProgress, ScrubState, Sealed,
-    Verified, WholeRow,
+    OpenOptions, OpenReport, Purpose, Room, RowDescription, RowEnd, RowPlace, ScrubProgress, ScrubState,
+    Sealed, Verified, WholeRow,
 };
 use crate::writer::LogWriter;
 
@@ -167,6 +168,46 @@ impl Device {
         range: ByteRange,
     ) -> Result<Bytes, StoreError> {
         engine!(self, device => device.read(extent, row, instance, range))
+    }
+
+    /// A range of at most 32 KiB as [`Device::read`] gives it, if it is in memory and nothing is wrong with it; `None`: [`Device::read`] is to be
+    /// asked. It waits for no row's bytes, but a page of the index may have to come from the disk.
+    pub fn read_cached(
+        &self,
+        extent: ExtentId,
+        row: Row,
+        instance: Option<InstanceId>,
+        range: &ByteRange,
+    ) -> Option<Bytes> {
+        match &self.0 {
+            Engine::Log(device) => device.read_cached(extent, row, instance, range),
+            Engine::Bucket(_) => None,
+        }
+    }
+
+    /// Where a row lies in the device's files, its head and trailer checked; `None`: it has no files. That stays true for as long as the segment is
+    /// there ([`Device::lend`]).
+    ///
+    /// Errors: as [`Device::read`].
+    pub fn row_place(
+        &self,
+        extent: ExtentId,
+        row: Row,
+        instance: Option<InstanceId>,
+    ) -> Result<Option<RowPlace>, StoreError> {
+        match &self.0 {
+            Engine::Log(device) => device.row_place(extent, row, instance).map(Some),
+            Engine::Bucket(_) => Ok(None),
+        }
+    }
+
+    /// The file of a segment, opened anew for another process that only reads; `None`: it is not there any more. Nothing in it is ever overwritten;
+    /// while somebody has it open its room is not free.
+    pub fn lend(&self, segment: u64) -> Result<Option<OwnedFd>, StoreError> {
+        match &self.0 {
+            Engine::Log(device) => device.lend(segment),
+            Engine::Bucket(_) => Ok(None),
+        }
     }
 
     /// What a row's record says of itself, its checks included; reads head and trailer only.

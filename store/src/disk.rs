@@ -7,6 +7,7 @@ pub(crate) mod simulated;
 
 use std::fmt::Debug;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -37,6 +38,8 @@ pub(crate) trait Disk: Debug + Send + Sync + 'static {
     fn sync_dir(&self, folder: &Path) -> io::Result<()>;
     /// Room of the file system that the folder is in.
     fn room(&self, folder: &Path) -> io::Result<FileSystemRoom>;
+    /// A file opened anew, for another process that only reads; `None`: this disk's files are nobody else's.
+    fn lend(&self, path: &Path) -> io::Result<Option<OwnedFd>>;
     /// Takes the folder for this process alone until the guard is dropped; `None`: another has it.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>>;
 }
@@ -45,6 +48,10 @@ pub(crate) trait Disk: Debug + Send + Sync + 'static {
 pub(crate) trait ReadAt: Debug + Send + Sync + 'static {
     /// Reads up to `buffer.len()` bytes; fewer only at the end.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// As [`ReadAt::read_at`], of what is in memory: [`io::ErrorKind::WouldBlock`] where that is not all.
+    fn read_cached(&self, _buffer: &mut [u8], _offset: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
     /// How many bytes there are.
     fn len(&self) -> io::Result<u64>;
 }

@@ -37,6 +37,6 @@ pub use error::StoreError;
 pub use pending::Pending;
 pub use types::{
     ByteRange, Commits, Deleted, DeviceIdentity, ExpectedIdentity, Finding, InventoryEntry, InventoryKey,
-    Keyring, NewRow, OpenOptions, OpenReport, Purpose, Room, RowDescription, RowEnd, ScrubProgress,
+    Keyring, NewRow, OpenOptions, OpenReport, Purpose, Room, RowDescription, RowEnd, RowPlace, ScrubProgress,
     ScrubState, Sealed, Verified, WholeRow,
 };

@@ -1,6 +1,8 @@
 //! The device in a folder: records in an append-only log. What its calls mean and how they fail stands on
 //! [`Device`](crate::Device).
 
+use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
@@ -27,8 +29,8 @@ use crate::recover::{Recovered, Recovery};
 use crate::segment::{self, Owner};
 use crate::types::{
     ByteRange, Commits, Deleted, DeviceIdentity, Finding, InventoryEntry, InventoryKey, Keyring, NewRow,
-    OpenOptions, OpenReport, Purpose, Room, RowDescription, ScrubProgress, ScrubState, Sealed, Verified,
-    WholeRow,
+    OpenOptions, OpenReport, Purpose, Room, RowDescription, RowPlace, ScrubProgress, ScrubState, Sealed,
+    Verified, WholeRow,
 };
 use crate::writer::{self, LogWriter};
 use crate::{room, scrub};
@@ -195,6 +197,36 @@ impl LogDevice {
         range: ByteRange,
     ) -> Result<Bytes, StoreError> {
         self.0.with_reader(|reader| reader.range(extent, row, instance, &range))
+    }
+
+    pub(crate) fn read_cached(
+        &self,
+        extent: ExtentId,
+        row: Row,
+        instance: Option<InstanceId>,
+        range: &ByteRange,
+    ) -> Option<Bytes> {
+        self.0.with_reader(|reader| Ok(reader.cached(extent, row, instance, range))).ok()?
+    }
+
+    pub(crate) fn row_place(
+        &self,
+        extent: ExtentId,
+        row: Row,
+        instance: Option<InstanceId>,
+    ) -> Result<RowPlace, StoreError> {
+        self.0.with_reader(|reader| reader.place(extent, row, instance))
+    }
+
+    pub(crate) fn lend(&self, segment: u64) -> Result<Option<OwnedFd>, StoreError> {
+        let Inner { health, log, disk, path, .. } = &*self.0;
+        health.check()?;
+        let Some(segment) = log.segment(segment) else { return Ok(None) };
+        match disk.lend(&segment.path) {
+            // Unlinked since the log was asked.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            lent => lent.map_err(|error| StoreError::io_at("lending", &segment.path, path, error)),
+        }
     }
 
     pub(crate) fn describe(

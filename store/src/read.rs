@@ -8,16 +8,18 @@ use bytes::Bytes;
 use diptych_core::fragment::{RECORD_HEAD_LEN, RecordHead, Trailer};
 use diptych_core::ids::{ExtentId, InstanceId, Row};
 
-use crate::disk::read_exact_at;
+use crate::disk::{DiskFile, ReadAt, read_exact_at};
 use crate::error::StoreError;
 use crate::health::Health;
 use crate::index::{Index, Location};
 use crate::log::Log;
 use crate::scan::{self, RecordFault};
 use crate::segment::Segment;
-use crate::types::{InventoryKey, NewRow, RowDescription, RowEnd, Verified};
+use crate::types::{InventoryKey, NewRow, RowDescription, RowEnd, RowPlace, Verified};
 
 const HEAD: u64 = RECORD_HEAD_LEN as u64;
+/// Longer ranges are not read on the caller's thread, even from memory: copying and checking them takes longer than to wake another.
+const SHORT: u64 = 32 << 10;
 /// EIO: the disk can't read a sector any more, which is rot of that record.
 const BAD_SECTOR: i32 = 5;
 
@@ -33,7 +35,7 @@ pub(crate) struct Reader<'d> {
 struct OpenRow {
     key: InventoryKey,
     location: Location,
-    segment: Arc<Segment>,
+    file: Arc<dyn ReadAt>,
     head: RecordHead,
     trailer: Trailer,
 }
@@ -45,13 +47,13 @@ impl OpenRow {
         let start = range.start / block * block;
         let end = range.end.next_multiple_of(block).min(self.trailer.row_bytes);
         let mut bytes = vec![0; end.saturating_sub(start) as usize];
-        read_exact_at(&*self.segment.file, &mut bytes, self.location.at.offset + HEAD + start)?;
+        read_exact_at(&*self.file, &mut bytes, self.location.at.offset + HEAD + start)?;
         scan::check_piece(&bytes, start, &self.head, &self.trailer)?;
         Ok(Bytes::from(bytes).slice((range.start - start) as usize..(range.end - start) as usize))
     }
 
     fn check_all(&self) -> Result<(), RecordFault> {
-        scan::check_blocks(&*self.segment.file, self.location.at.offset, &self.head, &self.trailer, |_| ())
+        scan::check_blocks(&*self.file, self.location.at.offset, &self.head, &self.trailer, |_| ())
     }
 }
 
@@ -74,6 +76,44 @@ impl Reader<'_> {
         let bytes = open.read(range).or_else(|fault| self.rotten(&open.key, &open.location, fault))?;
         // A sync may have failed while this was read from memory.
         self.health.check().map(|()| bytes)
+    }
+
+    /// A short range, if it is in memory and nothing is wrong with it; else [`Reader::range`] is to be asked.
+    pub(crate) fn cached(
+        &self,
+        extent: ExtentId,
+        row: Row,
+        instance: Option<InstanceId>,
+        range: &Range<u64>,
+    ) -> Option<Bytes> {
+        if range.is_empty() || range.end - range.start > SHORT {
+            return None;
+        }
+        self.health.check().ok()?;
+        let (key, location, segment) = self.locate(extent, row, instance).ok()??;
+        if location.quarantined {
+            return None;
+        }
+        let file: Arc<dyn ReadAt> = Arc::new(InMemory(Arc::clone(&segment.file)));
+        let (head, trailer) = parts(&*file, &segment, &key, &location).ok()?;
+        if range.end > trailer.row_bytes {
+            return None;
+        }
+        let bytes = OpenRow { key, location, file, head, trailer }.read(range).ok()?;
+        self.health.check().ok().map(|()| bytes)
+    }
+
+    /// Where a row lies in its segment's file.
+    pub(crate) fn place(
+        &self,
+        extent: ExtentId,
+        row: Row,
+        instance: Option<InstanceId>,
+    ) -> Result<RowPlace, StoreError> {
+        let open = self.open(extent, row, instance, false)?;
+        self.health.check()?;
+        let at = open.location.at;
+        Ok(RowPlace { segment: at.segment, offset: at.offset + HEAD, row_bytes: open.trailer.row_bytes })
     }
 
     pub(crate) fn uncached(
@@ -129,12 +169,9 @@ impl Reader<'_> {
             let dropped = segment.file.drop_cache(location.at.offset, location.record_bytes);
             dropped.map_err(|error| StoreError::io_at("reading", &segment.path, &self.log.device, error))?;
         }
-        let open = parts(&segment, &key, &location).map(|(head, trailer)| OpenRow {
-            key,
-            location,
-            segment,
-            head,
-            trailer,
+        let open = parts(&*segment.file, &segment, &key, &location).map(|(head, trailer)| {
+            let file = Arc::clone(&segment.file) as Arc<dyn ReadAt>;
+            OpenRow { key, location, file, head, trailer }
         });
         if doubted {
             self.recheck(key, open)
@@ -207,13 +244,27 @@ pub(crate) fn is_rot(error: &io::Error) -> bool {
     error.raw_os_error() == Some(BAD_SECTOR) || error.kind() == io::ErrorKind::UnexpectedEof
 }
 
-/// Head and trailer of a record, checked.
+/// A file of which only what is in memory is read.
+#[derive(Debug)]
+struct InMemory(Arc<dyn DiskFile>);
+
+impl ReadAt for InMemory {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.0.read_cached(buffer, offset)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+}
+
+/// Head and trailer of a record, checked; `file` is its segment's.
 pub(crate) fn parts(
+    file: &dyn ReadAt,
     segment: &Segment,
     key: &InventoryKey,
     location: &Location,
 ) -> Result<(RecordHead, Trailer), RecordFault> {
-    let file = &*segment.file;
     let (head, head_bytes) = scan::read_head(file, segment.id, location.at.offset)?;
     let found = InventoryKey { extent: head.extent, row: head.row, instance: head.instance };
     if found != *key {

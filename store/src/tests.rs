@@ -2,6 +2,7 @@
 
 mod basics;
 mod bucket;
+mod cached;
 mod compaction;
 mod contract;
 mod copies;

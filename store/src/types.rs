@@ -191,6 +191,17 @@ pub struct RowDescription {
     pub quarantined: bool,
 }
 
+/// Where a row's bytes lie in its device's files, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowPlace {
+    /// Number of the segment: no other one ever has it.
+    pub segment: u64,
+    /// Where in its file the row begins.
+    pub offset: u64,
+    /// Bytes of the row.
+    pub row_bytes: u64,
+}
+
 /// Answer to a check of every byte of a row, read from the disk and not from memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verified {

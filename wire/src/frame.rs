@@ -19,6 +19,7 @@ pub const MAX_PAYLOAD: usize = MAX_BODY - MAX_META;
 /// Version of the protocol, in the high byte of the flags: another one is refused.
 const VERSION: u16 = 1;
 const ANSWER: u16 = 1;
+const DESCRIPTOR: u16 = 2;
 /// Room that is asked for at once while small frames come in.
 const READ_AHEAD: usize = 64 << 10;
 
@@ -43,6 +44,8 @@ pub struct Frame {
     pub op: u16,
     /// It answers the request of the same id.
     pub answer: bool,
+    /// A descriptor of an open file goes with it: over unix sockets only.
+    pub descriptor: bool,
     /// Chosen by who asked.
     pub id: u64,
     /// In postcard.
@@ -90,24 +93,24 @@ impl Outgoing {
     /// Encodes a frame. None: it would be larger than `MAX_BODY`.
     pub fn new<T: Serialize>(op: u16, answer: bool, id: u64, meta: &T, payload: Vec<Bytes>) -> Option<Self> {
         let head = postcard::to_extend(meta, vec![0; HEADER + 4]).ok()?;
-        Self::finish(op, answer, id, head, payload)
+        Self::finish(op, if answer { ANSWER } else { 0 }, id, head, payload)
     }
 
-    /// A frame of a meta that is encoded already.
+    /// An answer whose meta is encoded already; `descriptor`: one goes with it.
     pub(crate) fn of_encoded(
         op: u16,
-        answer: bool,
         id: u64,
         meta: &[u8],
         payload: Vec<Bytes>,
+        descriptor: bool,
     ) -> Option<Self> {
         let mut head = Vec::with_capacity(HEADER + 4 + meta.len());
         head.resize(HEADER + 4, 0);
         head.extend_from_slice(meta);
-        Self::finish(op, answer, id, head, payload)
+        Self::finish(op, ANSWER | if descriptor { DESCRIPTOR } else { 0 }, id, head, payload)
     }
 
-    fn finish(op: u16, answer: bool, id: u64, mut head: Vec<u8>, payload: Vec<Bytes>) -> Option<Self> {
+    fn finish(op: u16, flags: u16, id: u64, mut head: Vec<u8>, payload: Vec<Bytes>) -> Option<Self> {
         let meta_len = head.len() - HEADER - 4;
         let body = 4 + meta_len + payload.iter().map(Bytes::len).sum::<usize>();
         if meta_len > MAX_META || body > MAX_BODY {
@@ -116,7 +119,7 @@ impl Outgoing {
         let mut header = &mut head[..HEADER + 4];
         header.put_u32_le(u32::try_from(body).ok()?);
         header.put_u16_le(op);
-        header.put_u16_le(VERSION << 8 | if answer { ANSWER } else { 0 });
+        header.put_u16_le(VERSION << 8 | flags);
         header.put_u64_le(id);
         header.put_u32_le(u32::try_from(meta_len).ok()?);
         Some(Self { head: head.into(), payload })
@@ -171,7 +174,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             )));
         }
         let meta = body.split_to(meta_len);
-        Ok(Some(Frame { op, answer: flags & ANSWER != 0, id, meta, payload: body }))
+        let (answer, descriptor) = (flags & ANSWER != 0, flags & DESCRIPTOR != 0);
+        Ok(Some(Frame { op, answer, descriptor, id, meta, payload: body }))
     }
 
     /// Until `len` bytes are in the buffer. False: the stream ended before the first.
@@ -188,7 +192,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 }
 
 fn check_header(body: usize, flags: u16) -> Result<(), FrameError> {
-    if flags >> 8 != VERSION || flags & 0xff & !ANSWER != 0 {
+    if flags >> 8 != VERSION || flags & 0xff & !(ANSWER | DESCRIPTOR) != 0 {
         return Err(FrameError::Garbage(format!(
             "version and flags are {flags:#06x}, known is version {VERSION}"
         )));

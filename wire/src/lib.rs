@@ -5,6 +5,7 @@ pub mod agent;
 pub mod authority;
 pub mod bucket;
 pub mod client;
+mod descriptors;
 pub mod files;
 pub mod frame;
 pub mod http;

@@ -12,9 +12,9 @@ use diptych_core::records::{ExtentKind, Holds};
 use diptych_wire::agent::{
     Abandon, AgentError, AgentStatus, Append, Begin, BeginReply, BeginRow, Call, Cross, CrossTarget,
     CrossedRow, Delete, Describe, DeviceFacts, DeviceKeyring, DeviceState, DeviceTakes, Door, ExtentFacts,
-    FarNode, Finding, Format, GetKeyring, Hello, HelloReply, Inventory, InventoryPage, InventoryRecord,
-    Metrics, Ping, PlaceRows, PutKeyring, Raise, Read, ReadItem, Rebuild, Rebuilt, RowAt, RowFacts, Scrub,
-    ScrubProgress, Seal, SealedKeyring, Source, Status, StreamId, Verified, Verify,
+    FarNode, Finding, Format, GetKeyring, Hello, HelloReply, Inventory, InventoryPage, InventoryRecord, Lend,
+    Locate, Metrics, Ping, PlaceRows, PutKeyring, Raise, Read, ReadItem, Rebuild, Rebuilt, RowAt, RowFacts,
+    RowPlace, Scrub, ScrubProgress, Seal, SealedKeyring, Source, Status, StreamId, Verified, Verify,
 };
 use diptych_wire::frame::Outgoing;
 use diptych_wire::identity::{Identity, Role};
@@ -97,6 +97,15 @@ pub(super) fn seeds() -> Vec<Seed> {
         pair(&format, ()),
         pair(&Metrics {}, "rows 1\n".to_owned()),
         pair(&Verify { at: AT }, Verified { row_len: 3, extent_hash: [8; 32] }),
+        pair(
+            &Locate { items: vec![AT, AT, AT] },
+            vec![
+                Ok(Some(RowPlace { segment: 1, offset: 8192, len: 3 })),
+                Ok(None),
+                Err(AgentError::NotFound),
+            ],
+        ),
+        pair(&Lend { device: DEVICE, segment: 1 }, ()),
     ]
     .into_iter()
     .flatten()

@@ -12,6 +12,7 @@ use diptych_core::records::{Blob, Layout, Piece};
 use diptych_core::tail::Tail;
 
 use super::extent::ExtentPlace;
+use super::lent;
 use crate::context::Context;
 use crate::error::{GatewayError, Result};
 use crate::write::on_cpu;
@@ -123,14 +124,21 @@ pub(crate) async fn plan_chunks(
     Ok(found.into_iter().map(planned).collect())
 }
 
-/// A chunk's ciphertext and tag, not opened.
+/// A chunk's ciphertext and tag, not opened, by way of the agents.
 pub(crate) async fn read_sealed(context: &Context, chunk: &PlannedChunk, avoid: &[Row]) -> Result<Bytes> {
     chunk.extent.read(context, chunk.place.extent_range(), avoid).await
 }
 
-/// The wanted bytes of a chunk. Its tag is verified; where it does not fit, other sets of rows are tried, and the row
-/// that was wrong is named.
+/// The wanted bytes of a chunk, its tag verified: from rows that are lent, where all are and nothing is wrong with them.
 pub(crate) async fn read_plain(context: &Context, chunk: &PlannedChunk) -> Result<Bytes> {
+    match lent::read_plain(context, chunk).await {
+        Some(read) => read,
+        None => read_by_agents(context, chunk).await,
+    }
+}
+
+/// The same by way of the agents. Where the tag does not fit, other sets of rows are tried, and the row that was wrong is named.
+pub(super) async fn read_by_agents(context: &Context, chunk: &PlannedChunk) -> Result<Bytes> {
     let sealed = read_sealed(context, chunk, &[]).await?;
     let wrong = match open(context, chunk, sealed).await {
         Ok(plain) => return Ok(plain),
@@ -149,20 +157,38 @@ pub(crate) async fn read_plain(context: &Context, chunk: &PlannedChunk) -> Resul
 }
 
 async fn open(context: &Context, chunk: &PlannedChunk, sealed: Bytes) -> Result<Bytes> {
-    let keyring = context.keyring();
-    let key = keyring.ring_key(chunk.ring_key).map_err(|error| GatewayError::NotReady(error.to_string()))?;
-    let opener = ChunkOpener::new(chunk.blob, key.blob_key(chunk.blob), Arc::clone(context.cipher()));
-    let (place, wanted) = (chunk.place, chunk.wanted.clone());
+    let opening = Opening::of(context, chunk)?;
     on_cpu(sealed.len(), move || {
         // Whoever assembled it from rows has let go of it; what is one row's own bytes is copied.
-        let sealed = sealed.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-        let plain = opener
-            .open(place.index, place.last, place.compressed, sealed)
-            .map_err(|error| GatewayError::Corrupt(error.to_string()))?;
-        if plain.len() != place.plain as usize {
-            return Err(GatewayError::Corrupt("a chunk has another length than the catalog says".to_owned()));
-        }
-        Ok(plain.freeze().slice(wanted))
+        opening.open(sealed.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..])))
     })
     .await?
+}
+
+/// What opens a chunk, on whichever thread.
+pub(super) struct Opening {
+    opener: ChunkOpener,
+    place: ChunkPlace,
+    wanted: Range<usize>,
+}
+
+impl Opening {
+    pub(super) fn of(context: &Context, chunk: &PlannedChunk) -> Result<Self> {
+        let keyring = context.keyring();
+        let key =
+            keyring.ring_key(chunk.ring_key).map_err(|error| GatewayError::NotReady(error.to_string()))?;
+        let opener = ChunkOpener::new(chunk.blob, key.blob_key(chunk.blob), Arc::clone(context.cipher()));
+        Ok(Self { opener, place: chunk.place, wanted: chunk.wanted.clone() })
+    }
+
+    /// The wanted bytes of a chunk; fails where the tag does not fit.
+    pub(super) fn open(&self, sealed: BytesMut) -> Result<Bytes> {
+        let ChunkPlace { index, last, compressed, plain: length, .. } = self.place;
+        let plain = self.opener.open(index, last, compressed, sealed);
+        let plain = plain.map_err(|error| GatewayError::Corrupt(error.to_string()))?;
+        if plain.len() != length as usize {
+            return Err(GatewayError::Corrupt("a chunk has another length than the catalog says".to_owned()));
+        }
+        Ok(plain.freeze().slice(self.wanted.clone()))
+    }
 }

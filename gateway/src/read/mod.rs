@@ -2,6 +2,7 @@
 
 mod chunks;
 mod extent;
+mod lent;
 mod rows;
 mod stream;
 mod trouble;

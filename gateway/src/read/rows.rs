@@ -2,13 +2,14 @@
 //! in this one, and those outside where both sites have too few.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use diptych_core::erasure::Decoder;
-use diptych_core::ids::{DeviceId, NodeName, Row};
+use diptych_core::erasure::{Decoder, ErasureError};
+use diptych_core::ids::{DeviceId, ExtentId, NodeName, Row};
 use diptych_core::latency::doublings;
-use diptych_core::layout::{DecodeRange, RowRange, StripeLayout};
+use diptych_core::layout::{DecodeRange, StripeLayout};
 use diptych_core::records::PlacedRow;
 use diptych_wire::agent::{AgentError, ReadItem, RowAt};
 use diptych_wire::client::{AgentClient, CallError};
@@ -34,7 +35,7 @@ pub(crate) struct RangeReader<'a> {
 
 /// Where a row is read.
 #[derive(Debug, Clone, Copy)]
-enum Home {
+pub(super) enum Home {
     /// On a device of this site.
     Here(PlacedRow),
     /// Through the other site's door.
@@ -44,7 +45,7 @@ enum Home {
 }
 
 impl Home {
-    fn row(&self) -> Row {
+    pub(super) fn row(&self) -> Row {
         match self {
             Self::Here(placed) | Self::Outside(placed) => placed.row,
             Self::Peer(row) => *row,
@@ -61,13 +62,28 @@ enum Side {
 
 /// A range of a row that is wanted.
 #[derive(Debug, Clone, Copy)]
-struct Wanted {
-    home: Home,
-    offset: u32,
-    len: u32,
+pub(super) struct Wanted {
+    pub(super) home: Home,
+    pub(super) offset: u32,
+    pub(super) len: u32,
 }
 
 impl Wanted {
+    /// What is decoded from.
+    pub(super) fn of(home: Home, part: &DecodeRange) -> Self {
+        Self { home, offset: part.row_offset as u32, len: part.len }
+    }
+
+    /// The record, if it is on a device of this site.
+    pub(super) fn at(&self, extent: ExtentId) -> Option<RowAt> {
+        match self.home {
+            Home::Here(PlacedRow { row, device, instance }) => {
+                Some(RowAt { device, extent, row, instance: Some(instance) })
+            }
+            Home::Peer(_) | Home::Outside(_) => None,
+        }
+    }
+
     fn row(&self) -> Row {
         self.home.row()
     }
@@ -91,20 +107,26 @@ impl<'a> RangeReader<'a> {
         Self { context, place, agents, outside: context.outside_agents(), trouble }
     }
 
+    pub(super) fn layout(&self) -> StripeLayout {
+        StripeLayout::new(self.place.record.needed, u64::from(self.place.record.length))
+    }
+
+    /// The runs of data rows that hold `range`, if it seems that all can be read, and in good time.
+    pub(super) fn direct(&self, range: &Range<u64>) -> Option<Vec<Wanted>> {
+        let runs = self.layout().locate(range.clone());
+        runs.map(|run| self.wanted(run.row, run.row_offset, run.len)).collect()
+    }
+
     /// The bytes of `range`.
-    pub(crate) async fn read(&self, range: std::ops::Range<u64>) -> Result<Bytes> {
-        let layout = StripeLayout::new(self.place.record.needed, u64::from(self.place.record.length));
-        if range.end > layout.extent_len() {
+    pub(crate) async fn read(&self, range: Range<u64>) -> Result<Bytes> {
+        if range.end > self.layout().extent_len() {
             return Err(GatewayError::Corrupt(format!(
                 "extent {} ends before byte {}",
                 self.place.id, range.end
             )));
         }
         self.context.hedges().note_read();
-        let runs: Vec<RowRange> = layout.locate(range.clone()).collect();
-        let wanted: Option<Vec<Wanted>> =
-            runs.iter().map(|run| self.wanted(run.row, run.row_offset, run.len)).collect();
-        let Some(wanted) = wanted else { return self.decode(layout, range).await };
+        let Some(wanted) = self.direct(&range) else { return self.decode(range).await };
         let direct = self.fetch(&wanted);
         tokio::pin!(direct);
         let in_time = tokio::select! {
@@ -114,10 +136,10 @@ impl<'a> RangeReader<'a> {
         if let Some(read) = in_time {
             return match read {
                 Some(parts) => Ok(join(parts)),
-                None => self.decode(layout, range).await,
+                None => self.decode(range).await,
             };
         }
-        let decode = self.decode(layout, range);
+        let decode = self.decode(range);
         tokio::pin!(decode);
         tokio::select! {
             read = &mut direct => match read {
@@ -136,7 +158,7 @@ impl<'a> RangeReader<'a> {
     }
 
     /// Waits until rows should have been read, and other rows may be asked for besides.
-    async fn others_are_due(&self, wanted: &[Wanted]) {
+    pub(super) async fn others_are_due(&self, wanted: &[Wanted]) {
         let after = |wanted: &Wanted| {
             let latency = self.latency(&wanted.home)?;
             Some(latency::hedge_after(latency, Size::of(wanted.len as usize)))
@@ -161,7 +183,7 @@ impl<'a> RangeReader<'a> {
     }
 
     /// What the device takes to answer; None: it is not known which one it is.
-    fn latency(&self, home: &Home) -> Option<&DeviceLatency> {
+    pub(super) fn latency(&self, home: &Home) -> Option<&DeviceLatency> {
         match home {
             Home::Here(placed) => self.agents.latency(placed.device),
             Home::Outside(placed) => self.outside.latency(placed.device),
@@ -374,10 +396,10 @@ impl<'a> RangeReader<'a> {
     }
 
     /// The bytes of `range` from any k rows.
-    pub(crate) async fn decode(&self, layout: StripeLayout, range: std::ops::Range<u64>) -> Result<Bytes> {
+    async fn decode(&self, range: Range<u64>) -> Result<Bytes> {
         self.context.metrics().degraded_reads.inc();
         let mut joined = BytesMut::with_capacity((range.end - range.start) as usize);
-        for part in layout.locate_decode(range) {
+        for part in self.layout().locate_decode(range) {
             self.decode_part(&part, &mut joined).await?;
         }
         Ok(joined.freeze())
@@ -386,33 +408,20 @@ impl<'a> RangeReader<'a> {
     async fn decode_part(&self, part: &DecodeRange, joined: &mut BytesMut) -> Result<()> {
         loop {
             let chosen = self.choose()?;
-            let wanted: Vec<Wanted> = chosen
-                .iter()
-                .map(|home| Wanted { home: *home, offset: part.row_offset as u32, len: part.len })
-                .collect();
+            let wanted: Vec<Wanted> = chosen.iter().map(|home| Wanted::of(*home, part)).collect();
             // Rows that did not read are noted: the next choice is without them.
             let Some(shards) = self.fetch(&wanted).await else { continue };
             let rows: Vec<Row> = chosen.iter().map(Home::row).collect();
-            let targets: BTreeSet<Row> = part.wanted.iter().map(|run| run.row).collect();
-            let targets: Vec<Row> = targets.into_iter().collect();
-            let failed =
-                |error: diptych_core::erasure::ErasureError| GatewayError::Internal(error.to_string());
-            let decoder = Decoder::new(self.place.record.needed, &rows, &targets).map_err(failed)?;
-            let inputs: Vec<&[u8]> = shards.iter().map(Bytes::as_ref).collect();
-            let decoded = decoder.decode(&inputs).map_err(failed)?;
-            for run in &part.wanted {
-                let at = targets.iter().position(|row| *row == run.row).unwrap_or_default();
-                let start = (run.row_offset - part.row_offset) as usize;
-                joined.extend_from_slice(&decoded[at][start..start + run.len as usize]);
-            }
-            return Ok(());
+            let shards: Vec<&[u8]> = shards.iter().map(Bytes::as_ref).collect();
+            let decoded = decode_into(joined, part, self.place.record.needed, &rows, &shards);
+            return decoded.map_err(|error| GatewayError::Internal(error.to_string()));
         }
     }
 
     /// k rows to decode from: this site's before the other's, these before those outside; those that are not waited for
     /// already first, then those whose devices are not slow, the nearest by measured round-trip time, and in order of their
     /// numbers. A node that could not be reached lately is asked again before the read is given up.
-    fn choose(&self) -> Result<Vec<Home>> {
+    pub(super) fn choose(&self) -> Result<Vec<Home>> {
         let needed = usize::from(self.place.record.needed);
         let slow = self.trouble.slow();
         let mut usable: Vec<Home> = self.untried().collect();
@@ -459,6 +468,25 @@ impl<'a> RangeReader<'a> {
             unreadable: self.place.describe_missing(self.context, self.agents, &reasons),
         }
     }
+}
+
+/// Adds the wanted bytes of a part, made from its range of k rows.
+pub(super) fn decode_into(
+    joined: &mut BytesMut,
+    part: &DecodeRange,
+    needed: u8,
+    rows: &[Row],
+    shards: &[&[u8]],
+) -> Result<(), ErasureError> {
+    let targets: BTreeSet<Row> = part.wanted.iter().map(|run| run.row).collect();
+    let targets: Vec<Row> = targets.into_iter().collect();
+    let decoded = Decoder::new(needed, rows, &targets)?.decode(shards)?;
+    for run in &part.wanted {
+        let at = targets.iter().position(|row| *row == run.row).unwrap_or_default();
+        let start = (run.row_offset - part.row_offset) as usize;
+        joined.extend_from_slice(&decoded[at][start..start + run.len as usize]);
+    }
+    Ok(())
 }
 
 fn join(parts: Vec<Bytes>) -> Bytes {

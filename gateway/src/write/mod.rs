@@ -12,7 +12,7 @@ mod written;
 
 pub(crate) use batch::Batches;
 pub use coder::ExtentCoder;
-pub(crate) use sealing::{Chunk, Prepared, SMALL_BODY, on_cpu, prepare_small, write_body};
+pub(crate) use sealing::{Chunk, INLINE, Prepared, SMALL_BODY, on_cpu, prepare_small, write_body};
 pub(crate) use sequence::ExtentSequence;
 pub(crate) use tail::Description;
 pub(crate) use written::{Written, WrittenExtent};

@@ -21,7 +21,7 @@ use crate::md5::Md5;
 /// Bodies up to this share extents with others.
 pub(crate) const SMALL_BODY: usize = 256 << 10;
 /// Work on fewer bytes than this is done where it stands: handing it to another thread costs more.
-const INLINE: usize = 32 << 10;
+pub(crate) const INLINE: usize = 32 << 10;
 
 /// A sealed chunk on its way into an extent.
 #[derive(Debug, Clone)]

@@ -247,6 +247,13 @@ impl TestSite {
             let deleted = node.client.delete(self.stamp, vec![at]).await.expect("an answer");
             assert!(deleted.iter().all(Result::is_ok), "{deleted:?}");
         }
+        self.gateway().context().return_loans();
+    }
+
+    /// The folder of a device.
+    pub fn device_path(&self, device: DeviceId) -> PathBuf {
+        let mut devices = self.node_of(device).options.devices.iter();
+        devices.find(|option| option.device == Some(device)).expect("it has one").path.clone()
     }
 
     /// The agent that has a device.

@@ -4,6 +4,7 @@ mod commits;
 mod common;
 mod conflicts;
 mod files;
+mod lending;
 mod losses;
 mod multipart;
 mod part_sums;

@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use diptych_core::ids::{ClusterId, DeviceId, SiteName};
 use diptych_core::latency::LatencyHistogram;
 use diptych_store::bucket::BucketPlace;
 use diptych_store::{Device, OpenOptions, StoreError};
-use diptych_wire::agent::{AgentError, DeviceTakes};
+use diptych_wire::agent::{AgentError, DeviceTakes, ReadItem, RowAt};
 use tokio::sync::Notify;
 
 pub(crate) use error::agent_error;
@@ -79,6 +80,8 @@ pub(crate) struct Slot {
     pub(crate) scrub_turn: tokio::sync::Mutex<()>,
     /// A round shall begin before it is due.
     pub(crate) scrub_asked: Notify,
+    /// Held by the one thread that reads from memory.
+    reading: Mutex<()>,
     /// What clients' reads took.
     pub(crate) reads: LatencyHistogram,
     /// What it took until clients' rows were durable.
@@ -106,6 +109,7 @@ impl Slot {
             scrub_running: AtomicBool::new(false),
             scrub_turn: tokio::sync::Mutex::default(),
             scrub_asked: Notify::new(),
+            reading: Mutex::default(),
             reads: LatencyHistogram::default(),
             writes: LatencyHistogram::default(),
         }
@@ -154,6 +158,15 @@ impl Slot {
             Closed::Missing | Closed::Unformatted => AgentError::DeviceMissing { device },
             Closed::Failed(reason) => AgentError::DeviceFailed { device, reason: reason.clone() },
         }
+    }
+
+    /// A short range that is in memory, read where the caller stands: waking another thread would cost more. One thread at a time does that: a page
+    /// of the index may have to come from the disk, and of a device that hangs not more than one shall wait here.
+    pub(crate) fn read_cached(&self, item: &ReadItem) -> Option<Bytes> {
+        let RowAt { extent, row, instance, .. } = item.at;
+        let device = self.device().ok()?;
+        let _alone = self.reading.try_lock().ok()?;
+        device.read_cached(extent, row, instance, &item.range())
     }
 
     /// Does blocking work on the device. A failure of the device closes it.

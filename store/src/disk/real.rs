@@ -1,13 +1,15 @@
 //! The operating system's files.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustix::fs::{Advice, FlockOperation};
+use rustix::io::ReadWriteFlags;
 
 use super::{Disk, DiskFile, FileSystemRoom, ReadAt};
 
@@ -56,6 +58,10 @@ impl Disk for RealDisk {
         Ok(FileSystemRoom { available: room.f_bavail * room.f_frsize })
     }
 
+    fn lend(&self, path: &Path) -> io::Result<Option<OwnedFd>> {
+        Ok(Some(File::open(path)?.into()))
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -71,7 +77,14 @@ struct RealFile(File);
 
 impl ReadAt for RealFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        read_to_end_at(&self.0, buffer, offset)
+        fill(buffer, offset, |rest, at| self.0.read_at(rest, at))
+    }
+
+    fn read_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        // A file system that can't tell what is in memory answers ENOTSUP, each time.
+        fill(buffer, offset, |rest, at| {
+            Ok(rustix::io::preadv2(&self.0, &mut [IoSliceMut::new(rest)], at, ReadWriteFlags::NOWAIT)?)
+        })
     }
 
     fn len(&self) -> io::Result<u64> {
@@ -101,10 +114,14 @@ impl DiskFile for RealFile {
 }
 
 /// Reads until the buffer is full or the file ends.
-fn read_to_end_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+fn fill(
+    buffer: &mut [u8],
+    offset: u64,
+    mut read_at: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<usize> {
     let mut read = 0;
     while read < buffer.len() {
-        match file.read_at(&mut buffer[read..], offset + read as u64) {
+        match read_at(&mut buffer[read..], offset + read as u64) {
             Ok(0) => break,
             Ok(some) => read += some,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -6,6 +6,7 @@ mod platter;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -35,6 +36,8 @@ struct State {
     /// Syncs that still succeed before all fail.
     syncs_left: Option<u64>,
     capacity: u64,
+    /// Nothing of what is read is in memory.
+    cold: bool,
     /// Changes and syncs that were asked for.
     changes: u64,
     /// The machine is cut off instead of more changes than these.
@@ -65,6 +68,7 @@ impl SimulatedDisk {
             locks: BTreeSet::new(),
             syncs_left: None,
             capacity: 1 << 40,
+            cold: false,
             changes: 0,
             cut_off: None,
         };
@@ -105,6 +109,11 @@ impl SimulatedDisk {
     /// After so many more syncs all fail; `None`: none does.
     pub(crate) fn fail_syncs_after(&self, syncs: Option<u64>) {
         self.state().syncs_left = syncs;
+    }
+
+    /// Whether what is read has to come from the device.
+    pub(crate) fn set_cold(&self, cold: bool) {
+        self.state().cold = cold;
     }
 
     /// Bytes that all files together may have.
@@ -265,6 +274,10 @@ impl Disk for SimulatedDisk {
         Ok(FileSystemRoom { available: state.capacity.saturating_sub(used(&state)) })
     }
 
+    fn lend(&self, _path: &Path) -> io::Result<Option<OwnedFd>> {
+        Ok(None)
+    }
+
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send + Sync>>> {
         let mut state = self.alive()?;
         if !state.locks.insert(path.to_owned()) {
@@ -341,6 +354,14 @@ impl ReadAt for SimulatedFile {
             buffer[..len].copy_from_slice(&live[start..start + len]);
             Ok(len)
         })
+    }
+
+    fn read_cached(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.disk.state().cold {
+            Err(io::ErrorKind::WouldBlock.into())
+        } else {
+            self.read_at(buffer, offset)
+        }
     }
 
     fn len(&self) -> io::Result<u64> {

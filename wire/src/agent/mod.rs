@@ -15,7 +15,8 @@ pub use error::AgentError;
 pub use extents::{Cross, CrossTarget, CrossedRow, Door, ExtentFacts, FarNode, Rebuild, Rebuilt, Source};
 pub use rows::{
     Abandon, Append, Begin, BeginReply, BeginRow, Delete, Describe, Inventory, InventoryPage,
-    InventoryRecord, PlaceRows, Read, ReadItem, RowAt, RowFacts, RowHead, Seal, StreamId, Verified, Verify,
+    InventoryRecord, Lend, Locate, PlaceRows, Read, ReadItem, RowAt, RowFacts, RowHead, RowPlace, Seal,
+    StreamId, Verified, Verify,
 };
 pub use session::{
     AgentStatus, DeviceFacts, DeviceKeyring, DeviceState, DeviceTakes, Finding, Format, GetKeyring, Hello,
@@ -68,11 +69,15 @@ pub enum Op {
     Metrics = 20,
     /// Read a whole row from its device and check it.
     Verify = 21,
+    /// Where rows lie in the files of their devices.
+    Locate = 22,
+    /// Lend such a file for reading.
+    Lend = 23,
 }
 
 impl Op {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Hello,
         Self::Ping,
         Self::Raise,
@@ -94,6 +99,8 @@ impl Op {
         Self::Format,
         Self::Metrics,
         Self::Verify,
+        Self::Locate,
+        Self::Lend,
     ];
 
     /// Reads the number in a frame's header.
@@ -125,6 +132,8 @@ impl Op {
             Self::Format => "format",
             Self::Metrics => "metrics",
             Self::Verify => "verify",
+            Self::Locate => "locate",
+            Self::Lend => "lend",
         }
     }
 }
@@ -168,4 +177,6 @@ calls! {
     Format => (),
     Metrics => String,
     Verify => Verified,
+    Locate => Vec<Result<Option<RowPlace>, AgentError>>,
+    Lend => (),
 }

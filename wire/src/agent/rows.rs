@@ -1,5 +1,7 @@
 //! Rows: written whole or in pieces, read by ranges, listed, deleted.
 
+use std::ops::Range;
+
 use diptych_core::ids::{DeviceId, Epoch, ExtentId, Generation, Hlc, InstanceId, Row, Stamp};
 use diptych_core::records::{ExtentKind, Holds};
 use serde::{Deserialize, Serialize};
@@ -142,11 +144,46 @@ pub struct ReadItem {
     pub len: u32,
 }
 
+impl ReadItem {
+    /// From its first byte to behind its last one, in the row.
+    pub fn range(&self) -> Range<u64> {
+        let start = u64::from(self.offset);
+        start..start + u64::from(self.len)
+    }
+}
+
 /// Read ranges. Answer: by item its length, and the bytes as payload, in order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Read {
     /// At most what fits a frame.
     pub items: Vec<ReadItem>,
+}
+
+/// Where rows lie in the files of their devices. Answer: by item; None: the device has no files that could be lent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Locate {
+    /// Each with its instance.
+    pub items: Vec<RowAt>,
+}
+
+/// Where a row's bytes lie, one after the other. That stays true for as long as the file can be lent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowPlace {
+    /// Number of its segment on the device.
+    pub segment: u64,
+    /// Where in the segment's file it begins.
+    pub offset: u64,
+    /// Bytes of the row.
+    pub len: u64,
+}
+
+/// Lend the file of a segment for reading: its descriptor goes with the answer, over a unix socket only. `NotFound`: the segment is there no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lend {
+    /// Which device.
+    pub device: DeviceId,
+    /// Which segment of it.
+    pub segment: u64,
 }
 
 /// What a row is.

@@ -1,27 +1,36 @@
 //! One connection to an agent, with many requests in flight.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncRead;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::CallError;
 use crate::agent::{AgentError, Call};
+use crate::descriptors::{Outlet, Received};
 use crate::frame::{Frame, FrameReader, Outgoing};
 use crate::send::{Queued, send_all};
 
 /// Requests that may wait to be written; more wait in the callers.
 const QUEUE: usize = 128;
 
+/// An answer as it came, and what came with it.
+#[derive(Debug)]
+struct Answer {
+    frame: Frame,
+    descriptor: Option<OwnedFd>,
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
     /// None once the connection is closed: nobody may wait any more.
-    answers: Option<HashMap<u64, oneshot::Sender<Frame>>>,
+    answers: Option<HashMap<u64, oneshot::Sender<Answer>>>,
     /// Why it was closed.
     reason: String,
 }
@@ -40,10 +49,12 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// `received`: descriptors that come by `read`, where some may.
     pub(super) fn start(
         node: String,
         read: impl AsyncRead + Send + Unpin + 'static,
-        write: impl AsyncWrite + Send + Unpin + 'static,
+        write: impl Outlet + 'static,
+        received: Option<Received>,
     ) -> Self {
         let (queue, queued) = mpsc::channel(QUEUE);
         let waiting = Arc::new(Mutex::new(Waiting {
@@ -54,7 +65,7 @@ impl Connection {
         let (reader, closing, stopped) = (waiting.clone(), waiting.clone(), stop.clone());
         tokio::spawn(async move {
             let ended = tokio::select! {
-                ended = receive(read, &reader) => ended,
+                ended = receive(read, received, &reader) => ended,
                 () = stopped.cancelled() => None,
             };
             close(&reader, ended);
@@ -82,6 +93,11 @@ impl Connection {
         self.stop.cancel();
     }
 
+    /// Cancelled when the connection ends, whoever ends it.
+    pub(super) fn ended(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
     /// Sends a request and waits for its answer.
     pub(super) async fn call<C: Call>(
         &self,
@@ -89,6 +105,30 @@ impl Connection {
         payload: Vec<Bytes>,
         limit: Duration,
     ) -> Result<(C::Reply, Bytes), CallError> {
+        let (reply, answer) = self.timed(request, payload, limit).await?;
+        Ok((reply, answer.frame.payload))
+    }
+
+    /// As [`Connection::call`], for an answer that a descriptor goes with.
+    pub(super) async fn borrow<C: Call>(
+        &self,
+        request: &C,
+        limit: Duration,
+    ) -> Result<(C::Reply, OwnedFd), CallError> {
+        let (reply, answer) = self.timed(request, Vec::new(), limit).await?;
+        let missing = || CallError::Protocol {
+            node: self.node.clone(),
+            reason: "no descriptor came with what was lent".to_owned(),
+        };
+        Ok((reply, answer.descriptor.ok_or_else(missing)?))
+    }
+
+    async fn timed<C: Call>(
+        &self,
+        request: &C,
+        payload: Vec<Bytes>,
+        limit: Duration,
+    ) -> Result<(C::Reply, Answer), CallError> {
         let started = Instant::now();
         match tokio::time::timeout(limit, self.exchange(request, payload)).await {
             Ok(result) => result,
@@ -104,22 +144,22 @@ impl Connection {
         &self,
         request: &C,
         payload: Vec<Bytes>,
-    ) -> Result<(C::Reply, Bytes), CallError> {
+    ) -> Result<(C::Reply, Answer), CallError> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let frame = Outgoing::new(C::OP as u16, false, id, request, payload)
             .ok_or(CallError::TooLarge { node: self.node.clone(), op: C::OP.name() })?;
         let (answer, answered) = oneshot::channel();
         let _forget = self.wait_for(id, answer).ok_or_else(|| self.lost::<C>())?;
         self.queue.send(Queued::new(frame, ())).await.map_err(|_| self.lost::<C>())?;
-        let frame = answered.await.map_err(|_| self.lost::<C>())?;
-        let reply: Result<C::Reply, AgentError> = frame.decode().map_err(|error| {
+        let answer = answered.await.map_err(|_| self.lost::<C>())?;
+        let reply: Result<C::Reply, AgentError> = answer.frame.decode().map_err(|error| {
             self.close(&error.to_string());
             CallError::Protocol { node: self.node.clone(), reason: error.to_string() }
         })?;
-        Ok((reply.map_err(CallError::Agent)?, frame.payload))
+        Ok((reply.map_err(CallError::Agent)?, answer))
     }
 
-    fn wait_for(&self, id: u64, answer: oneshot::Sender<Frame>) -> Option<Forget<'_>> {
+    fn wait_for(&self, id: u64, answer: oneshot::Sender<Answer>) -> Option<Forget<'_>> {
         lock(&self.waiting).answers.as_mut()?.insert(id, answer);
         Some(Forget { waiting: &self.waiting, id })
     }
@@ -159,15 +199,23 @@ fn close(waiting: &Shared, reason: Option<String>) {
 }
 
 /// Hands answers out until the connection ends; says why it ended.
-async fn receive(stream: impl AsyncRead + Unpin, waiting: &Shared) -> Option<String> {
+async fn receive(
+    stream: impl AsyncRead + Unpin,
+    received: Option<Received>,
+    waiting: &Shared,
+) -> Option<String> {
     let mut frames = FrameReader::new(stream);
     loop {
         match frames.next().await {
             Ok(Some(frame)) => {
+                let descriptor = received.as_ref().filter(|_| frame.descriptor).and_then(Received::take);
+                if frame.descriptor && descriptor.is_none() {
+                    return Some("a descriptor was announced and did not come".to_owned());
+                }
                 let asked = lock(waiting).answers.as_mut().and_then(|answers| answers.remove(&frame.id));
                 if let Some(asked) = asked {
                     // Whoever asked may have gone since.
-                    let _ = asked.send(frame);
+                    let _ = asked.send(Answer { frame, descriptor });
                 }
             }
             Ok(None) => return Some("the agent closed it".to_owned()),

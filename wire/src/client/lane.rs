@@ -12,6 +12,7 @@ use tokio_rustls::TlsConnector;
 use super::connection::Connection;
 use super::{CallError, ClientOptions, Endpoint};
 use crate::agent::{Hello, Ping};
+use crate::descriptors::Inlet;
 use crate::identity::Expected;
 use crate::tls::{Credentials, TlsError, no_name};
 
@@ -45,9 +46,15 @@ impl Dial {
         })
     }
 
-    async fn open(&self, round_trip: &Arc<AtomicU64>) -> Result<Arc<Connection>, CallError> {
+    async fn open(&self, kind: Kind, round_trip: &Arc<AtomicU64>) -> Result<Arc<Connection>, CallError> {
         let late = || self.unreachable(format!("no answer in {:?}", self.connect));
-        let connection = tokio::time::timeout(self.connect, self.dial()).await.map_err(|_| late())??;
+        let dialled = async {
+            match kind {
+                Kind::Any => self.dial().await,
+                Kind::Lending => self.dial_lender().await,
+            }
+        };
+        let connection = tokio::time::timeout(self.connect, dialled).await.map_err(|_| late())??;
         let me = self.credentials.identity();
         let hello = Hello { cluster: me.cluster, sender: me, expects: Some(self.endpoint.node.clone()) };
         let started = Instant::now();
@@ -68,19 +75,38 @@ impl Dial {
             && let Ok(stream) = UnixStream::connect(socket).await
         {
             let (read, write) = stream.into_split();
-            return Ok(Connection::start(node, read, write));
+            return Ok(Connection::start(node, read, write, None));
         }
         let failed = |error: std::io::Error| self.unreachable(error.to_string());
         let stream = TcpStream::connect(&self.endpoint.address).await.map_err(failed)?;
         stream.set_nodelay(true).map_err(failed)?;
         let stream = TlsConnector::from(self.tls.clone()).connect(no_name(), stream).await.map_err(failed)?;
         let (read, write) = tokio::io::split(stream);
-        Ok(Connection::start(node, read, write))
+        Ok(Connection::start(node, read, write, None))
+    }
+
+    async fn dial_lender(&self) -> Result<Connection, CallError> {
+        let elsewhere = || self.unreachable("it is not on this machine".to_owned());
+        let socket = self.endpoint.socket.as_ref().ok_or_else(elsewhere)?;
+        let stream =
+            UnixStream::connect(socket).await.map_err(|error| self.unreachable(error.to_string()))?;
+        let (read, write) = stream.into_split();
+        let (read, received) = Inlet::new(read);
+        Ok(Connection::start(self.endpoint.node.to_string(), read, write, Some(received)))
     }
 
     fn unreachable(&self, reason: String) -> CallError {
         CallError::Unreachable { node: self.endpoint.node.to_string(), reason }
     }
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    /// Requests and answers, by whichever way there is.
+    Any,
+    /// Descriptors, too: over the unix socket or not at all.
+    Lending,
 }
 
 #[derive(Debug, Default)]
@@ -93,13 +119,14 @@ struct Slot {
 #[derive(Debug)]
 pub(super) struct Lane {
     dial: Arc<Dial>,
+    kind: Kind,
     slot: Mutex<Slot>,
     round_trip: Arc<AtomicU64>,
 }
 
 impl Lane {
-    pub(super) fn new(dial: Arc<Dial>, round_trip: Arc<AtomicU64>) -> Self {
-        Self { dial, slot: Mutex::default(), round_trip }
+    pub(super) fn new(dial: Arc<Dial>, kind: Kind, round_trip: Arc<AtomicU64>) -> Self {
+        Self { dial, kind, slot: Mutex::default(), round_trip }
     }
 
     /// The open connection, or a new one. Callers that come while one is being opened wait for it.
@@ -114,7 +141,7 @@ impl Lane {
         {
             return Err(error.clone());
         }
-        match self.dial.open(&self.round_trip).await {
+        match self.dial.open(self.kind, &self.round_trip).await {
             Ok(connection) => {
                 *slot = Slot { connection: Some(connection.clone()), failure: None };
                 Ok(connection)

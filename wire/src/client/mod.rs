@@ -1,10 +1,11 @@
 //! Client of one node's agent: over its unix socket where that is on this machine, else over mTLS.
 //!
-//! One connection for small requests and a few for bulk, so that a megabyte never stands before a kilobyte.
+//! One connection for small requests and a few for bulk, so that a megabyte never stands before a kilobyte; one for what an agent on this machine lends.
 
 mod calls;
 mod connection;
 mod lane;
+mod loan;
 mod stream;
 
 use std::path::PathBuf;
@@ -18,8 +19,9 @@ use thiserror::Error;
 
 use crate::agent::{AgentError, Call};
 use crate::tls::{Credentials, TlsError};
-use lane::Lane;
+use lane::{Kind, Lane};
 
+pub use loan::Loan;
 pub use stream::RowStream;
 
 /// Requests and answers up to this go over the connection for small ones.
@@ -140,6 +142,7 @@ struct Inner {
     options: ClientOptions,
     small: Lane,
     bulk: Vec<Lane>,
+    lender: Lane,
     turn: AtomicUsize,
     round_trip: Arc<AtomicU64>,
 }
@@ -160,11 +163,12 @@ impl AgentClient {
     ) -> Result<Self, TlsError> {
         let round_trip = Arc::new(AtomicU64::new(0));
         let dial = Arc::new(lane::Dial::new(endpoint.clone(), credentials, &options)?);
-        let lane = || Lane::new(dial.clone(), round_trip.clone());
+        let lane = |kind| Lane::new(dial.clone(), kind, round_trip.clone());
         Ok(Self {
             inner: Arc::new(Inner {
-                small: lane(),
-                bulk: (0..options.bulk_connections.max(1)).map(|_| lane()).collect(),
+                small: lane(Kind::Any),
+                bulk: (0..options.bulk_connections.max(1)).map(|_| lane(Kind::Any)).collect(),
+                lender: lane(Kind::Lending),
                 endpoint,
                 options,
                 turn: AtomicUsize::new(0),

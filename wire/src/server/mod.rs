@@ -3,6 +3,7 @@
 mod session;
 
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -66,6 +67,7 @@ impl Request {
 pub struct Answer {
     meta: Vec<u8>,
     payload: Vec<Bytes>,
+    descriptor: Option<OwnedFd>,
     hold: Option<OwnedSemaphorePermit>,
 }
 
@@ -77,7 +79,13 @@ impl Answer {
                 Err(AgentError::Internal { reason: format!("the answer can't be encoded: {error}") });
             postcard::to_stdvec(&failed)
         });
-        Self { meta: meta.unwrap_or_default(), payload, hold: None }
+        Self { meta: meta.unwrap_or_default(), payload, descriptor: None, hold: None }
+    }
+
+    /// A descriptor goes with it. Only over a unix socket: another connection breaks.
+    pub fn lending(mut self, descriptor: OwnedFd) -> Self {
+        self.descriptor = Some(descriptor);
+        self
     }
 
     /// Keeps room in a budget until the answer was written.

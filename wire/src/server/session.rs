@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::AsyncRead;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::{Answer, Handler, Peer, Request, Server, Transport, count};
 use crate::agent::{AgentError, Hello, Op};
+use crate::descriptors::Outlet;
 use crate::frame::{Frame, FrameError, FrameReader, Outgoing};
 use crate::identity::Identity;
 use crate::send::{Queued, send_all};
@@ -20,7 +21,7 @@ impl<H: Handler> Server<H> {
     pub(super) async fn session(
         self: &Arc<Self>,
         read: impl AsyncRead + Send + Unpin + 'static,
-        write: impl AsyncWrite + Send + Unpin + 'static,
+        write: impl Outlet + 'static,
         certified: Option<Identity>,
         transport: Transport,
     ) {
@@ -65,7 +66,7 @@ impl<H: Handler> Server<H> {
         let places = Arc::new(Semaphore::new(self.options.requests.max(1)));
         while let Some(frame) = frames.next().await? {
             let op = Op::from_number(frame.op)
-                .filter(|_| !frame.answer)
+                .filter(|_| !frame.answer && !frame.descriptor)
                 .ok_or_else(|| FrameError::Garbage(format!("operation {} is unknown", frame.op)))?;
             let Ok(place) = places.clone().acquire_owned().await else {
                 return Ok(());
@@ -126,14 +127,17 @@ impl<H: Handler> Server<H> {
 }
 
 async fn send(queue: &Queue, op: Op, id: u64, answer: Answer) {
-    let Answer { meta, payload, hold } = answer;
-    let frame = Outgoing::of_encoded(op as u16, true, id, &meta, payload).or_else(|| {
+    let Answer { meta, payload, descriptor, hold } = answer;
+    let whole = Outgoing::of_encoded(op as u16, id, &meta, payload, descriptor.is_some());
+    let queued = if let Some(frame) = whole {
+        Some(Queued { frame, descriptor, hold })
+    } else {
         let failed: Result<(), _> =
             Err(AgentError::Invalid { reason: "the answer is larger than a frame".to_owned() });
-        Outgoing::new(op as u16, true, id, &failed, Vec::new())
-    });
-    if let Some(frame) = frame {
+        Outgoing::new(op as u16, true, id, &failed, Vec::new()).map(|frame| Queued::new(frame, hold))
+    };
+    if let Some(queued) = queued {
         // If the connection has ended, nobody waits for it.
-        let _ = queue.send(Queued::new(frame, hold)).await;
+        let _ = queue.send(queued).await;
     }
 }
