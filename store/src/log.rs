@@ -21,6 +21,8 @@ use crate::segment::{self, FIRST_RECORD, Owner, Segment};
 
 /// Longer reservations write their own bytes beyond the zeros: writing those twice would cost more than growing the file.
 const ZEROS_HELP_UP_TO: u64 = 256 << 10;
+/// Shorter ones that come in a row before zeros are written: between long ones they are few, and what follows would write over the zeros.
+const SHORT_IN_ROW: u32 = 16;
 /// Zeros are written in pieces, so that a reservation that runs into them waits for little.
 const ZERO_PIECE: u64 = 1 << 20;
 
@@ -51,7 +53,9 @@ struct State {
     /// All from `position` up to here is zeros on the disk.
     zeroed: u64,
     zeroing: Option<Range<u64>>,
-    /// Small records come, and few zeros are left for them.
+    /// Records since the last long one.
+    short_in_row: u32,
+    /// Short records come, and few zeros are left for them.
     zeros_low: bool,
     ready: Option<Arc<Segment>>,
     /// One is being made, outside of the lock.
@@ -88,6 +92,7 @@ impl Log {
             position: 0,
             zeroed: 0,
             zeroing: None,
+            short_in_row: 0,
             zeros_low: true,
             ready: None,
             making: false,
@@ -167,7 +172,8 @@ impl Log {
     fn maybe_groom(&self, state: &mut State, bytes: u64) {
         // Behind long records the zeros would never get ahead: each of their bytes would be written twice.
         let is_low = || state.zeros_low || state.zeroed - state.position < self.zero_ahead / 2;
-        state.zeros_low = bytes <= ZEROS_HELP_UP_TO && is_low();
+        state.short_in_row = if bytes <= ZEROS_HELP_UP_TO { state.short_in_row.saturating_add(1) } else { 0 };
+        state.zeros_low = state.short_in_row >= SHORT_IN_ROW && is_low();
         if state.zeros_low || self.wants_next(state) {
             self.groom.notify_one();
         }
