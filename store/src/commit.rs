@@ -19,6 +19,7 @@ use crate::log::Log;
 use crate::moving::Moving;
 use crate::pending::Answer;
 use crate::queue::{Item, Queue, Work};
+use crate::recent::Recent;
 use crate::segment::{self, Segment};
 use crate::types::{Deleted, Sealed, WholeRow};
 
@@ -42,6 +43,7 @@ pub(crate) struct Committer {
     /// Something died since the last look for dead segments.
     pub(crate) deaths: bool,
     pub(crate) reclaimed: Instant,
+    pub(crate) recent: Recent,
 }
 
 /// Sees to it that nobody waits for a committer that has ended, however it did.
@@ -183,6 +185,7 @@ impl Committer {
             self.bury(&changes);
         }
         for (segment, entry) in batch.notes.drain(..) {
+            self.recent.wrote(&segment, entry.offset, entry.length);
             segment.note([entry]);
         }
         self.log.settle(batch.settled.drain(..));
@@ -224,6 +227,7 @@ impl Committer {
         }
         let outcome = outcome.map_err(|error| self.health.fail(error));
         batch.reclaims.into_iter().for_each(|answer| answer.give(outcome.clone()));
+        self.recent.let_go();
     }
 
     /// Writes the table of contents of segments that are full and whole.

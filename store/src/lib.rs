@@ -21,6 +21,7 @@ mod moving;
 mod pending;
 mod queue;
 mod read;
+mod recent;
 mod record;
 mod recover;
 mod room;

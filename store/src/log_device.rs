@@ -24,6 +24,7 @@ use crate::log::Log;
 use crate::pending::Pending;
 use crate::queue::{Item, Queue, Work};
 use crate::read::Reader;
+use crate::recent::Recent;
 use crate::record::{self, DeviceRecord, Folder, KeptRecord};
 use crate::recover::{Recovered, Recovery};
 use crate::segment::{self, Owner};
@@ -494,6 +495,7 @@ fn start_threads(
         unsynced_batches: 0,
         deaths: true,
         reclaimed: Instant::now(),
+        recent: Recent::default(),
     };
     let (groomed, compactor, index) = (Arc::clone(log), Arc::clone(compactor), Arc::clone(index));
     let groomer = start("store-groom", Box::new(move || groomed.groom()))?;
